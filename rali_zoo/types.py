@@ -1,0 +1,112 @@
+"""The few types every part of the package agrees on: shapes and ranges are stated here, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: Scores enter the models and leave the package on this scale, higher is better.
+MOS_RANGE = (1.0, 5.0)
+
+Resize = Literal["squash", "center_crop", "none"]
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a picture becomes the ``image`` of a :class:`Sample`, and how a backbone normalises it.
+
+    Attributes:
+        size: (height, width) in pixels that the backbone expects; ignored by ``resize="none"``.
+        mean: per channel, of pixels in [0, 1]; applied inside the backbone.
+        std: per channel, of pixels in [0, 1]; applied inside the backbone.
+        resize: ``squash`` = the whole picture to ``size``, aspect ratio lost; ``center_crop`` = short
+            side to ``size`` then a crop of the centre (CLIP); ``none`` = native pixels.
+        interpolation: resampling filter (always antialiased).
+        crop_rule: where a centre crop starts when the remainder is odd: ``floor`` (transformers) or
+            ``round`` (torchvision, open_clip).
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    resize: Resize = "squash"
+    interpolation: Interpolation = "bicubic"
+    crop_rule: Literal["floor", "round"] = "floor"
+
+
+class Sample(TypedDict, total=False):
+    """One picture as a data set yields it."""
+
+    image: Tensor  #: (3, H, W) float32 in [0, 1], RGB, not normalised; (V, 3, H, W) with V views
+    features: Tensor  #: (D,) or (V, D) float32, in place of ``image`` when a frozen backbone was cached
+    mos: Tensor  #: () float32 in [1, 5], higher is better; NaN where unknown
+    std: Tensor  #: () float32 >= 0 on the same scale; NaN where unknown
+    dataset: str  #: reference of the data set, e.g. ``koniq10k``
+    id: str  #: the picture's name inside its data set
+    text: str  #: one description of the picture; absent outside training
+
+
+class Batch(TypedDict, total=False):
+    """Samples collated: every tensor gains a leading dimension B, every str becomes a list."""
+
+    image: Tensor
+    features: Tensor
+    mos: Tensor
+    std: Tensor
+    dataset: list[str]
+    id: list[str]
+    text: list[str]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a scorer says of one picture.
+
+    Attributes:
+        score: in [1, 5], higher is better; ``None`` when there is an error.
+        std: the scorer's own uncertainty on the same scale; ``None`` where it has none.
+        error: why there is no score; ``None`` when there is one.
+        path: where the picture came from; a position such as ``"[3]"`` for pictures in memory.
+        model: reference of the scorer.
+        reasons: (weight in [0, 1], prototype score in [1, 5], descriptions) of the prototypes that
+            carry most of the score, heaviest first; empty for scorers without prototypes.
+    """
+
+    score: float | None
+    std: float | None = None
+    error: str | None = None
+    path: str = ""
+    model: str = ""
+    reasons: tuple[tuple[float, float, tuple[str, ...]], ...] = field(default=(), repr=False)
+
+    def explain(self) -> str:
+        """The score in words: its heaviest prototypes with the descriptions nearest to them."""
+        if self.error is not None:
+            return f"{self.path}: no score ({self.error})"
+        lines = [
+            f"{self.path}: {self.score:.2f} of 5" + (f" ± {self.std:.2f}" if self.std is not None else "")
+        ]
+        for weight, value, texts in self.reasons:
+            lines.append(f"  {weight:5.1%} like prototype {value:.2f}: " + " | ".join(texts))
+        if not self.reasons:
+            lines.append("  (this scorer keeps no prototypes, so there is nothing to explain it with)")
+        return "\n".join(lines)
+
+
+class Scorer(Protocol):
+    """Anything that gives pictures a score: RALI, regression, a reasoner, someone else's metric."""
+
+    name: str
+    revision: str
+    training_sets: tuple[str, ...]
+
+    def score(
+        self, images: Sequence[Any] | Any, batch_size: int = 16, progress: Callable[[int], None] | None = None
+    ) -> list[Score]:
+        """One :class:`Score` a picture, in order; a picture that cannot be read gets one with ``error``."""
+        ...
