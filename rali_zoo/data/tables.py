@@ -1,0 +1,117 @@
+"""A reference becomes a table: rows, MOS in [1, 5], a split for every row."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rali_zoo.data import splits
+from rali_zoo.data.card import DatasetCard
+from rali_zoo.data.readers.frame import complete
+from rali_zoo.data.registry import DATASETS, GENERIC
+from rali_zoo.errors import ConfigError, near_miss
+from rali_zoo.types import MOS_RANGE
+from rali_zoo.uri import Uri, parse_uri
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROLES = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class DataTable:
+    """A data set as one asked for it.
+
+    Attributes:
+        ref: the reference, as typed.
+        card: the data set's facts.
+        frame: one row a picture: ``id, path, mos, std, split, content, distortion, level, mos_native``
+            and free columns; ``mos`` in [1, 5] (NaN for pictures without scores), ``std`` on that scale or
+            NaN, ``split`` one of ``train|val|test``, ``mos_native`` on the card's scale.
+        protocol: the one that made ``split``.
+        unused: rows of the data set that the protocol leaves out.
+    """
+
+    ref: str
+    card: DatasetCard
+    frame: pd.DataFrame
+    protocol: str = "official"
+    unused: int = 0
+
+    def split(self, role: str) -> pd.DataFrame:
+        """Rows of ``train``, ``val`` or ``test``, if any; raises :class:`ConfigError` for another word."""
+        if role not in ROLES:
+            raise ConfigError(f"unknown split {role!r}. {near_miss(role, ROLES)}")
+        return self.frame[self.frame["split"] == role]
+
+    def describe(self) -> str:
+        """What it holds, in words; data with labels from a rule are named SYNTHETIC."""
+        card, low, high = self.card, *self.card.mos_range
+        counts = self.frame["split"].value_counts()
+        sizes = ", ".join(f"{role} {counts.get(role, 0)}" for role in ROLES)
+        of = f" of {card.n_images}" if len(self.frame) + self.unused != card.n_images else ""
+        unused = f", {self.unused} left out by it" if self.unused else ""
+        others = ", ".join(p for p in card.protocols if p != self.protocol)
+        others = f" (others by ?protocol=: {others})" if others else ""
+        better = "higher" if card.higher_is_better else "lower"
+        return (
+            f"{self.ref}: {'SYNTHETIC labels, ' if card.synthetic else ''}{card.title} "
+            f"({card.task}, {card.domain}), {len(self.frame)}{of} pictures; "
+            f"protocol {self.protocol}: {sizes}{unused}{others}; "
+            f"native scores in [{low:g}, {high:g}], {better} is better"
+        )
+
+
+def load_table(ref: str, root: str | Path = "data") -> DataTable:
+    """Read the data set behind a reference.
+
+    Args:
+        ref: a name of the registry (``koniq10k``, ``kadid10k?protocol=kfold&fold=1``) or a scheme
+            (``csv:scores.csv?mos_range=0,100``, ``deqa:…``, ``pyiqa:…``, ``synthetic:lab``). Options are
+            those of the scheme, ``root=FOLDER``, and those of :mod:`rali_zoo.data.splits`.
+        root: folder that holds a folder of each data set's name. Where that is absent, ``$RALI_ZOO_DATA``
+            is looked into; ``?root=FOLDER`` names the data set's own folder and stands above both.
+
+    Raises:
+        UriError: a reference or an option that cannot be read.
+        UnknownNameError: a protocol the data set does not have.
+        DatasetNotFoundError: files are missing; the message holds the expected layout.
+        ScoreTableError: rows that cannot be trusted, named.
+        ConfigError: too few contents for the protocol, or no published split.
+    """
+    uri = parse_uri(ref, GENERIC, "data set", bare=DATASETS)
+    own = GENERIC[uri.scheme].OPTIONS if uri.scheme else ("root",)
+    options = uri.take(dict.fromkeys([*own, *splits.ALL_OPTIONS]))
+    mine = {k: v for k, v in options.items() if k in own}
+    wanted = {k: v for k, v in options.items() if k in splits.ALL_OPTIONS}
+    if uri.scheme:
+        card, frame = GENERIC[uri.scheme].open(uri.id, mine)
+        plan, folder = splits.parse_plan(ref, wanted, card, foreign=own), Path(uri.id).parent
+    else:
+        card = DATASETS[uri.id].CARD
+        plan = splits.parse_plan(ref, wanted, card)  # before the files: a typo shows without them
+        folder = Path(mine["root"]) if "root" in mine else _folder(uri, Path(root))
+        frame = DATASETS[uri.id].read(folder)
+    return _table(ref, card, complete(card, frame, ref), plan, folder)
+
+
+def _folder(uri: Uri, root: Path) -> Path:
+    fallback = os.environ.get("RALI_ZOO_DATA")
+    if fallback and not (root / uri.id).is_dir() and (Path(fallback) / uri.id).is_dir():
+        return Path(fallback) / uri.id
+    return root / uri.id
+
+
+def _table(
+    ref: str, card: DatasetCard, frame: pd.DataFrame, plan: splits.SplitPlan, folder: Path
+) -> DataTable:
+    frame = frame.copy()
+    frame["mos_native"] = frame["mos"]
+    frame["mos"] = card.to_mos(frame["mos"]).clip(*MOS_RANGE)  # the card's range is checked with a tolerance
+    frame["std"] = card.to_std(frame["std"])
+    frame["split"] = splits.assign(card, frame, plan, folder)
+    used = frame[frame["split"] != ""].reset_index(drop=True)
+    return DataTable(ref, card, used, plan.protocol, len(frame) - len(used))
