@@ -1,0 +1,170 @@
+"""Samplers over several data sets joined end to end; each process of a DDP run takes its own share.
+
+Both read the process group when they are iterated, give every process the same number of batches without
+overlap, and draw the same order for the same (seed, epoch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+
+import numpy as np
+from torch import distributed
+from torch.utils.data import DistributedSampler, Sampler
+
+from rali_zoo.errors import ConfigError
+
+
+def _place(num_replicas: int | None, rank: int | None) -> tuple[int, int]:
+    """(number of processes, this one's index), from the process group where they are not given."""
+    grouped = distributed.is_available() and distributed.is_initialized()
+    world = num_replicas if num_replicas is not None else (distributed.get_world_size() if grouped else 1)
+    index = rank if rank is not None else (distributed.get_rank() if grouped else 0)
+    if not 0 <= index < world:
+        raise ConfigError(f"rank {index} of {world} processes: ranks run from 0 to {world - 1}")
+    return world, index
+
+
+def _rows_by_dataset(dataset_ids: Sequence[Hashable]) -> list[np.ndarray]:
+    """Row numbers of each data set, in order of first appearance."""
+    rows: dict[Hashable, list[int]] = {}
+    for row, name in enumerate(dataset_ids):
+        rows.setdefault(name, []).append(row)
+    if not rows:
+        raise ConfigError("no pictures to sample from: dataset_ids is empty")
+    return [np.array(members, dtype=np.int64) for members in rows.values()]
+
+
+class BalancedSampler(DistributedSampler):
+    """Draws equally often from every data set, whatever their sizes.
+
+    A small set is gone through several times in an epoch, a large one over several epochs; each pass
+    through a set visits every picture once.
+
+    It is a ``DistributedSampler`` by type only so that Lightning leaves it alone: wrapped in another one,
+    each process would see a share of its share.
+
+    Args:
+        dataset_ids: (n,) the data set of each row.
+        num_samples: draws an epoch over all processes, rounded down to a multiple of the number of data
+            sets; n if ``None``.
+        seed: of the order.
+        num_replicas: number of processes; from the process group if ``None``.
+        rank: index of this process; from the process group if ``None``.
+
+    Raises:
+        ConfigError: no rows, or fewer draws than data sets.
+    """
+
+    def __init__(
+        self,
+        dataset_ids: Sequence[Hashable],
+        num_samples: int | None = None,
+        seed: int = 0,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+    ) -> None:
+        super().__init__(range(len(dataset_ids)), num_replicas=1, rank=0, seed=seed)  # type: ignore[arg-type]
+        self._sets = _rows_by_dataset(dataset_ids)
+        total = len(dataset_ids) if num_samples is None else num_samples
+        self._each = total // len(self._sets)
+        if self._each < 1:
+            raise ConfigError(
+                f"num_samples={total} for {len(self._sets)} data sets: draw at least one of each"
+            )
+        self._given = num_replicas, rank
+
+    def _stream(self, index: int, start: int, stop: int) -> np.ndarray:
+        """Draws ``start`` to ``stop`` of one data set's endless series of shuffled passes."""
+        rows = self._sets[index]
+        passes = range(start // len(rows), (stop - 1) // len(rows) + 1)
+        joined = np.concatenate(
+            [np.random.default_rng([self.seed, index, p]).permutation(rows) for p in passes]
+        )
+        skip = passes.start * len(rows)
+        return joined[start - skip : stop - skip]
+
+    def __iter__(self) -> Iterator[int]:
+        world, index = _place(*self._given)
+        start = self.epoch * self._each
+        drawn = np.concatenate([self._stream(i, start, start + self._each) for i in range(len(self._sets))])
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(drawn)
+        return iter(order[: len(order) // world * world][index::world].tolist())
+
+    def __len__(self) -> int:
+        world, _ = _place(*self._given)
+        return self._each * len(self._sets) // world
+
+
+class SingleDatasetBatchSampler(Sampler[list[int]]):
+    """Batches that each lie inside one data set, as ranking losses need: scales of two sets do not compare.
+
+    Under DDP the batches that do not divide by the number of processes are left out; with shuffling these
+    are others in each epoch. Lightning cannot shard a batch sampler: use it with
+    ``Trainer(use_distributed_sampler=False)``.
+
+    Args:
+        dataset_ids: (n,) the data set of each row.
+        batch_size: pictures in a batch of one process.
+        shuffle: whether rows and batches are drawn in a new order each epoch.
+        seed: of that order.
+        drop_last: leave out each data set's last batch when it is not full.
+        num_replicas: number of processes; from the process group if ``None``.
+        rank: index of this process; from the process group if ``None``.
+
+    Raises:
+        ConfigError: no rows, ``batch_size`` below 1, or fewer batches than processes.
+    """
+
+    def __init__(
+        self,
+        dataset_ids: Sequence[Hashable],
+        batch_size: int,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size={batch_size}: a batch holds at least one picture")
+        self._sets = _rows_by_dataset(dataset_ids)
+        self.batch_size, self.shuffle, self.seed, self.drop_last = batch_size, shuffle, seed, drop_last
+        self.epoch = 0
+        self._given = num_replicas, rank
+
+    @property
+    def sampler(self) -> SingleDatasetBatchSampler:
+        """Itself: Lightning calls ``set_epoch`` on ``batch_sampler.sampler``."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order that the next iteration draws."""
+        self.epoch = epoch
+
+    def _share(self) -> tuple[int, int, int]:
+        """(batches a process, processes, this one's index)."""
+        world, index = _place(*self._given)
+        size = self.batch_size
+        total = sum(len(s) // size if self.drop_last else -(-len(s) // size) for s in self._sets)
+        if total < world:
+            raise ConfigError(
+                f"{total} batches of {size} from data sets of {[len(s) for s in self._sets]} pictures do not "
+                f"reach for {world} process(es); make batch_size smaller"
+            )
+        return total // world, world, index
+
+    def __iter__(self) -> Iterator[list[int]]:
+        each, world, index = self._share()
+        rng = np.random.default_rng([self.seed, self.epoch])
+        batches: list[list[int]] = []
+        for rows in self._sets:
+            order = rng.permutation(rows) if self.shuffle else rows
+            cuts = [order[i : i + self.batch_size].tolist() for i in range(0, len(order), self.batch_size)]
+            batches += [cut for cut in cuts if len(cut) == self.batch_size or not self.drop_last]
+        if self.shuffle:
+            batches = [batches[i] for i in rng.permutation(len(batches))]
+        return iter(batches[: each * world][index::world])
+
+    def __len__(self) -> int:
+        return self._share()[0]
