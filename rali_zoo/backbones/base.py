@@ -1,0 +1,135 @@
+"""What every image encoder is: pixels in [0, 1] in, pooled features and tokens out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rali_zoo.backbones.options import Options, Pool
+from rali_zoo.backbones.weights import RANDOM, load_strict, read_state, weights_hash
+from rali_zoo.errors import ConfigError
+from rali_zoo.types import Preprocess
+
+
+class Features(NamedTuple):
+    """What a backbone says of a batch of pictures."""
+
+    pooled: Tensor  #: (B, D)
+    tokens: Tensor  #: (B, N, C), one row a position; class and register tokens are left out
+
+
+class Backbone(nn.Module, ABC):
+    """An image encoder.
+
+    Args:
+        net: the network; its state dict is what :meth:`load_weights` fills.
+        uri: the reference it was built from.
+        dim: length D of the pooled features.
+        token_dim: length C of a token.
+        preprocess: size and resize rule for whoever makes the batch; mean and std are applied here.
+        fixed_size: whether the network takes no input size but ``preprocess.size``.
+
+    Attributes:
+        revision: hash of the weights that were loaded (:func:`~rali_zoo.backbones.weights.weights_hash`), or
+            ``"random"``. Training does not change it.
+    """
+
+    net: Any  # an nn.Module with a library's own attributes, which nn.Module's types deny
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        uri: str,
+        dim: int,
+        token_dim: int,
+        preprocess: Preprocess,
+        fixed_size: bool = False,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.uri = uri
+        self.dim = dim
+        self.token_dim = token_dim
+        self.preprocess = preprocess
+        self.fixed_size = fixed_size
+        self.revision = RANDOM
+        self.register_buffer("mean", torch.tensor(preprocess.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(preprocess.std).view(1, 3, 1, 1))
+
+    def forward(self, image: Tensor) -> Features:
+        """Encode pictures.
+
+        Args:
+            image: (B, 3, H, W) floating point in [0, 1], RGB, not normalised.
+
+        Raises:
+            ConfigError: another shape or type, or a size that this network cannot take.
+        """
+        if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
+            raise ConfigError(
+                f"'{self.uri}' takes (B, 3, H, W) floats in [0, 1], not {tuple(image.shape)} {image.dtype}"
+            )
+        if self.fixed_size and tuple(image.shape[-2:]) != self.preprocess.size:
+            height, width = image.shape[-2:]
+            raise ConfigError(
+                f"'{self.uri}' takes pictures of {self.preprocess.size} (height, width), "
+                f"not {(height, width)}; add the option size={height}x{width}, or resize the pictures"
+            )
+        return self.features((image - self.mean) / self.std)
+
+    @abstractmethod
+    def features(self, image: Tensor) -> Features:
+        """Encode pictures (B, 3, H, W) that are already normalised."""
+
+    def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rename or drop entries of a weights file that belong to other parts of its model."""
+        return state
+
+    def load_weights(self, path: str | Path) -> None:
+        """Load a weights file of this architecture, strictly.
+
+        Raises:
+            CheckpointError: unreadable, unsafe, or missing or unexpected names.
+        """
+        load_strict(self.net, self.adapt_state(read_state(path)), path)
+        self.mark_loaded()
+
+    def mark_loaded(self) -> None:
+        """Note that the present weights are the ones that were loaded."""
+        self.revision = weights_hash(self.net)
+
+
+def finish(backbone: Backbone, options: Options, from_library: bool, pretrained: bool) -> Backbone:
+    """Load ``?checkpoint=`` and set the revision; the common end of every adapter's ``create``.
+
+    Args:
+        from_library: whether the library has already loaded weights into the network.
+        pretrained: as given to :func:`rali_zoo.backbones.create_backbone`.
+    """
+    if pretrained and options.checkpoint is not None:
+        backbone.load_weights(options.checkpoint)
+    elif from_library:
+        backbone.mark_loaded()
+    return backbone
+
+
+def pool_tokens(tokens: Tensor, pool: Pool) -> Tensor:
+    """Pool (B, N, C) over positions: ``avg`` gives (B, C), ``avg_std`` (B, 2C)."""
+    values = tokens.float()  # the squares of small deviations vanish in half precision
+    mean = values.mean(dim=1)
+    if pool == "avg":
+        return mean.to(tokens.dtype)
+    # the gradient of a square root at 0 is infinite: a constant channel must not poison the batch
+    deviation = (values - mean[:, None]).square().mean(dim=1).clamp_min(1e-10).sqrt()
+    return torch.cat([mean, deviation], dim=1).to(tokens.dtype)
+
+
+def map_tokens(feature_map: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, H*W, C)."""
+    return feature_map.flatten(2).transpose(1, 2)

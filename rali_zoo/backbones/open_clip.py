@@ -1,0 +1,172 @@
+"""Image encoders of open_clip: ``open_clip:ARCH/TAG``, ``open_clip:hf-hub:…``, ``open_clip:local-dir:DIR``.
+
+``pooled`` is the embedding that CLIP compares with texts (after the projection, not normalised to length 1)
+unless ``pool=`` says otherwise. open_clip builds both towers; the text tower is let go at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
+
+import open_clip
+from open_clip.model import resize_pos_embed
+from torch import Tensor
+
+from rali_zoo.backbones.base import Backbone, Features, finish, map_tokens, pool_tokens
+from rali_zoo.backbones.options import Options, Pool
+from rali_zoo.backbones.weights import from_library
+from rali_zoo.errors import UnknownNameError, UriError, near_miss
+from rali_zoo.types import Interpolation, Preprocess, Resize
+from rali_zoo.uri import Uri
+
+ADVICE = (
+    "'open_clip:local-dir:FOLDER' (open_clip_config.json and a weights file) or "
+    "'open_clip:ARCH?checkpoint=FILE'; '?pretrained=false' starts from random weights"
+)
+_HUB, _LOCAL = "hf-hub:", "local-dir:"
+_RESIZE: dict[str, Resize] = {"shortest": "center_crop", "squash": "squash"}
+
+
+class Source(NamedTuple):
+    """Where a CLIP model comes from, in open_clip's words."""
+
+    model: str  #: an architecture, or ``hf-hub:`` or ``local-dir:`` and what follows
+    tag: str | None  #: name of pretrained weights; only with an architecture
+
+
+class OpenClipBackbone(Backbone):
+    """The visual tower of a CLIP model, any of open_clip's kinds."""
+
+    def __init__(self, net: Any, uri: str, embed_dim: int, preprocess: Preprocess, pool: Pool | None) -> None:
+        trunk = getattr(net, "trunk", None)  # a timm network inside
+        if trunk is not None:
+            token_dim, fixed = (
+                trunk.feature_info[-1]["num_chs"],
+                bool(trunk.pretrained_cfg.get("fixed_input_size")),
+            )
+        elif hasattr(net, "attnpool"):  # CLIP's own ResNet
+            token_dim, fixed = net.attnpool.k_proj.in_features, True
+        else:
+            token_dim, fixed = net.conv1.out_channels, True
+        dim = {"avg": token_dim, "avg_std": 2 * token_dim}.get(pool or "", embed_dim)
+        super().__init__(net, uri, dim, token_dim, preprocess, fixed)
+        self.pool = pool
+        # an attentional pooler's norm belongs to its own, other width
+        self._normalise = getattr(net, "attn_pool", None) is None
+
+    def features(self, image: Tensor) -> Features:
+        """Encode pictures (B, 3, H, W) that are already normalised."""
+        found = self.net.forward_intermediates(image, indices=1, normalize_intermediates=self._normalise)
+        tokens = map_tokens(found["image_intermediates"][0])
+        pooled = found["image_features"] if self.pool is None else pool_tokens(tokens, self.pool)
+        return Features(pooled, tokens)
+
+    def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Take the visual tower out of a whole CLIP model and resample its position embeddings."""
+        if any(key.startswith("visual.") for key in state):
+            visual = {key: value for key, value in state.items() if key.startswith("visual.")}
+        else:
+            visual = {f"visual.{key}": value for key, value in state.items()}
+        resize_pos_embed(visual, SimpleNamespace(visual=self.net))
+        return {key.removeprefix("visual."): value for key, value in visual.items()}
+
+
+def create(uri: Uri, pretrained: bool) -> Backbone:
+    """Build ``uri``; see :func:`rali_zoo.backbones.create_backbone`."""
+    options = Options.read(uri, pools=("avg", "avg_std"))
+    wanted = pretrained and options.pretrained and options.checkpoint is None
+    source = find(uri, needs_tag=wanted)
+    model = build(uri, source, wanted, options.size)
+    config = open_clip.get_model_config(source.model)
+    preprocess = _preprocess(uri, source, model.visual, options)
+    backbone = OpenClipBackbone(model.visual, str(uri), config["embed_dim"], preprocess, options.pool)
+    return finish(backbone, options, from_library=wanted, pretrained=pretrained)
+
+
+def names() -> list[str]:
+    """Ids with pretrained weights, ``ARCH/TAG``."""
+    return [f"{arch}/{tag}" for arch, tag in open_clip.list_pretrained()]
+
+
+def find(uri: Uri, needs_tag: bool) -> Source:
+    """Read the id of ``uri`` and check it against open_clip's lists.
+
+    Raises:
+        UnknownNameError: no such architecture or tag.
+        UriError: no tag where pretrained weights are wanted.
+    """
+    if uri.id.startswith(_LOCAL):
+        return Source(uri.id, None)
+    if uri.id.startswith(_HUB):
+        return Source(_at_revision(uri), None)
+    arch, _, tag = uri.id.partition("/")
+    if arch not in open_clip.list_models():
+        raise UnknownNameError("open_clip architecture", arch, open_clip.list_models())
+    tags = open_clip.list_pretrained_tags_by_model(arch)
+    if tag and tag not in tags:
+        raise UnknownNameError(f"open_clip weights of {arch}", tag, tags)
+    if needs_tag and not tag:
+        raise UriError(
+            f"'{uri}' names no weights. {near_miss('', tags)} Write 'open_clip:{arch}/TAG', "
+            "add checkpoint=FILE, or pretrained=false for random weights"
+        )
+    return Source(arch, tag or None)
+
+
+def build(uri: Uri, source: Source, weights: bool, size: tuple[int, int] | None = None) -> Any:
+    """Both towers of a CLIP model, with the source's weights or random ones."""
+    tagged = open_clip.get_pretrained_cfg(source.model, source.tag) if source.tag else {}
+    with from_library(uri, "open_clip", ADVICE):
+        return open_clip.create_model(
+            source.model,
+            pretrained=source.tag if weights else None,
+            load_weights=weights,
+            require_pretrained=weights,
+            pretrained_text=False,
+            force_image_size=size,
+            # some weights (OpenAI's) were trained with another GELU than their architecture's file says
+            force_quick_gelu=bool(tagged.get("quick_gelu")),
+        )
+
+
+def _at_revision(uri: Uri) -> str:
+    """What open_clip takes for ``hf-hub:org/repo[@rev]``: it knows no revisions, so those become a folder."""
+    repo, at, revision = uri.id.removeprefix(_HUB).partition("@")
+    if not at:
+        return uri.id
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    with from_library(uri, "huggingface_hub", ADVICE):
+        config = hf_hub_download(repo, "open_clip_config.json", revision=revision)
+        try:
+            hf_hub_download(repo, "open_clip_model.safetensors", revision=revision)
+        except LocalEntryNotFoundError:
+            raise
+        except EntryNotFoundError:
+            hf_hub_download(repo, "open_clip_pytorch_model.bin", revision=revision)
+    return f"{_LOCAL}{Path(config).parent}"
+
+
+def _preprocess(uri: Uri, source: Source, visual: Any, options: Options) -> Preprocess:
+    config = open_clip.get_model_preprocess_cfg(SimpleNamespace(visual=visual))
+    if source.tag:  # create_model reads the tag's own values only when it loads the tag's weights
+        config = {**config, **open_clip.get_pretrained_cfg(source.model, source.tag)}
+    mode = config.get("resize_mode", "shortest")
+    if mode not in _RESIZE and options.resize is None:
+        raise UriError(
+            f"'{uri}': open_clip resizes for this model with {mode!r}, which is not offered; "
+            "add resize=squash or resize=center_crop"
+        )
+    size = visual.image_size
+    library = Preprocess(
+        size=(size, size) if isinstance(size, int) else (size[0], size[1]),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        resize=_RESIZE.get(mode, "squash"),
+        interpolation=cast("Interpolation", config.get("interpolation", "bicubic")),
+        crop_rule="round",
+    )
+    return options.preprocess(library)
