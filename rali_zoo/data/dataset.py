@@ -1,0 +1,92 @@
+"""Rows of a data set as :class:`~rali_zoo.types.Sample`: the torch side of a table."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from rali_zoo.data.images import load_image
+from rali_zoo.data.transforms import View
+from rali_zoo.types import Batch, Preprocess, Sample
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Texts = Mapping[tuple[str, str], Sequence[str]]
+
+
+class PictureDataset(Dataset[Sample]):
+    """The pictures of one table, decoded and cut as a view says.
+
+    Args:
+        ref: the data set's reference; becomes ``Sample["dataset"]``.
+        frame: columns id, path, mos, std; MOS in [1, 5], NaN where unknown.
+        view: how a picture is cut.
+        preprocess: what the backbone expects.
+        texts: descriptions by (dataset, id); one of a picture's is drawn at each visit.
+        features: (N, D) or (N, V, D) cached features that take the place of the pictures.
+    """
+
+    def __init__(
+        self,
+        ref: str,
+        frame: pd.DataFrame,
+        view: View,
+        preprocess: Preprocess,
+        texts: Texts | None = None,
+        features: Tensor | None = None,
+    ) -> None:
+        self.ref = ref
+        self.ids: list[str] = frame["id"].astype(str).tolist()
+        self.paths: list[str] = frame["path"].astype(str).tolist()
+        self.mos = torch.tensor(frame["mos"].to_numpy(float), dtype=torch.float32)
+        self.std = torch.tensor(frame["std"].to_numpy(float), dtype=torch.float32)
+        self.view, self.preprocess, self.texts, self.features = view, preprocess, texts, features
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def with_view(self, view: View) -> PictureDataset:
+        """The same pictures under another view; cached features are kept, as only one view can be cached."""
+        other = copy.copy(self)
+        other.view = view
+        return other
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = Sample(mos=self.mos[index], std=self.std[index], dataset=self.ref, id=self.ids[index])
+        if self.features is not None:
+            sample["features"] = self.features[index]
+        else:
+            sample["image"] = self.view(load_image(self.paths[index]), self.preprocess)
+        if self.texts is not None:
+            choices = self.texts[(self.ref, self.ids[index])]
+            sample["text"] = choices[int(torch.randint(len(choices), ()))]
+        return sample
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Stack samples; pictures of native size can only be stacked when their sizes agree."""
+    batch = Batch(
+        mos=torch.stack([s["mos"] for s in samples]),
+        std=torch.stack([s["std"] for s in samples]),
+        dataset=[s["dataset"] for s in samples],
+        id=[s["id"] for s in samples],
+    )
+    if "features" in samples[0]:
+        batch["features"] = torch.stack([s["features"] for s in samples])
+    else:
+        shapes = {tuple(s["image"].shape) for s in samples}
+        if len(shapes) > 1:
+            raise ValueError(
+                f"pictures of different sizes in one batch: {sorted(shapes)[:4]}; use a view with a fixed size, "
+                "or batch_size 1"
+            )
+        batch["image"] = torch.stack([s["image"] for s in samples])
+    if "text" in samples[0]:
+        batch["text"] = [s["text"] for s in samples]
+    return batch

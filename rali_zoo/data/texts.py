@@ -1,0 +1,66 @@
+"""The texts of training pictures, gathered from describers and description tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rali_zoo.data.describers import DESCRIBERS, describe
+from rali_zoo.data.descriptions import read_descriptions, texts_by_image
+from rali_zoo.errors import ConfigError, UnknownNameError
+from rali_zoo.uri import Uri, split_options
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FILES = (".parquet", ".jsonl")
+_OPTIONS = ("seeds", "mos_words")
+
+
+def _from_describer(source: str, frames: dict[str, pd.DataFrame]) -> list[pd.DataFrame]:
+    name, options = split_options(source)
+    if name not in DESCRIBERS:
+        raise UnknownNameError("describer (or a .parquet or .jsonl table)", name, DESCRIBERS)
+    Uri("", name, options).take(_OPTIONS)
+    words = options.get("mos_words", "false").lower()
+    if words not in ("true", "false"):
+        raise ConfigError(f"{source!r}: mos_words is true or false")
+    try:
+        seeds = int(options.get("seeds", "1"))
+    except ValueError:
+        raise ConfigError(f"{source!r}: seeds is a whole number") from None
+    return [
+        describe(name, frame, ref, seeds=seeds, mos_words=words == "true") for ref, frame in frames.items()
+    ]
+
+
+def gather_texts(sources: list[str], frames: dict[str, pd.DataFrame]) -> dict[tuple[str, str], list[str]]:
+    """All texts of the training pictures.
+
+    Args:
+        sources: describers with options (``labels?seeds=2``) and paths of description tables.
+        frames: training rows by reference; only these are described.
+
+    Returns:
+        Texts by (reference, id); at least one for every row.
+
+    Raises:
+        ConfigError: pictures that no source describes.
+        UnknownNameError: neither a describer nor a table.
+    """
+    import pandas as pd
+
+    tables: list[pd.DataFrame] = []
+    for source in sources:
+        if source.endswith(_FILES):
+            tables.append(read_descriptions(source))
+        else:
+            tables += _from_describer(source, frames)
+    texts = texts_by_image(pd.concat(tables, ignore_index=True))
+    wanted = [(ref, str(i)) for ref, frame in frames.items() for i in frame["id"]]
+    silent = [key for key in wanted if not texts.get(key)]
+    if silent:
+        raise ConfigError(
+            f"{len(silent)} of {len(wanted)} training pictures have no description in {sources}, e.g. {silent[:3]}; "
+            "the columns dataset and image_id of a table must be the reference and the id of data.train"
+        )
+    return {key: texts[key] for key in wanted}
