@@ -1,0 +1,7 @@
+"""LightningModules that turn pictures into scores."""
+
+from rali_zoo.models.base import IQAModule
+from rali_zoo.models.rali import RALI
+from rali_zoo.models.regression import Regression
+
+__all__ = ["RALI", "IQAModule", "Regression"]
