@@ -1,0 +1,52 @@
+"""Command line. One small module a command; ``main.py`` holds the table."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import get_args, get_origin, get_type_hints
+
+
+def run_function(function: Callable[..., None], words: Sequence[str], positional: Sequence[str] = ()) -> None:
+    """Parse a command line by a function's signature and docstring, then call the function.
+
+    Args:
+        function: a typed function; its parameters become the command's options, ``--config`` reads them
+            from a yaml file.
+        words: the command's name, then what the user typed after it.
+        positional: the parameters that are given by place; a ``list`` takes one word or more, a parameter
+            with a default may be left out.
+    """
+    from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentParser
+
+    description, helps = _docstring(function)
+    hints, parameters = get_type_hints(function), inspect.signature(function).parameters
+    # Left as strings, jsonargparse would resolve them by importing what stands under TYPE_CHECKING: torch.
+    function.__annotations__ = hints
+    parser = ArgumentParser(prog=f"rali-zoo {words[0]}", description=description, allow_abbrev=False)
+    for name in positional:
+        default = parameters[name].default
+        if get_origin(hints[name]) is list:
+            parser.add_argument(name, nargs="+", type=get_args(hints[name])[0], help=helps.get(name))
+        elif default is inspect.Parameter.empty:
+            parser.add_argument(name, type=hints[name], help=helps.get(name))
+        else:
+            parser.add_argument(name, nargs="?", type=hints[name], default=default, help=helps.get(name))
+    switches = [name for name, hint in hints.items() if hint is bool and name not in positional]
+    for name in switches:  # --explain, --no_explain
+        parser.add_argument(
+            f"--{name}", action=ActionYesNo, default=parameters[name].default, help=helps.get(name)
+        )
+    parser.add_function_arguments(function, as_group=False, skip={*positional, *switches})
+    parser.add_argument("--config", action=ActionConfigFile, help="yaml file with the options")
+    given = parser.parse_args(list(words[1:]))
+    function(**{name: given[name] for name in parameters})
+
+
+def _docstring(function: Callable[..., None]) -> tuple[str, dict[str, str | None]]:
+    """A function's first line and the help of each of its parameters."""
+    from docstring_parser import parse
+
+    parsed = parse(inspect.getdoc(function) or "")
+    helps = {p.arg_name: p.description for p in parsed.params}
+    return parsed.short_description or "", helps

@@ -1,0 +1,107 @@
+"""``rali-zoo list``: what there is. Nothing heavy is imported unless a pattern asks for a library's names."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from typing import Literal
+
+from rali_zoo.cli import run_function
+
+Kind = Literal["all", "datasets", "backbones", "text", "models"]
+
+
+def list_command(kind: Kind = "all", pattern: str | None = None) -> None:
+    """List data sets, backbones, text encoders and models.
+
+    Args:
+        kind: what to list.
+        pattern: shell pattern or part of a name (timm:vit*, koniq). Backbones are listed by name only with
+            a pattern, text encoders only on request: asking the libraries takes seconds.
+    """
+    if kind in ("all", "datasets"):
+        _datasets(pattern)
+    if kind in ("all", "backbones"):
+        _backbones(pattern if kind == "backbones" else None)
+    if kind in ("all", "text"):
+        _text(pattern, by_name=kind == "text")
+    if kind in ("all", "models"):
+        _models(pattern)
+
+
+def matches(name: str, pattern: str | None) -> bool:
+    """Whether ``name`` fits a shell pattern, or holds it where it has no ``*?[``; ``None`` fits all."""
+    if pattern is None:
+        return True
+    glob = pattern if any(mark in pattern for mark in "*?[") else f"*{pattern}*"
+    return fnmatch.fnmatchcase(name.lower(), glob.lower())
+
+
+def _datasets(pattern: str | None) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from rali_zoo.data.registry import GENERIC, list_cards
+
+    console = Console()
+    room = max(12, console.width - 68)  # one line a data set
+    table = Table(title="Data sets", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for heading in ("name", "task", "domain"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("images", "scores"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("licence", no_wrap=True)
+    for card in list_cards():
+        if matches(card.name, pattern):
+            low, high = card.mos_range
+            scale = f"{low:.4g} to {high:.4g}" + ("" if card.higher_is_better else " (DMOS)")
+            domain = "[yellow]synthetic[/yellow]" if card.synthetic else card.domain
+            licence = card.licence if len(card.licence) <= room else card.licence[: room - 1] + "…"
+            table.add_row(escape(card.name), card.task, domain, f"{card.n_images:,}", scale, escape(licence))
+    console.print(table)
+    print(f"Your own scores: {', '.join(f'{scheme}:PATH' for scheme in GENERIC if scheme != 'synthetic')}")
+    print("More of one: rali-zoo show NAME\n")
+
+
+def _backbones(pattern: str | None) -> None:
+    from rali_zoo.backbones import BACKBONES, list_backbones
+
+    if pattern is None:
+        print("Backbones: " + ", ".join(f"{scheme}:…" for scheme in BACKBONES))
+        print("By name: rali-zoo list backbones --pattern 'timm:vit*'\n")
+        return
+    _print_names(list_backbones(pattern), f"backbone matches {pattern!r}")
+
+
+def _text(pattern: str | None, by_name: bool) -> None:
+    from rali_zoo.text import TEXT_ENCODERS, list_text_encoders
+
+    if not by_name:
+        print("Text encoders: " + ", ".join(f"{scheme}:…" for scheme in TEXT_ENCODERS))
+        print("By name: rali-zoo list text\n")
+        return
+    names = [name for name in list_text_encoders() if matches(name, pattern)]
+    _print_names(names, f"text encoder matches {pattern!r}")
+
+
+def _models(pattern: str | None) -> None:
+    from rali_zoo.zoo import list_models
+
+    print("Models:")
+    _print_names(
+        [name for name in list_models() if matches(name, pattern)], "model has published weights yet"
+    )
+    print("Your own: ckpt:runs/NAME/checkpoints/best.ckpt")
+
+
+def _print_names(names: Sequence[str], none: str) -> None:
+    for name in names:
+        print(f"  {name}")
+    if not names:
+        print(f"  no {none}")
+
+
+def main(words: Sequence[str]) -> None:
+    """Run the command; ``words`` are its name and what follows it."""
+    run_function(list_command, words, positional=("kind",))

@@ -1,0 +1,89 @@
+"""The command table: only the module of the command that was asked for is imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+from rali_zoo.errors import RaliZooError, near_miss
+
+#: Command to (module, one line of help). The module's ``main`` gets the command's name and what follows it.
+COMMANDS = {
+    "fit": ("rali_zoo.cli.trainer", "train a model, then test it: fit --config FILE.yaml"),
+    "validate": ("rali_zoo.cli.trainer", "run the validation sets through a checkpoint"),
+    "test": ("rali_zoo.cli.trainer", "test a checkpoint: test --ckpt_path runs/NAME/checkpoints/best.ckpt"),
+    "predict": ("rali_zoo.cli.trainer", "write a checkpoint's predictions for the data of a config"),
+    "score": ("rali_zoo.cli.score", "score photos and folders of photos with a model"),
+    "list": ("rali_zoo.cli.listing", "what there is: data sets, backbones, text encoders, models"),
+    "show": ("rali_zoo.cli.show", "one data set, backbone or model in detail"),
+}
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:{width}}  {line}" for name, (_, line) in COMMANDS.items())
+    return (
+        "usage: rali-zoo COMMAND [options]\n\nImage quality assessment with RALI and its relatives.\n\n"
+        f"commands:\n{rows}\n\n"
+        "options:\n"
+        "  -h, --help   this table; rali-zoo COMMAND --help says more of one command\n"
+        "  --version    the version of the package\n"
+        "  --debug      show the full traceback of an error (or set RALI_ZOO_DEBUG=1)\n"
+    )
+
+
+def _version() -> str:
+    try:
+        return version("rali-zoo")
+    except PackageNotFoundError:
+        return "unknown (not installed: pip install -e .)"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the words after ``rali-zoo``; those of the process by default.
+
+    Returns:
+        Exit status: 0 done, 1 an error of ours, 2 a command line that cannot be read, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words or os.environ.get("RALI_ZOO_DEBUG", "0") not in ("", "0")
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help(), end="")
+        return 0
+    if words[0] == "--version":
+        print(f"rali-zoo {_version()}")
+        return 0
+    if words[0] not in COMMANDS:
+        print(f"rali-zoo: error: {_unknown(words)}", file=sys.stderr)
+        return 2
+    try:
+        import_module(COMMANDS[words[0]][0]).main(words)
+    except RaliZooError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"rali-zoo {words[0]}: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"rali-zoo {words[0]}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe (head) has left: nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+def _unknown(words: list[str]) -> str:
+    commands = [word for word in words if word in COMMANDS]
+    if words[0].startswith("-") and commands:
+        place = words.index(commands[0])
+        fixed = " ".join([commands[0], *words[:place], *words[place + 1 :]])
+        return f"the command comes first, its options after it: rali-zoo {fixed}"
+    return f"unknown command {words[0]!r}. {near_miss(words[0], COMMANDS)} See rali-zoo --help."
