@@ -1,0 +1,1 @@
+"""The embedded ``synthetic`` data sets: pristine sources, distortions, simulated raters, a cached build."""

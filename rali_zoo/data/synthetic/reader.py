@@ -1,0 +1,105 @@
+"""The scheme ``synthetic:lab|wild|phone?n=…&size=…&seed=…``: no download, plainly labelled synthetic."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rali_zoo.errors import ConfigError, UnknownNameError, near_miss
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rali_zoo.data.card import DatasetCard
+
+#: Domain to (pictures by default, one line on it, native scale).
+DOMAINS = {
+    "lab": (4000, "KADID-like: one of 25 distortions in 5 levels", (1.0, 5.0)),
+    "wild": (1200, "KonIQ-like: mild mixtures of up to 3 distortions", (1.0, 5.0)),
+    "phone": (1200, "SPAQ-like: a phone's camera pipeline", (0.0, 100.0)),
+}
+SIZE = 160
+OPTIONS = ("n", "size", "seed", "workers")
+
+
+def card(domain: str, n: int | None = None) -> DatasetCard:
+    """The card of a domain; cheap, nothing is built.
+
+    Args:
+        domain: ``lab``, ``wild`` or ``phone``.
+        n: pictures; the domain's default when absent.
+
+    Raises:
+        UnknownNameError: no such domain.
+    """
+    from rali_zoo.data.card import DatasetCard
+
+    if domain not in DOMAINS:
+        raise UnknownNameError("synthetic domain", domain, DOMAINS)
+    count, line, mos_range = DOMAINS[domain]
+    return DatasetCard(
+        name=f"synthetic:{domain}",
+        title=f"Synthetic {domain} ({line}; pseudo-MOS from a rule, no human scores)",
+        task="NR",
+        domain="synthetic",
+        n_images=n or count,
+        mos_range=mos_range,
+        higher_is_better=True,
+        protocols=("official", "kfold", "random", "whole"),
+        default_protocol="official",
+        content_disjoint=True,
+        licence="pictures: free or CC BY 2.0, each in rali_zoo.data.synthetic.sources; scores: Apache-2.0",
+        citation="distortion types after Lin, Hosu and Saupe, KADID-10k, QoMEX 2019",
+        url="made on first use; nothing to download",
+        layout="nothing to lay out: cached below $RALI_ZOO_CACHE, else ~/.cache/rali_zoo",
+        synthetic=True,
+    )
+
+
+def list_cards() -> list[DatasetCard]:
+    """The cards of all domains."""
+    return [card(domain) for domain in DOMAINS]
+
+
+def open(path: str, options: Mapping[str, str]) -> tuple[DatasetCard, pd.DataFrame]:  # noqa: A001
+    """Build on first use, then read from the cache.
+
+    Args:
+        path: the domain.
+        options: ``n`` (50 to 100,000), ``size`` in pixels (64 to 288), ``seed`` (from 0), ``workers``
+            (processes for the first build, which the pictures do not depend on; 2 where there are 2 cores).
+
+    Returns:
+        The card, and a frame with the columns of every reader plus ``levels`` (one a distortion, joined by
+        ``;`` as ``distortion`` is; ``level`` is their maximum and 0 means pristine), ``distance``,
+        ``mos_expected`` (the score before the raters' noise) and ``rule``.
+
+    Raises:
+        UnknownNameError: no such domain.
+        ConfigError: an unknown option, or a value out of range.
+    """
+    from rali_zoo.data.synthetic.build import Spec, build, read
+    from rali_zoo.data.synthetic.sources import MAX_SIZE
+
+    if path not in DOMAINS:
+        raise UnknownNameError("synthetic domain", path, DOMAINS)
+    for key in options:
+        if key not in OPTIONS:
+            raise ConfigError(f"synthetic:{path} has no option {key!r}. {near_miss(key, OPTIONS)}")
+    n = _integer(options, "n", DOMAINS[path][0], 50, 100_000)
+    size = _integer(options, "size", SIZE, 64, MAX_SIZE)
+    seed = _integer(options, "seed", 0, 0, 2**31)
+    workers = _integer(options, "workers", min(2, os.cpu_count() or 1), 1, 256)
+    return card(path, n), read(build(Spec(path, n, size, seed), workers))  # type: ignore[arg-type]
+
+
+def _integer(options: Mapping[str, str], key: str, default: int, low: int, high: int) -> int:
+    text = options.get(key, str(default))
+    try:
+        value = int(text)
+    except ValueError:
+        raise ConfigError(f"synthetic option {key}={text!r} is no whole number") from None
+    if not low <= value <= high:
+        raise ConfigError(f"synthetic option {key}={value} is out of range: {low} to {high}")
+    return value
