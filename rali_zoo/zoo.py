@@ -1,4 +1,4 @@
-"""Trained scorers by reference: ``ckpt:PATH``, ``local-dir:PATH``, ``hf-hub:ORG/REPO[@REV]``, or a zoo name."""
+"""Trained scorers by reference: ``ckpt:``, ``local-dir:``, ``hf-hub:``, or a zoo name."""
 
 from __future__ import annotations
 

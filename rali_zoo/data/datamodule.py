@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Sampling = Literal["concat", "balanced", "single_dataset"]
+#: One reference or several; one alone need not be quoted in a shell, whatever its options hold.
+References = list[str] | tuple[str, ...] | str
+
+
+def _listed(references: References) -> list[str]:
+    return [references] if isinstance(references, str) else list(references)
 
 
 class IQADataModule(L.LightningDataModule):
@@ -64,16 +70,16 @@ class IQADataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        train: list[str] | None = None,
-        val: list[str] | None = None,
-        test: list[str] | None = None,
-        predict: list[str] | None = None,
+        train: References = (),
+        val: References = (),
+        test: References = (),
+        predict: References = (),
         root: str = "data",
         batch_size: int = 32,
         sampling: Sampling = "concat",
         train_view: View | None = None,
         eval_view: View | None = None,
-        descriptions: list[str] | None = None,
+        descriptions: References = (),
         cache_features: bool = True,
         check_images: bool = True,
         max_unreadable: float = 0.01,
@@ -83,15 +89,17 @@ class IQADataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.train_refs, self.val_refs = list(train or []), list(val or train or [])
-        self.test_refs, self.predict_refs = list(test or train or []), list(predict or test or train or [])
+        self.train_refs = _listed(train)
+        self.val_refs = _listed(val) or self.train_refs
+        self.test_refs = _listed(test) or self.train_refs
+        self.predict_refs = _listed(predict) or self.test_refs
         if any(is_stream(r) for r in self.val_refs + self.test_refs):
             raise ConfigError(
                 "a webdataset: reference can be trained on; give val and test as folders or tables"
             )
         self.root, self.batch_size, self.sampling = root, batch_size, sampling
         self.train_view, self.eval_view = train_view or View(), eval_view or View()
-        self.descriptions = list(descriptions or [])
+        self.descriptions = _listed(descriptions)
         self.cache_features, self.check_images, self.max_unreadable = (
             cache_features,
             check_images,
@@ -203,7 +211,7 @@ class IQADataModule(L.LightningDataModule):
     # ---- loaders ------------------------------------------------------------------------------
 
     def _dealt(self, dataset: Any, shuffle: bool) -> DistributedSampler[Any]:
-        # Also for one process: its order is a function of the epoch, so a resumed run sees what it would have seen.
+        # One process too: the order is a function of the epoch, so a resumed run goes on as it would have.
         world, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
         return DistributedSampler(dataset, world, rank, shuffle=shuffle, seed=self.seed)
 
@@ -237,8 +245,8 @@ class IQADataModule(L.LightningDataModule):
             connector = self.trainer._accelerator_connector if self.trainer is not None else None
             if connector is not None and connector.is_distributed and connector.use_distributed_sampler:
                 raise ConfigError(
-                    "sampling=single_dataset makes whole batches and deals them out to the processes itself, which "
-                    "Lightning would do again: give --trainer.use_distributed_sampler=false"
+                    "sampling=single_dataset makes whole batches and deals them out to the processes itself, "
+                    "which Lightning would do again: give --trainer.use_distributed_sampler=false"
                 )
             return self._make(
                 joined, batch_sampler=SingleDatasetBatchSampler(owner, self.batch_size, seed=self.seed)

@@ -83,8 +83,8 @@ def collate(samples: list[Sample]) -> Batch:
         shapes = {tuple(s["image"].shape) for s in samples}
         if len(shapes) > 1:
             raise ValueError(
-                f"pictures of different sizes in one batch: {sorted(shapes)[:4]}; use a view with a fixed size, "
-                "or batch_size 1"
+                f"pictures of different sizes in one batch: {sorted(shapes)[:4]}; use a view with a fixed "
+                "size, or batch_size 1"
             )
         batch["image"] = torch.stack([s["image"] for s in samples])
     if "text" in samples[0]:

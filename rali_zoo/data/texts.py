@@ -60,7 +60,8 @@ def gather_texts(sources: list[str], frames: dict[str, pd.DataFrame]) -> dict[tu
     silent = [key for key in wanted if not texts.get(key)]
     if silent:
         raise ConfigError(
-            f"{len(silent)} of {len(wanted)} training pictures have no description in {sources}, e.g. {silent[:3]}; "
-            "the columns dataset and image_id of a table must be the reference and the id of data.train"
+            f"{len(silent)} of {len(wanted)} training pictures have no description in {sources}, e.g. "
+            f"{silent[:3]}; the columns dataset and image_id of a table must be the reference and the id of "
+            "data.train"
         )
     return {key: texts[key] for key in wanted}

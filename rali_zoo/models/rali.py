@@ -114,7 +114,7 @@ class RALI(IQAModule):
         self.text_tower = self.teacher.release() if text_lr > 0 else None
         self.projector = Neck(projector, self.backbone.dim, width, hidden, dropout)
         components = width if pca_dim is None else min(pca_dim, width)
-        # Sizes are fixed here and unused rows masked: a checkpoint loads and DDP wraps whatever K the data allow.
+        # Sizes are fixed and unused rows masked, so that checkpoints load and DDP wraps whatever K comes out.
         self.register_buffer("projection_mean", torch.zeros(width))
         self.register_buffer("projection_scale", torch.ones(width))
         self.register_buffer("components", torch.zeros(components, width))
@@ -177,6 +177,11 @@ class RALI(IQAModule):
         return "align" if aligning else "finetune"
 
     @property
+    def wants_prototypes(self) -> bool:
+        """Whether this run makes prototypes and has not made them yet."""
+        return "prototypes" in self.stages and not bool(self.ready)
+
+    @property
     def smoke(self) -> bool:
         """Whether this is a ``fast_dev_run``: one epoch, a few batches, everything touched once."""
         return bool(getattr(self.trainer, "fast_dev_run", False))
@@ -202,15 +207,15 @@ class RALI(IQAModule):
     def on_train_epoch_start(self) -> None:
         """Make the prototypes at once when this run does not align (or has one epoch for everything)."""
         at_once = "align" not in self.stages or self.smoke
-        if "prototypes" in self.stages and at_once and not bool(self.ready):
+        if at_once and self.wants_prototypes:
             self.make_prototypes()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Make the prototypes after the last step of the alignment, so that its validation has scores."""
-        last = batch_idx + 1 == self.trainer.num_training_batches
-        if self.stage == "align" and last and self.trainer.current_epoch + 1 == self.hparams["align_epochs"]:
-            if "prototypes" in self.stages and not bool(self.ready):
-                self.make_prototypes()
+        last_batch = batch_idx + 1 == self.trainer.num_training_batches
+        last_epoch = self.trainer.current_epoch + 1 == self.hparams["align_epochs"]
+        if self.stage == "align" and last_batch and last_epoch and self.wants_prototypes:
+            self.make_prototypes()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """The loss of the running stage; both in a ``fast_dev_run``, which has one epoch for all."""

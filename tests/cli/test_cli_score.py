@@ -17,7 +17,8 @@ from rali_zoo.models.files import save_scorer
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
     torch.manual_seed(0)
-    return f"local-dir:{save_scorer(Regression('rali:tiny'), tmp_path_factory.mktemp('m') / 'model.safetensors')}"
+    path = save_scorer(Regression("rali:tiny"), tmp_path_factory.mktemp("m") / "model.safetensors")
+    return f"local-dir:{path}"
 
 
 def test_csv_has_one_row_a_picture_errors_included(model, photo_folder, tmp_path, capsys):

@@ -192,7 +192,7 @@ def test_prototypes_of_texts(blurred, texts, tmp_path, source):
     module = rali(prototype_source=source, align_epochs=2)
     trainer(tmp_path, 3).fit(module, data(blurred, descriptions=[texts]))
     assert bool(module.ready) and torch.isfinite(module.vectors).all()
-    # There are eight distinct texts: prototypes of texts cannot be more than the distinct ones of each bucket.
+    # Eight distinct texts: a bucket has no more prototypes of texts than it has different ones.
     assert 1 <= int(module.active.sum()) <= 12
 
 
