@@ -1,0 +1,371 @@
+"""What a completion is worth. Pure functions; nothing here knows a model, Lightning or TRL.
+
+A reward is a row of :data:`REWARDS`: a function of :class:`Rollouts` and :class:`RewardOptions` that gives
+one number a completion, NaN where the reward does not apply to it (a class reward on a question about the
+score). An unreadable answer to a question that was asked is worth 0, not NaN: failing to answer must not pay.
+:class:`RewardSet` weighs several of them; ``trl_rewards`` hands the same ones to TRL.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from rali_zoo.errors import ConfigError, UnknownNameError
+from rali_zoo.registry import Table
+from rali_zoo.rl.parsing import NO_DISTORTION, Parsed, parse
+from rali_zoo.rl.prompts import Vocabulary, vocabulary
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class RewardOptions:
+    """Settings of the rewards.
+
+    Attributes:
+        epsilon: half width, in MOS units, of the band that ``score_within`` pays for (Q-Insight: 0.35).
+        sigma: width, in MOS units, of the bell of ``score_gaussian``.
+        gamma: added to the variances of ``thurstone`` (VisualQuality-R1 only calls it small; this value is
+            ours).
+        vocabulary: name of the classes and severities that ``degradation_class`` and ``degradation_level``
+            read.
+        max_length: tokens at which ``length_guard`` reaches -1; the limit of generation.
+        length_cache: tokens before that over which it falls from 0.
+    """
+
+    epsilon: float = 0.35
+    sigma: float = 0.5
+    gamma: float = 1e-6
+    vocabulary: str = "q-insight"
+    max_length: int = 256
+    length_cache: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("epsilon", "sigma", "gamma"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"rewards: {name}={getattr(self, name)} must be above 0")
+        if not 0 < self.length_cache <= self.max_length:
+            raise ConfigError(
+                f"rewards: length_cache={self.length_cache} must lie in 1 to max_length={self.max_length}"
+            )
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """N completions and what is known of their pictures; columns that no reward needs may be ``None``.
+
+    Attributes:
+        texts: the completions, decoded, without special tokens.
+        task: ``score`` or ``degradation``: what was asked.
+        dataset: reference of the data set.
+        id: the picture's name inside it; rollouts of one picture share it.
+        mos: in [1, 5], NaN or ``None`` where unknown.
+        distortion: true class, several joined by ``;``; empty or ``None`` where unknown.
+        level: true severity 1 to 5, one for all classes or one each joined by ``;``; 0 where unknown.
+        length: tokens of each completion.
+        parsed: the texts, read; filled in here.
+    """
+
+    texts: Sequence[str]
+    task: Sequence[str] | None = None
+    dataset: Sequence[str] | None = None
+    id: Sequence[str] | None = None
+    mos: Sequence[float | None] | Tensor | None = None
+    distortion: Sequence[str | None] | None = None
+    level: Sequence[int | str | None] | None = None
+    length: Sequence[int] | Tensor | None = None
+    parsed: tuple[Parsed, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("task", "dataset", "id", "mos", "distortion", "level", "length"):
+            column = getattr(self, name)
+            if column is not None and len(column) != len(self.texts):
+                raise ConfigError(f"rollouts: {name} has {len(column)} rows, texts has {len(self.texts)}")
+        unknown = sorted(set(self.task or ()) - {"score", "degradation"})
+        if unknown:
+            raise UnknownNameError("task of a rollout", str(unknown[0]), ("score", "degradation"))
+        object.__setattr__(self, "parsed", tuple(parse(text) for text in self.texts))
+
+    def column(self, name: str) -> list:
+        """A column as a list; raises :class:`ConfigError` where it is absent."""
+        values = getattr(self, name)
+        if values is None:
+            raise ConfigError(f"a reward needs the column {name!r} of the rollouts, and it is absent")
+        return values.tolist() if isinstance(values, Tensor) else list(values)
+
+    def mos_of_task(self) -> Tensor:
+        """(N,) MOS; NaN where the question was not about the score."""
+        rows = zip(self.column("task"), self.column("mos"), strict=True)
+        return torch.tensor([NAN if m is None or t != "score" else float(m) for t, m in rows])
+
+    def scores(self) -> Tensor:
+        """(N,) scores as read from the texts; NaN where none can be read."""
+        return torch.tensor([NAN if p.score is None else p.score for p in self.parsed])
+
+    def pictures(self) -> dict[tuple[str, str], list[int]]:
+        """Positions by picture, (dataset, id)."""
+        found: dict[tuple[str, str], list[int]] = {}
+        for position, key in enumerate(zip(self.column("dataset"), self.column("id"), strict=True)):
+            found.setdefault((str(key[0]), str(key[1])), []).append(position)
+        return found
+
+
+# ---- on tensors --------------------------------------------------------------------------------------------
+
+
+def within(pred: Tensor, mos: Tensor, epsilon: float) -> Tensor:
+    """(N,) 1 where abs(pred - mos) < epsilon, else 0 (Q-Insight's score reward); NaN where the MOS is NaN."""
+    return torch.where(mos.isnan(), NAN, ((pred - mos).abs() < epsilon).float())
+
+
+def gaussian(pred: Tensor, mos: Tensor, sigma: float) -> Tensor:
+    """(N,) exp(-(pred - mos)^2 / (2 sigma^2)) in [0, 1], 0 where pred is NaN; NaN where the MOS is NaN.
+
+    Unlike :func:`within` it tells a near miss from a far one, so that fewer groups have no spread.
+    """
+    bell = torch.exp(-((pred - mos) ** 2) / (2 * sigma**2))
+    return torch.where(mos.isnan(), NAN, bell.nan_to_num(0.0))
+
+
+def thurstone(pred: Tensor, mos: Tensor, gamma: float) -> Tensor:
+    """Fidelity of each rollout's comparisons with the other pictures (VisualQuality-R1's reward).
+
+    p = Phi((q_ik - mean_j) / sqrt(var_i + var_j + gamma)) is the probability that picture i, by its k-th
+    rollout, is better than picture j; the reward is the mean over j of sqrt(p t) + sqrt((1 - p)(1 - t)),
+    with t = 1, 0.5 or 0 by the order of the MOS. Means and (unbiased) variances are those of the readable
+    rollouts.
+
+    Args:
+        pred: (B, K) scores, NaN where unreadable; all of one data set.
+        mos: (B,) finite.
+        gamma: positive.
+
+    Returns:
+        (B, K) in [0, 1]: 0 for an unreadable rollout, NaN where no other picture can be compared with.
+    """
+    pred, mos = pred.double(), mos.double()
+    count = (~pred.isnan()).sum(dim=1)
+    mean = pred.nanmean(dim=1)
+    var = ((pred - mean[:, None]) ** 2).nansum(dim=1) / (count - 1).clamp_min(1)
+    spread = (var[:, None] + var[None, :] + gamma).sqrt()
+    p = torch.special.ndtr((pred[:, :, None] - mean[None, None, :]) / spread[:, None, :])
+    t = ((torch.sign(mos[:, None] - mos[None, :]) + 1) / 2)[:, None, :]
+    fidelity = (p * t).sqrt() + ((1 - p) * (1 - t)).sqrt()
+    others = (count > 0)[None, :] & ~torch.eye(len(mos), dtype=torch.bool, device=mos.device)
+    total = torch.where(others[:, None, :], fidelity, 0.0).sum(dim=2)
+    reward = total / others.sum(dim=1, keepdim=True)  # 0 / 0 = NaN: nothing to compare with
+    unread = pred.isnan() & (len(mos) > 1)
+    return torch.where(unread, 0.0, reward).float()
+
+
+def soft_overlong(length: Tensor, max_length: int, cache: int) -> Tensor:
+    """(N,) 0 up to ``max_length - cache`` tokens, then down to -1 at ``max_length`` (DAPO, equation 13)."""
+    return ((max_length - cache - length.float()) / cache).clamp(-1, 0)
+
+
+# ---- rewards -----------------------------------------------------------------------------------------------
+
+
+def format_grade(rollouts: Rollouts, options: RewardOptions) -> Tensor:
+    """Form, in [0, 1] in quarters (see :class:`Parsed`); answering another question than asked costs one."""
+    grades = []
+    for parsed, task in zip(rollouts.parsed, rollouts.column("task"), strict=True):
+        score, distortion = parsed.score is not None, parsed.distortion is not None
+        beside = distortion and not score if task == "score" else score and not distortion
+        grades.append(parsed.format_grade - (0.25 if beside else 0.0))
+    return torch.tensor(grades).clamp_min(0)
+
+
+def score_within(rollouts: Rollouts, options: RewardOptions) -> Tensor:
+    """1 where the score is nearer than ``epsilon`` to the MOS; see :func:`within`."""
+    return within(rollouts.scores(), rollouts.mos_of_task(), options.epsilon)
+
+
+def score_gaussian(rollouts: Rollouts, options: RewardOptions) -> Tensor:
+    """A bell around the MOS; see :func:`gaussian`."""
+    return gaussian(rollouts.scores(), rollouts.mos_of_task(), options.sigma)
+
+
+def thurstone_fidelity(rollouts: Rollouts, options: RewardOptions) -> Tensor:
+    """Ranking against the batch's other pictures of the same data set; see :func:`thurstone`.
+
+    NaN for the only picture of its data set in a batch: give the DataModule a sampler that keeps a batch
+    inside one data set. MOS scales of different data sets need no alignment.
+    """
+    mos, scores, reward = rollouts.mos_of_task(), rollouts.scores(), torch.full((len(rollouts.texts),), NAN)
+    sets: dict[str, list[list[int]]] = {}
+    for (name, _), rows in rollouts.pictures().items():
+        asked = [r for r in rows if not mos[r].isnan()]
+        if asked:
+            sets.setdefault(name, []).append(asked)
+    for groups in sets.values():
+        # groups are equal in size in training; a batch whose tail was cut is padded with unreadable rollouts
+        width = max(map(len, groups))
+        pred = torch.stack([torch.cat([scores[g], scores.new_full((width - len(g),), NAN)]) for g in groups])
+        values = thurstone(pred, torch.stack([mos[g[0]] for g in groups]), options.gamma)
+        for group, row in zip(groups, values, strict=True):
+            reward[group] = row[: len(group)]
+    return reward
+
+
+def _truth(distortion: object, level: object, words: Vocabulary) -> dict[str, set[int]]:
+    """True classes of the vocabulary with their levels; empty where nothing is known."""
+    names = [part.strip() for part in str(distortion or "").split(";") if part.strip()]
+    parts = [part.strip() for part in str("" if level is None else level).split(";")]
+    levels = parts if len(parts) == len(names) else parts[:1] * len(names)
+    truth: dict[str, set[int]] = {}
+    for name, text in zip(names, levels, strict=True):
+        known = words.read_class(name)
+        if known is not None:
+            number = re.fullmatch(r"([0-9]+)(?:\.0+)?", text)
+            truth.setdefault(known, set()).add(int(number[1]) if number else 0)
+    return truth
+
+
+def _degradation(rollouts: Rollouts, options: RewardOptions, with_level: bool) -> Tensor:
+    words, rewards = vocabulary(options.vocabulary), []
+    columns = (rollouts.column(name) for name in ("task", "distortion", "level"))
+    for parsed, task, distortion, level in zip(rollouts.parsed, *columns, strict=True):
+        truth = _truth(distortion, level, words) if task == "degradation" else {}
+        known = any(name == NO_DISTORTION or max(levels) > 0 for name, levels in truth.items())
+        if not truth or (with_level and not known):
+            rewards.append(NAN)
+            continue
+        named = words.read_class(parsed.distortion)
+        right = named in truth
+        if with_level and named is not None and right:
+            said = words.read_level(parsed.level)
+            right = said in (0, None) if named == NO_DISTORTION else bool(said) and said in truth[named]
+        rewards.append(float(right))
+    return torch.tensor(rewards)
+
+
+def degradation_class(rollouts: Rollouts, options: RewardOptions) -> Tensor:
+    """1 where the named class is (one of) the picture's, else 0; NaN where the class is unknown."""
+    return _degradation(rollouts, options, with_level=False)
+
+
+def degradation_level(rollouts: Rollouts, options: RewardOptions) -> Tensor:
+    """1 only where class and severity are right, as in Q-Insight; NaN where the level is unknown."""
+    return _degradation(rollouts, options, with_level=True)
+
+
+def length_guard(rollouts: Rollouts, options: RewardOptions) -> Tensor:
+    """In [-1, 0]; see :func:`soft_overlong`."""
+    return soft_overlong(torch.tensor(rollouts.column("length")), options.max_length, options.length_cache)
+
+
+def plain_thought(parsed: Parsed) -> str:
+    """The reasoning without numbers, case and white space: what must differ between different pictures."""
+    return " ".join(re.sub(r"[0-9]+(?:[.,][0-9]+)*", " ", parsed.think).lower().split())
+
+
+def diversity_guard(rollouts: Rollouts, options: RewardOptions) -> Tensor:
+    """1 / (pictures of the batch that were described in these words), in (0, 1]; NaN for a lone picture.
+
+    Rollouts of one picture may agree: a sure model repeats itself. One sentence for all pictures may not, and
+    earns 1 / B for each. Numbers do not make a text different.
+    """
+    pictures, reward = list(rollouts.pictures().values()), torch.full((len(rollouts.texts),), NAN)
+    if len(pictures) < 2:
+        return reward
+    thoughts = [plain_thought(p) for p in rollouts.parsed]
+    described: dict[str, set[int]] = {}
+    for number, rows in enumerate(pictures):
+        for row in rows:
+            described.setdefault(thoughts[row], set()).add(number)
+    return torch.tensor([1 / len(described[thought]) for thought in thoughts])
+
+
+Reward = Callable[[Rollouts, RewardOptions], Tensor]
+
+#: Name to reward; plug-ins add rows by the entry-point group ``rali_zoo.rewards``.
+REWARDS = Table(
+    "reward",
+    "rali_zoo.rewards",
+    {
+        "format": "rali_zoo.rl.rewards:format_grade",
+        "score_within": "rali_zoo.rl.rewards:score_within",
+        "score_gaussian": "rali_zoo.rl.rewards:score_gaussian",
+        "thurstone_fidelity": "rali_zoo.rl.rewards:thurstone_fidelity",
+        "degradation_class": "rali_zoo.rl.rewards:degradation_class",
+        "degradation_level": "rali_zoo.rl.rewards:degradation_level",
+        "length_guard": "rali_zoo.rl.rewards:length_guard",
+        "diversity_guard": "rali_zoo.rl.rewards:diversity_guard",
+    },
+)
+
+#: Q-Insight: format + score, or format + 0.25 class + 0.75 level.
+Q_INSIGHT = {"format": 1.0, "score_within": 1.0, "degradation_class": 0.25, "degradation_level": 0.75}
+
+
+@dataclass(frozen=True)
+class Graded:
+    """The rewards of N completions.
+
+    Attributes:
+        names: of the R rewards, in the order of the columns.
+        matrix: (N, R) unweighted; NaN where a reward does not apply.
+        total: (N,) weighted sum of those that apply; NaN where none does.
+    """
+
+    names: tuple[str, ...]
+    matrix: Tensor
+    total: Tensor
+
+    def logs(self) -> dict[str, float]:
+        """Mean, standard deviation and share of completions that it applies to, of each reward and the total.
+
+        A reward that applied nowhere logs only ``…/applies`` = 0. The deviation is that of the N values
+        (unbiased), 0 for fewer than two.
+        """
+        values: dict[str, float] = {}
+        for name, column in zip((*self.names, "total"), (*self.matrix.T, self.total), strict=True):
+            known = column[~column.isnan()]
+            values[f"reward/{name}/applies"] = len(known) / max(len(column), 1)
+            if len(known):
+                values[f"reward/{name}/mean"] = float(known.mean())
+                values[f"reward/{name}/std"] = float(known.std()) if len(known) > 1 else 0.0
+        return values
+
+
+class RewardSet:
+    """Several rewards and their weights.
+
+    Args:
+        weights: reward to weight; :data:`Q_INSIGHT` if ``None``.
+        options: settings of the rewards.
+
+    Raises:
+        UnknownNameError: no such reward or vocabulary.
+        ConfigError: no reward at all.
+    """
+
+    def __init__(self, weights: dict[str, float] | None = None, options: RewardOptions | None = None) -> None:
+        self.weights = dict(Q_INSIGHT if weights is None else weights)
+        self.options = options or RewardOptions()
+        if not self.weights:
+            raise ConfigError("rewards: give at least one weight, e.g. {format: 1, score_gaussian: 1}")
+        self._functions: dict[str, Reward] = {name: REWARDS[name] for name in self.weights}
+        vocabulary(self.options.vocabulary)
+
+    def grade(self, name: str, rollouts: Rollouts) -> Tensor:
+        """(N,) one reward, float32 on the CPU, unweighted."""
+        values = self._functions[name](rollouts, self.options).float().cpu()
+        if values.shape != (len(rollouts.texts),):
+            raise ConfigError(
+                f"reward {name!r} gave shape {tuple(values.shape)} for {len(rollouts.texts)} texts"
+            )
+        return values
+
+    def __call__(self, rollouts: Rollouts) -> Graded:
+        """Grade N completions."""
+        matrix = torch.stack([self.grade(name, rollouts) for name in self.weights], dim=1)
+        weights = torch.tensor(list(self.weights.values()))
+        total = torch.where(matrix.isnan().all(dim=1), NAN, (matrix * weights).nansum(dim=1))
+        return Graded(tuple(self.weights), matrix, total)
