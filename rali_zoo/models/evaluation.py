@@ -79,7 +79,7 @@ class Evaluation:
         return frame.drop_duplicates("id", ignore_index=True).assign(error="")
 
     def _log(self, name: str, value: float) -> None:
-        self._module[0].log(name, float(value), add_dataloader_idx=False)
+        self._module[0].log(name, float(value), add_dataloader_idx=False, sync_dist=True)
 
     def log_validation(self, refs: list[str]) -> None:
         """Log SRCC and PLCC of each reference, and their means as ``val/srcc`` and ``val/plcc``."""
@@ -94,7 +94,7 @@ class Evaluation:
         means = np.mean(numbers, axis=0)
         module = self._module[0]
         for name, value in zip(("val/srcc", "val/plcc"), means, strict=True):
-            module.log(name, float(value), prog_bar=True)
+            module.log(name, float(value), prog_bar=True, sync_dist=True)
 
     def log_test(self, refs: list[str]) -> None:
         """Log ``test/<reference>/<metric>`` and keep every picture's row, errors included."""
