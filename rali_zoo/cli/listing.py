@@ -89,9 +89,7 @@ def _models(pattern: str | None) -> None:
     from rali_zoo.zoo import list_models
 
     print("Models:")
-    _print_names(
-        [name for name in list_models() if matches(name, pattern)], "model has published weights yet"
-    )
+    _print_names([name for name in list_models() if matches(name, pattern)], f"model matches {pattern!r}")
     print("Your own: ckpt:runs/NAME/checkpoints/best.ckpt")
 
 

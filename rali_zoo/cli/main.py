@@ -64,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] not in COMMANDS:
         print(f"rali-zoo: error: {_unknown(words)}", file=sys.stderr)
         return 2
+    # Threads that wait by spinning make torch several times slower on cores that are shared with others.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         import_module(COMMANDS[words[0]][0]).main(words)
     except RaliZooError as error:
