@@ -26,6 +26,7 @@ from rali_zoo.prototypes import fit_projection, fit_prototypes
 from rali_zoo.types import Batch
 
 Stage = Literal["align", "prototypes", "finetune"]
+_REMEMBERED = 20_000  # pictures an epoch that may lend a prototype their descriptions
 
 
 class RALI(IQAModule):
@@ -126,6 +127,7 @@ class RALI(IQAModule):
         self.align_log_scale = nn.Parameter(-torch.tensor(align_temperature).log())
         #: descriptions nearest to each prototype
         self.prototype_texts: list[list[str]] = []
+        self._seen: list[tuple[Tensor, list[tuple[str, str]]]] = []
         if init_from is not None and not loading_weights():
             self._start_from(init_from)
 
@@ -139,6 +141,9 @@ class RALI(IQAModule):
         """(B, T) embeddings to (B, d): the PCA, as in the released inference code."""
         return ((embedding - self.projection_mean) / self.projection_scale) @ self.components.T
 
+    def _query(self, embedding: Tensor) -> Tensor:
+        return F.normalize(self.project(embedding), dim=-1)
+
     def predict_features(self, features: Tensor) -> Prediction:
         """(B, D) features to scores, their spread over prototypes, and the weights (B, K).
 
@@ -147,8 +152,7 @@ class RALI(IQAModule):
         """
         if not bool(self.ready):
             return Prediction(features.new_full((len(features),), float("nan")))
-        query = F.normalize(self.project(self.embed(features)), dim=-1)
-        cosine = query @ F.normalize(self.vectors, dim=-1).T
+        cosine = self._query(self.embed(features)) @ F.normalize(self.vectors, dim=-1).T
         weights = (cosine / self.log_temperature.exp()).masked_fill(~self.active, float("-inf")).softmax(-1)
         score = weights @ self.scores
         spread = (weights @ self.scores.square() - score.square()).clamp_min(0).sqrt()
@@ -205,7 +209,8 @@ class RALI(IQAModule):
             self.teacher.learn(self.datamodule.texts or {}, self.device, self.text_tower)
 
     def on_train_epoch_start(self) -> None:
-        """Make the prototypes at once when this run does not align (or has one epoch for everything)."""
+        """Forget the last epoch's pictures; make the prototypes now if this run does not align first."""
+        self._seen.clear()
         at_once = "align" not in self.stages or self.smoke
         if at_once and self.wants_prototypes:
             self.make_prototypes()
@@ -216,6 +221,9 @@ class RALI(IQAModule):
         last_epoch = self.trainer.current_epoch + 1 == self.hparams["align_epochs"]
         if self.stage == "align" and last_batch and last_epoch and self.wants_prototypes:
             self.make_prototypes()
+        if self.stage == "finetune" and last_batch and self._seen:
+            query, keys = zip(*self._seen, strict=True)
+            self._describe_prototypes(torch.cat(query), [key for some in keys for key in some])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """The loss of the running stage; both in a ``fast_dev_run``, which has one epoch for all."""
@@ -228,6 +236,7 @@ class RALI(IQAModule):
             if "finetune" not in self.stages:
                 return None
             total = total + self._score_loss(batch)
+            self._remember(batch, features)
         # DDP wants a gradient, if only of zero, for the parameters of the other stage.
         return total + 0.0 * sum(p.sum() for p in self.parameters() if p.requires_grad)
 
@@ -320,7 +329,7 @@ class RALI(IQAModule):
         self.active.zero_()
         self.active[:k] = True
         self.ready.fill_(True)
-        self._describe_prototypes(embedding, keys)
+        self._describe_prototypes(self._query(embedding.to(self.device)), keys)
 
     def _training_embeddings(self) -> tuple[Tensor, Tensor, list[tuple[str, str]]]:
         """Embeddings (N, T), MOS (N,) and (dataset, id) of the training pictures, on the CPU."""
@@ -339,12 +348,23 @@ class RALI(IQAModule):
         self.train(was_training)
         return torch.cat(parts), torch.cat(mos), keys
 
-    def _describe_prototypes(self, embedding: Tensor, keys: list[tuple[str, str]]) -> None:
-        """Keep the descriptions of the training pictures nearest to each prototype."""
+    def _remember(self, batch: Batch, features: Tensor) -> None:
+        """Keep where the pictures of this epoch lie, for the descriptions of prototypes that move."""
+        if self.datamodule.texts is None or len(self._seen) * len(batch["id"]) > _REMEMBERED:
+            return
+        self.projector.eval()  # without dropout, as when scoring
+        with torch.no_grad():
+            embedding = self.embed(features.detach()).view(len(batch["id"]), -1, self.projector.dim).mean(1)
+        self.projector.train()
+        self._seen.append(
+            (self._query(embedding).detach(), list(zip(batch["dataset"], batch["id"], strict=True)))
+        )
+
+    def _describe_prototypes(self, query: Tensor, keys: list[tuple[str, str]]) -> None:
+        """Keep the descriptions of the training pictures (N, d) that lie nearest to each prototype."""
         texts = self.datamodule.texts
         if texts is None:
             return
-        query = F.normalize(self.project(embedding.to(self.device)), dim=-1)
         nearest = (F.normalize(self.vectors[self.active], dim=-1) @ query.T).argsort(dim=1, descending=True)
         keep = self.hparams["descriptions_kept"]
         self.prototype_texts = []

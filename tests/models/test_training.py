@@ -90,6 +90,14 @@ def test_a_saved_scorer_gives_the_scores_of_the_test(trained, blurred, tmp_path,
     assert scorer.module.text_tower is None and scorer.module.teacher._encoder is None
 
 
+def test_descriptions_follow_the_prototypes_through_fine_tuning(trained):
+    module = rali_zoo.load_model(f"ckpt:{trained[0] / 'last.ckpt'}").module
+    k = int(module.active.sum())
+    blur = [int(texts[0].rstrip(".")[-1]) for texts in module.prototype_texts]
+    assert len(blur) == k
+    assert spearmanr(blur, module.scores[:k].detach())[0] < -0.9
+
+
 def test_scores_explain_themselves(trained, photo):
     scorer = rali_zoo.load_model(f"ckpt:{trained[0] / 'best.ckpt'}")
     (score,) = scorer.score(photo())
