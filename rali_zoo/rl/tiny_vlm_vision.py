@@ -1,0 +1,109 @@
+"""The vision tower of our own tiny vision-language model: a backbone of the ``rali:`` family as a timm model.
+
+Importing this module registers it with timm, which is where transformers' ``timm_wrapper`` looks for it.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from timm.models import register_model
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rali_zoo.backbones import create_backbone
+from rali_zoo.backbones.tiny import ConvNet
+
+ARCHITECTURE = "rali_vlm_vision"
+# As in the pooling of the backbones: the gradient of a square root at 0 is infinite.
+_LEAST_VARIANCE = 1e-10
+
+
+class VisionTower(nn.Module):
+    """A convolutional net of the ``rali:`` family, pooled over the whole picture and over a grid.
+
+    Every token is the mean and the deviation of the maps at three depths, standardised. The first one is over
+    the whole picture, and so is exactly what a regression on that backbone reads; the others are the cells
+    of the grid, row by row. All normalisation uses stored statistics in training too: with those of the batch
+    a reinforced policy would not be the one that was sampled from.
+
+    Args:
+        backbone: id of the family, ``tiny`` or ``small``.
+        grid: cells along each side.
+    """
+
+    def __init__(self, backbone: str, grid: int) -> None:
+        super().__init__()
+        self.net = cast(ConvNet, create_backbone(f"rali:{backbone}", pretrained=False).net)
+        self.grid = grid
+        self.num_features = 2 * sum(self.net.widths)
+        self.standardise = nn.BatchNorm1d(self.num_features, affine=False)
+        # transformers leaves in memory whatever the file does not hold, so the filters must be in there
+        for name, filters in list(self.net.front.named_buffers()):
+            self.net.front.register_buffer(name, filters, persistent=True)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> VisionTower:
+        """Training mode for all but the normalisations."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def pool(self, image: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [0, 1] to tokens (B, 1 + grid², D) before they are standardised."""
+        levels = [level.float() for level in self.net(image)]
+        return torch.cat([self._cells(level) for level in levels], dim=2).to(image.dtype)
+
+    def _cells(self, level: Tensor) -> Tensor:
+        parts = []
+        for side in (1, self.grid):
+            mean = F.adaptive_avg_pool2d(level, side)
+            variance = F.adaptive_avg_pool2d(level.square(), side) - mean.square()
+            deviation = variance.clamp_min(_LEAST_VARIANCE).sqrt()
+            parts.append(torch.cat([mean, deviation], dim=1).flatten(2).transpose(1, 2))
+        return torch.cat(parts, dim=1)
+
+    def forward_features(self, image: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [0, 1] to a map (B, D, 1, 1 + grid²) with one position a token."""
+        tokens = self.pool(image)
+        return self.standardise(tokens.flatten(0, 1)).view_as(tokens).transpose(1, 2).unsqueeze(2)
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """The token of the whole picture, (B, D), from :meth:`forward_features`."""
+        return features[:, :, 0, 0]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [0, 1] to (B, D)."""
+        return self.forward_head(self.forward_features(image))
+
+    @torch.no_grad()
+    def calibrate(self, image: Tensor, net: bool) -> None:
+        """Set the statistics of the standardisation, and with ``net`` those inside the net, from pictures.
+
+        Args:
+            image: (B, 3, H, W) in [0, 1].
+            net: whether the net is new and has no statistics of its own.
+        """
+        layers = [m for m in self.net.modules() if isinstance(m, nn.BatchNorm2d)] if net else []
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = 1.0
+            layer.train()
+        self.net(image)
+        for layer in layers:
+            layer.momentum = 0.1
+            layer.eval()
+        values = self.pool(image).flatten(0, 1)
+        self.standardise.running_mean = values.mean(dim=0)
+        self.standardise.running_var = values.var(dim=0)
+
+
+@register_model
+def rali_vlm_vision(
+    pretrained: bool = False, backbone: str = "tiny", grid: int = 3, **of_timm: object
+) -> VisionTower:
+    """A new :class:`VisionTower`; ``of_timm`` is what timm hands to every model and has no use here."""
+    return VisionTower(backbone, grid)
