@@ -12,7 +12,7 @@ from rali_zoo.uri import Uri, parse_uri
 if TYPE_CHECKING:
     from rali_zoo.models.scorer import ModuleScorer
 
-#: The checkpoint of the quick start (configs/quickstart/rali_synthetic.yaml): trained on synthetic labels only.
+#: The checkpoint of configs/quickstart/rali_synthetic.yaml: trained on synthetic labels only.
 TINY_SYNTHETIC = f"local-dir:{Path(__file__).parent / 'weights' / 'rali_tiny_synthetic.safetensors'}"
 
 #: name to the reference of its weights; rows of plug-ins point to such a string too
