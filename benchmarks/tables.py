@@ -1,0 +1,100 @@
+"""Write the README's tables from the committed results files; ``--check`` fails when they are stale.
+
+python benchmarks/tables.py [--check]
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def _hardware(content: dict[str, Any]) -> str:
+    h, v = content["hardware"], content["versions"]
+    return (
+        f"{h['processor']}, {h['cpus']} cores, {h['torch_threads']} torch threads; torch {v['torch']}, "
+        f"rali-zoo {v['rali-zoo']}; {content['written'][:10]}"
+    )
+
+
+def quickstart() -> str:
+    """What the quick start printed on its test sets."""
+    content = json.loads((RESULTS / "quickstart_synthetic.json").read_text())
+    lines = ["| test set | n | failed | SRCC | PLCC | RMSE |", "|---|---|---|---|---|---|"]
+    for i, (name, row) in enumerate(content["datasets"].items()):
+        place = "in-domain" if i == 0 else "cross-domain"
+        label = f"`{name}` ({place}, **synthetic labels**)"
+        numbers = " | ".join(f"{row[k]:.3f}" for k in ("srcc", "plcc", "rmse"))
+        lines.append(f"| {label} | {row['n']} | {row['failed']} | {numbers} |")
+    seconds = content["fit_seconds"]
+    lines += [
+        "",
+        f"One run, seed {content['seed']}, {seconds / 60:.1f} minutes, building the data included. ",
+    ]
+    lines[-1] += _hardware(content) + "."
+    return "\n".join(lines)
+
+
+def biq2021() -> str:
+    """RALI, regression and classical regressors on real photographs."""
+    content = json.loads((RESULTS / "biq2021_mobilenetv2.json").read_text())
+    measured, seeds = content["measured"], content["seeds"]
+    lines = ["| model | SRCC | PLCC | 95 % interval of SRCC |", "|---|---|---|---|"]
+    for name in ("RALI", "Regression"):
+        mean = measured[f"{name}, mean of seeds"]
+        rows = [measured[f"{name}, seed {s}"] for s in seeds]
+        spans = "; ".join(f"{r['srcc_low']:.3f}–{r['srcc_high']:.3f}" for r in rows)
+        label = f"{name}, mean of {len(seeds)} seeds"
+        lines.append(
+            f"| {label} | {mean['srcc']:.3f} ± {mean['srcc_sd']:.3f} | {mean['plcc']:.3f} | {spans} |"
+        )
+    for name, row in measured.items():
+        if "seed" not in name:
+            span = f"{row['srcc_low']:.3f}–{row['srcc_high']:.3f}"
+            lines.append(f"| {name} | {row['srcc']:.3f} | {row['plcc']:.3f} | {span} |")
+    for name, value in content["reported_by_authors_on_their_whole_test_split"].items():
+        lines.append(
+            f"| {name} (reported by the data set's authors, whole test split) | {value:.3f} | – | – |"
+        )
+    pairs = [content["paired"][f"RALI - Regression, seed {s}"] for s in seeds]
+    told = "; ".join(
+        f"{p['srcc_difference']:+.3f} [{p['low']:+.3f}, {p['high']:+.3f}], p = {p['p']:.2f}" for p in pairs
+    )
+    lines += ["", f"RALI minus regression, paired bootstrap, by seed: {told}. {_hardware(content)}."]
+    return "\n".join(lines)
+
+
+TABLES = {"quickstart": quickstart, "biq2021": biq2021}
+
+
+def render(text: str) -> str:
+    """The README with every table between its markers made anew."""
+    for name, make in TABLES.items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        table = make()
+        text, found = re.subn(pattern, lambda m, t=table: m[1] + t + "\n" + m[2], text, flags=re.DOTALL)
+        if found != 1:
+            raise SystemExit(f"README.md needs one pair of markers <!-- {name} --> … <!-- /{name} -->")
+    return text
+
+
+def main() -> None:
+    """Write or check."""
+    path = ROOT / "README.md"
+    old = path.read_text()
+    new = render(old)
+    if "--check" in sys.argv[1:]:
+        if new != old:
+            raise SystemExit("README.md is stale: run python benchmarks/tables.py")
+        return
+    path.write_text(new)
+
+
+if __name__ == "__main__":
+    main()
