@@ -194,17 +194,13 @@ class RALI(IQAModule):
         """Check that the stages can run, and embed every text of the training set once."""
         epochs, align = self.trainer.max_epochs or 0, self.hparams["align_epochs"]
         if "align" in self.stages and self.datamodule.texts is None:
-            raise ConfigError(
-                "RALI aligns pictures with texts: give data.descriptions, e.g. [labels] or [texts.parquet]"
-            )
+            raise ConfigError("RALI aligns pictures with texts: give data.descriptions, e.g. [labels]")
         if "finetune" in self.stages and "align" in self.stages and epochs <= align and not self.smoke:
             raise ConfigError(
-                f"trainer.max_epochs={epochs} leaves no epoch after model.align_epochs={align}; raise it"
+                f"trainer.max_epochs={epochs} ends before model.align_epochs={align} do; raise it"
             )
-        if "align" not in self.stages and not (self.hparams["init_from"] or self.trainer.ckpt_path):
-            raise ConfigError(
-                f"stages {list(self.stages)} start from an aligned encoder: give model.init_from=CKPT"
-            )
+        if self.stages == ("finetune",) and not bool(self.ready):
+            raise ConfigError("stages [finetune] starts from prototypes: give model.init_from=CKPT")
         if "align" in self.stages or self.hparams["prototype_source"] != "image":
             self.teacher.learn(self.datamodule.texts or {}, self.device, self.text_tower)
 
@@ -214,6 +210,13 @@ class RALI(IQAModule):
         at_once = "align" not in self.stages or self.smoke
         if at_once and self.wants_prototypes:
             self.make_prototypes()
+        for part, rate in ((self.backbone, "finetune_encoder_lr"), (self.projector, "finetune_projector_lr")):
+            if self._is_still(rate):
+                part.eval()  # what prototypes were made with: no dropout, and statistics that stay
+
+    def _is_still(self, rate: str) -> bool:
+        """Whether the part with this learning rate stays as it is in the running stage."""
+        return self.stage == "finetune" and self.hparams[rate] == 0
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Make the prototypes after the last step of the alignment, so that its validation has scores."""
@@ -227,7 +230,9 @@ class RALI(IQAModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """The loss of the running stage; both in a ``fast_dev_run``, which has one epoch for all."""
-        features = self.features(batch).flatten(0, 1)
+        with torch.set_grad_enabled(not self._is_still("finetune_encoder_lr")):
+            views = self.features(batch)
+        features = views.flatten(0, 1)
         both = self.smoke and "align" in self.stages
         total = features.new_zeros(())
         if self.stage == "align":
@@ -235,7 +240,7 @@ class RALI(IQAModule):
         if self.stage == "finetune" or both:
             if "finetune" not in self.stages:
                 return None
-            total = total + self._score_loss(batch)
+            total = total + self._score_loss(Batch(**{**batch, "features": views}))
             self._remember(batch, features)
         # DDP wants a gradient, if only of zero, for the parameters of the other stage.
         return total + 0.0 * sum(p.sum() for p in self.parameters() if p.requires_grad)
@@ -352,10 +357,11 @@ class RALI(IQAModule):
         """Keep where the pictures of this epoch lie, for the descriptions of prototypes that move."""
         if self.datamodule.texts is None or len(self._seen) * len(batch["id"]) > _REMEMBERED:
             return
+        mode = self.projector.training
         self.projector.eval()  # without dropout, as when scoring
         with torch.no_grad():
             embedding = self.embed(features.detach()).view(len(batch["id"]), -1, self.projector.dim).mean(1)
-        self.projector.train()
+        self.projector.train(mode)
         self._seen.append(
             (self._query(embedding).detach(), list(zip(batch["dataset"], batch["id"], strict=True)))
         )
