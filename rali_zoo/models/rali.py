@@ -290,11 +290,9 @@ class RALI(IQAModule):
             return factor
 
         names = [name for name, params in members.items() if params]
-        groups = [
-            {"params": members[n], "lr": 1.0, "weight_decay": 0.0 if n == "head" else h["weight_decay"]}
-            for n in names
-        ]
-        optimizer = torch.optim.AdamW(groups)
+        decay = {"head": 0.0}
+        groups = [{"params": members[n], "weight_decay": decay.get(n, h["weight_decay"])} for n in names]
+        optimizer = torch.optim.AdamW(groups, lr=1.0)  # times the rate of the stage
         lambdas = torch.optim.lr_scheduler.LambdaLR(optimizer, [schedule(peaks[n]) for n in names])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": lambdas, "interval": "step"}}
 
