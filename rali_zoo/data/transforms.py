@@ -1,7 +1,7 @@
 """From a decoded picture to the tensor of a sample: resizing, cropping, and views.
 
-Every crop of a resized picture is taken *while* resizing, from the box of the source that it shows: the
-memory needed does not grow with the aspect ratio, and no picture is resized only to be thrown away.
+A crop of a resized picture is taken *while* resizing, from the box of the source that it shows, wherever the
+picture is much larger than the crop: the memory needed does not grow with the aspect ratio.
 Pixels stay in [0, 1]; a backbone normalises for itself.
 """
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+#: A resized picture of at most this many times the area of its centre crop is made whole before it is cut.
+_WHOLE = 4
 
 ViewKind = Literal["backbone", "whole", "center_crop", "random_crop", "grid", "multi", "multi_random"]
 
@@ -161,6 +164,11 @@ def _center_crop(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     full = _cover(image, size, shrink=True)
     rest = [f - s for f, s in zip(full, size, strict=True)]
     top, left = (r // 2 if preprocess.crop_rule == "floor" else round(r / 2) for r in rest)
+    if full[0] * full[1] <= _WHOLE * size[0] * size[1]:
+        # Pillow may filter rows and columns in another order when it computes only a box, which rounds
+        # otherwise: pictures of ordinary shape are resized whole, as transformers and torchvision do.
+        whole = image.resize((full[1], full[0]), _FILTERS[preprocess.interpolation])
+        return whole.crop((left, top, left + size[1], top + size[0]))
     return _cut(image, full, (top, left), size, preprocess.interpolation)
 
 
