@@ -50,7 +50,8 @@ def test_floor_rule_equals_transformers(picture, size):
         size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, do_normalize=False
     )
     theirs = torch.as_tensor(np.asarray(processor(picture(*size))["pixel_values"][0]))
-    assert _levels(to_tensor(picture(*size), SQUARE), theirs) <= 2
+    thin = max(size) > 4 * min(size)  # only the box is computed, and rounded in another order
+    assert _levels(to_tensor(picture(*size), SQUARE), theirs) <= (2 if thin else 0)
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -63,7 +64,7 @@ def test_round_rule_equals_torchvision(picture, size, interpolation):
         [tv.Resize(32, tv.InterpolationMode(interpolation)), tv.CenterCrop(32), tv.ToTensor()]
     )(picture(*size))
     ours = to_tensor(picture(*size), replace(SQUARE, crop_rule="round", interpolation=interpolation))
-    assert _levels(ours, theirs) <= 2
+    assert _levels(ours, theirs) <= (2 if max(size) > 4 * min(size) else 0)
 
 
 def test_the_two_rules_differ_by_a_pixel_on_some_odd_remainders(picture):
