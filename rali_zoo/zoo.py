@@ -10,6 +10,7 @@ from rali_zoo.registry import Table
 from rali_zoo.uri import Uri, parse_uri
 
 if TYPE_CHECKING:
+    from rali_zoo.models.base import IQAModule
     from rali_zoo.models.scorer import ModuleScorer
 
 #: The checkpoint of configs/quickstart/rali_synthetic.yaml: trained on synthetic labels only.
@@ -31,43 +32,57 @@ def load_model(ref: str, device: str | None = None) -> ModuleScorer:
 
     Args:
         ref: ``ckpt:PATH`` (a Lightning checkpoint of ``fit``), ``local-dir:PATH`` (a scorer file, or a
-            folder with one named model.safetensors), ``hf-hub:ORG/REPO[@REV]``, or a zoo name.
+            folder with one named model.safetensors or with the files of the released RALI),
+            ``hf-hub:ORG/REPO[/FOLDER][@REV]`` (the same on the hub), or a zoo name.
         device: where to compute, e.g. ``cuda``; the CPU by default.
 
     Raises:
         UriError: a reference that cannot be read.
         CheckpointError: a file that is missing, incomplete, or not a scorer of ours.
     """
-    from rali_zoo.models.files import build, load_checkpoint, read_scorer
     from rali_zoo.models.scorer import ModuleScorer
 
     uri = parse_uri(ref, SCHEMES, "model", MODELS)
     if not uri.scheme:
         uri = parse_uri(MODELS[uri.id], SCHEMES, "model")
     uri.take(())
+    return ModuleScorer(_module(uri), ref, device)
+
+
+def _module(uri: Uri) -> IQAModule:
+    from rali_zoo.models.files import SCORER_FILE, build, load_checkpoint, read_scorer
+    from rali_zoo.models.official import is_official, load_official
+
     if uri.scheme == "ckpt":
-        module = load_checkpoint(uri.id)
-    else:
-        module = build(*read_scorer(_file(uri)), source=str(uri))
-    return ModuleScorer(module, ref, device)
-
-
-def _file(uri: Uri) -> Path:
-    if uri.scheme == "hf-hub":
-        return _from_hub(uri.id)
-    path = Path(uri.id)
-    return path / "model.safetensors" if path.is_dir() else path
+        return load_checkpoint(uri.id)
+    path = _from_hub(uri.id) if uri.scheme == "hf-hub" else Path(uri.id)
+    if path.is_dir() and not (path / SCORER_FILE).exists() and is_official(path):
+        return load_official(path)
+    return build(*read_scorer(path / SCORER_FILE if path.is_dir() else path), source=str(uri))
 
 
 def _from_hub(name: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    """Download a scorer file, or from a folder of a repository whatever of a scorer is there."""
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    repository, _, revision = name.partition("@")
+    from rali_zoo.models.files import SCORER_FILE
+    from rali_zoo.models.official import FILES
+
+    place, _, revision = name.partition("@")
+    owner, _, rest = place.partition("/")
+    repository, _, folder = rest.strip("/").partition("/")
     try:
-        return Path(hf_hub_download(repository, "model.safetensors", revision=revision or None))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        if not folder:
+            return Path(hf_hub_download(place, SCORER_FILE, revision=revision or None))
+        wanted = [f"{folder}/{file}" for file in (SCORER_FILE, *FILES)]
+        found = snapshot_download(f"{owner}/{repository}", revision=revision or None, allow_patterns=wanted)
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        files = f"the files of {folder}" if folder else SCORER_FILE
         raise CheckpointError(
-            f"hf-hub:{name}: model.safetensors could not be fetched ({type(error).__name__}); "
-            "without a network, copy the file here and use local-dir:PATH"
+            f"hf-hub:{name}: {files} could not be fetched ({type(error).__name__}); "
+            "without a network, copy what is there to this machine and use local-dir:PATH"
         ) from error
+    if not (Path(found) / folder).is_dir():
+        raise CheckpointError(f"hf-hub:{name}: {owner}/{repository} has no scorer in a folder {folder!r}")
+    return Path(found) / folder

@@ -10,8 +10,11 @@ crop, since quality is judged from the whole picture.
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,6 +38,7 @@ ADVICE = (
 _LOCAL = "local-dir:"
 _PREFIX_PARAMETERS = ("cls_token", "class_embedding", "distillation_token", "register_tokens", "reg_token")
 _FILTERS: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}
+_recipe: ContextVar[dict[str, Any] | None] = ContextVar("recipe", default=None)
 
 
 class HFBackbone(Backbone):
@@ -78,6 +82,13 @@ class HFBackbone(Backbone):
             kept = {key.removeprefix("vision_model."): value for key, value in kept.items()}
         return kept
 
+    def recipe(self) -> dict[str, Any]:
+        """Config and preprocessing as plain values: what :func:`rebuilding` needs in place of the folder."""
+        config = json.loads(self.net.config.to_json_string(use_diff=False))
+        for key in ("_name_or_path", "transformers_version"):  # of the machine that wrote it
+            config.pop(key, None)
+        return {"config": config, "preprocess": asdict(self.preprocess)}
+
 
 class NaflexBackbone(HFBackbone):
     """SigLIP 2 NaFlex, which takes patches instead of pictures."""
@@ -99,9 +110,26 @@ class NaflexBackbone(HFBackbone):
         return Features(found.pooler_output if self.pool is None else pool_tokens(tokens, self.pool), tokens)
 
 
+@contextmanager
+def rebuilding(recipe: dict[str, Any] | None) -> Iterator[None]:
+    """While it lasts, :func:`create` builds from a recipe, without folder or hub; ``None`` changes nothing.
+
+    Args:
+        recipe: :meth:`HFBackbone.recipe` of the network whose weights follow.
+    """
+    token = _recipe.set(recipe)
+    try:
+        yield
+    finally:
+        _recipe.reset(token)
+
+
 def create(uri: Uri, pretrained: bool) -> Backbone:
     """Build ``uri``; see :func:`rali_zoo.backbones.create_backbone`."""
     options = Options.read(uri, pools=("avg", "avg_std", "token"))
+    recipe = _recipe.get()
+    if recipe is not None:
+        return _rebuild(uri, recipe, options)
     wanted = pretrained and options.pretrained and options.checkpoint is None
     place, revision = locate(uri)
     with from_library(uri, "transformers", ADVICE), quiet():
@@ -121,12 +149,29 @@ def create(uri: Uri, pretrained: bool) -> Backbone:
             check_complete(uri, report["missing_keys"])
         else:
             net = tower(config, **extra)
-    preprocess = _preprocess(uri, place, revision, config, options)
-    kind = NaflexBackbone if config.model_type == "siglip2_vision_model" else HFBackbone
+    backbone = _wrap(uri, net, _preprocess(uri, place, revision, config, options), options)
+    return finish(backbone, options, from_library=wanted, pretrained=pretrained)
+
+
+def _rebuild(uri: Uri, recipe: dict[str, Any], options: Options) -> HFBackbone:
+    from transformers import AutoConfig
+
+    with from_library(uri, "transformers", "a scorer file whose header is whole"):
+        settings = dict(recipe["config"])
+        config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+        rules: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in recipe["preprocess"].items()
+        }
+        tower, config, extra = _tower(uri, config)
+        return _wrap(uri, tower(config, **extra), Preprocess(**rules), options)
+
+
+def _wrap(uri: Uri, net: PreTrainedModel, preprocess: Preprocess, options: Options) -> HFBackbone:
+    kind = NaflexBackbone if net.config.model_type == "siglip2_vision_model" else HFBackbone
     backbone = kind(net, str(uri), preprocess, options.pool)
     if options.pool == "token" and not backbone.prefix:
         raise UriError(f"'{uri}': this network has no class token; pool=avg or pool=avg_std")
-    return finish(backbone, options, from_library=wanted, pretrained=pretrained)
+    return backbone
 
 
 def names() -> list[str]:

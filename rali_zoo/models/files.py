@@ -45,7 +45,7 @@ def build(header: dict[str, Any], weights: dict[str, Any], source: str) -> IQAMo
     """Make a module of what was saved of it; its pretrained weights and text encoder are not asked for.
 
     Args:
-        header: ``class``, ``hparams`` and ``extra``.
+        header: ``class``, ``hparams``, ``extra`` and, for a transformers backbone, its recipe ``backbone``.
         weights: state dict.
         source: where they come from, for messages.
 
@@ -53,6 +53,7 @@ def build(header: dict[str, Any], weights: dict[str, Any], source: str) -> IQAMo
         CheckpointError: an unknown class, or weights that do not fit the settings.
     """
     import rali_zoo.models as models
+    from rali_zoo.backbones.hf import rebuilding
     from rali_zoo.models.base import weights_follow
 
     known = {name: getattr(models, name) for name in models.__all__ if name != "IQAModule"}
@@ -61,7 +62,7 @@ def build(header: dict[str, Any], weights: dict[str, Any], source: str) -> IQAMo
     hparams = {k: v for k, v in header["hparams"].items() if not k.startswith("_")}
     if "text_lr" in hparams:
         hparams["text_lr"] = 0.0  # the text encoder is a teacher: a scorer is built without it
-    with weights_follow():
+    with weights_follow(), rebuilding(header.get("backbone")):
         module: IQAModule = known[header["class"]](**hparams)
     try:
         # A text tower that was trained too is no part of the scorer.
@@ -100,12 +101,17 @@ def save_scorer(module: IQAModule, path: str | Path) -> Path:
     """
     from safetensors.torch import save_file
 
+    from rali_zoo.backbones.hf import HFBackbone
+
     state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     header = {
         "class": type(module).__name__,
         "hparams": dict(module.hparams),
         "extra": module.extra_state(),
     }
+    backbone = getattr(module, "backbone", None)
+    if isinstance(backbone, HFBackbone):  # else its config would be asked for where the weights came from
+        header["backbone"] = backbone.recipe()
     path = Path(path)
     with atomic_path(path) as temporary:
         weights = {k: v.clone() for k, v in state.items() if not k.startswith("text_tower.")}

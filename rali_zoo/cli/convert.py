@@ -1,0 +1,35 @@
+"""``rali-zoo convert``: any trained scorer to one safetensors file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rali_zoo.cli import run_function
+from rali_zoo.errors import ConfigError
+
+
+def convert_command(model: str, output: Path) -> None:
+    """Write a scorer as one safetensors file, which needs nothing else to be loaded.
+
+    Args:
+        model: local-dir:FOLDER or hf-hub:ORG/REPO/FOLDER[@REV] of the released RALI, ckpt:PATH of a run, or
+            anything else that 'rali-zoo score --model' takes.
+        output: the file to write, .safetensors; load it with local-dir:PATH.
+    """
+    if output.suffix != ".safetensors" or output.is_dir():
+        raise ConfigError(f"--output={output}: give a file that ends in .safetensors")
+
+    from rali_zoo.models.files import save_scorer
+    from rali_zoo.zoo import load_model
+
+    scorer = load_model(model)
+    save_scorer(scorer.module, output)
+    count = sum(p.numel() for p in scorer.module.parameters())
+    print(f"{output}: {type(scorer.module).__name__}, {count:,} parameters, revision {scorer.revision}")
+    print(f"use it as --model local-dir:{output}")
+
+
+def main(words: Sequence[str]) -> None:
+    """Run the command; ``words`` are its name and what follows it."""
+    run_function(convert_command, words)
