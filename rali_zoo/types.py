@@ -49,6 +49,8 @@ class Sample(TypedDict, total=False):
     dataset: str  #: reference of the data set, e.g. ``koniq10k``
     id: str  #: the picture's name inside its data set
     text: str  #: one description of the picture; absent outside training
+    distortion: str  #: class, several joined by ``;``; empty where unknown
+    level: str  #: severity 1 to 5, one for all classes or one each joined by ``;``; "0" where unknown
 
 
 class Batch(TypedDict, total=False):
@@ -61,6 +63,8 @@ class Batch(TypedDict, total=False):
     dataset: list[str]
     id: list[str]
     text: list[str]
+    distortion: list[str]
+    level: list[str]
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,13 @@ def shrink(config: dict[str, Any]) -> list[str]:
     """Options that swap what cannot be had in a test: the weights of large networks and their teachers."""
     args = config["model"]["init_args"]
     words = []
+    if "vlm" in args:
+        words += ["--trainer.strategy=auto", "--trainer.devices=1"]
+        settings = {
+            "vlm": "rali:vlm-tiny?image_size=32&width=32&layers=1&grid=2", "init_from": "null",
+            "vision_from": "null", "grpo.max_completion_length": "8", "sampling.rollouts": "2",
+        }  # fmt: skip
+        return [*words, *(f"--model.init_args.{name}={value}" for name, value in settings.items())]
     if not args["backbone"].startswith("rali:"):
         words.append("--model.init_args.backbone=timm:vit_tiny_patch16_224?pretrained=false&size=32")
     if "text_encoder" in args:

@@ -18,6 +18,7 @@ COMMANDS = {
     "test": ("rali_zoo.cli.trainer", "test a checkpoint: test --ckpt_path runs/NAME/checkpoints/best.ckpt"),
     "predict": ("rali_zoo.cli.trainer", "write a checkpoint's predictions for the data of a config"),
     "score": ("rali_zoo.cli.score", "score photos and folders of photos with a model"),
+    "describe": ("rali_zoo.cli.describe", "let a reasoner write descriptions of a data set's pictures"),
     "convert": ("rali_zoo.cli.convert", "any trained scorer to one safetensors file that needs nothing else"),
     "list": ("rali_zoo.cli.listing", "what there is: data sets, backbones, text encoders, models"),
     "show": ("rali_zoo.cli.show", "one data set, backbone or model in detail"),

@@ -294,6 +294,7 @@ def _quiet() -> None:
         r"Be aware that when using `ckpt_path`, callbacks.*",
         r"Checkpoint directory .* exists and is not empty.*",
         r"Experiment logs directory .*",
+        r".*gradient_checkpointing.* is deprecated.*",
         r"Found \d+ module\(s\) in eval mode.*",  # a frozen backbone is meant to be
     ):
         warnings.filterwarnings("ignore", message=message)

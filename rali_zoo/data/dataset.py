@@ -25,7 +25,8 @@ class PictureDataset(Dataset[Sample]):
 
     Args:
         ref: the data set's reference; becomes ``Sample["dataset"]``.
-        frame: columns id, path, mos, std; MOS in [1, 5], NaN where unknown.
+        frame: columns id, path, mos, std; MOS in [1, 5], NaN where unknown; ``distortion`` and ``level`` (or
+            ``levels``, one for each of several classes) are handed on where there are any.
         view: how a picture is cut.
         preprocess: what the backbone expects.
         texts: descriptions by (dataset, id); one of a picture's is drawn at each visit.
@@ -46,6 +47,11 @@ class PictureDataset(Dataset[Sample]):
         self.paths: list[str] = frame["path"].astype(str).tolist()
         self.mos = torch.tensor(frame["mos"].to_numpy(float), dtype=torch.float32)
         self.std = torch.tensor(frame["std"].to_numpy(float), dtype=torch.float32)
+        self.distortions: list[str] | None = None
+        if "distortion" in frame:
+            levels = frame["levels" if "levels" in frame else "level"]
+            self.distortions = frame["distortion"].fillna("").astype(str).tolist()
+            self.levels: list[str] = levels.astype(str).tolist()
         self.view, self.preprocess, self.texts, self.features = view, preprocess, texts, features
 
     def __len__(self) -> int:
@@ -63,6 +69,8 @@ class PictureDataset(Dataset[Sample]):
             sample["features"] = self.features[index]
         else:
             sample["image"] = self.view(load_image(self.paths[index]), self.preprocess)
+        if self.distortions is not None:
+            sample["distortion"], sample["level"] = self.distortions[index], self.levels[index]
         if self.texts is not None:
             choices = self.texts[(self.ref, self.ids[index])]
             sample["text"] = choices[int(torch.randint(len(choices), ()))]
@@ -89,4 +97,7 @@ def collate(samples: list[Sample]) -> Batch:
         batch["image"] = torch.stack([s["image"] for s in samples])
     if "text" in samples[0]:
         batch["text"] = [s["text"] for s in samples]
+    if "distortion" in samples[0]:
+        batch["distortion"] = [s["distortion"] for s in samples]
+        batch["level"] = [s["level"] for s in samples]
     return batch

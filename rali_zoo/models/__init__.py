@@ -2,6 +2,7 @@
 
 from rali_zoo.models.base import IQAModule
 from rali_zoo.models.rali import RALI
+from rali_zoo.models.reasoner import Reasoner
 from rali_zoo.models.regression import Regression
 
-__all__ = ["RALI", "IQAModule", "Regression"]
+__all__ = ["RALI", "IQAModule", "Reasoner", "Regression"]

@@ -118,7 +118,7 @@ class ModuleScorer:
     def _one(self, out: Any, row: int, name: str) -> Score:
         value = float(out.score[row])
         if not math.isfinite(value):
-            return Score(None, error="the model gave a score that is not finite", path=name, model=self.name)
+            return Score(None, error="the model gave no score that can be read", path=name, model=self.name)
         reasons: list[tuple[float, float, tuple[str, ...]]] = []
         if isinstance(self.module, RALI) and out.weights is not None:
             reasons = self.module.reasons(out.weights[row])

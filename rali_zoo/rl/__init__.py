@@ -2,5 +2,6 @@
 judged.
 
 ``parsing`` reads an answer, ``prompts`` asks the question, ``rewards`` grades, ``objective`` turns grades
-into a loss and ``monitor`` watches for collapse. They are functions of texts and tensors; none knows a model.
+into a loss and ``monitor`` watches for collapse. They are functions of texts and tensors and know
+no model. ``vlm`` loads one, ``rollout`` lets it write, ``tiny_vlm`` builds a small one from scratch.
 """

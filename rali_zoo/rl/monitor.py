@@ -68,11 +68,11 @@ class _Check:
 CHECKS = {
     "texts-collapsed": _Check(
         "distinct_texts", "distinct_texts", True,
-        "all pictures get the same words: raise objective.beta, add diversity_guard, freeze the vision tower",
+        "all pictures get the same words: raise grpo.beta, add diversity_guard, freeze the vision tower",
     ),
     "scores-collapsed": _Check(
         "distinct_scores", "distinct_scores", True,
-        "almost all pictures get the same score: raise objective.beta or reward with score_gaussian or "
+        "almost all pictures get the same score: raise grpo.beta or reward with score_gaussian or "
         "thurstone_fidelity",
     ),
     "parse-failures": _Check(
@@ -90,7 +90,7 @@ CHECKS = {
     ),
     "entropy-floor": _Check(
         "entropy", "entropy", True,
-        "sampling is nearly deterministic: raise objective.beta or the temperature",
+        "sampling is nearly deterministic: raise grpo.beta or the temperature",
     ),
 }  # fmt: skip
 

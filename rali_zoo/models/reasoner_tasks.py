@@ -1,0 +1,144 @@
+"""Which question is asked about which picture, and what a right answer would be."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from rali_zoo.errors import ConfigError
+from rali_zoo.rl.parsing import NO_DISTORTION
+from rali_zoo.rl.prompts import Prompt, Vocabulary, prompt, vocabulary, write_completion
+from rali_zoo.rl.rewards import Rollouts
+from rali_zoo.rl.rollout import Completions
+from rali_zoo.types import Batch
+
+
+@dataclass(frozen=True)
+class Question:
+    """One picture and what is asked about it.
+
+    Attributes:
+        asked: the prompt.
+        dataset: reference of the data set.
+        id: of the picture.
+        mos: in [1, 5]; NaN where unknown.
+        distortion: class as the data set names it; empty where unknown.
+        level: its severity as the data set writes it.
+        text: a description; empty outside supervised training.
+    """
+
+    asked: Prompt
+    dataset: str
+    id: str
+    mos: float
+    distortion: str
+    level: str
+    text: str
+
+
+class Tasks:
+    """Scoring, and where it is asked for, naming the degradation.
+
+    Args:
+        score: name of the prompt of the score task.
+        degradation: name of a prompt of the degradation task; ``None`` for the score task alone.
+        share: probability in [0, 1] that a picture of known degradation is asked about it. A picture without
+            a MOS always is.
+
+    Raises:
+        UnknownNameError: no such prompt.
+        ConfigError: a prompt of another task than it is given for, or a share outside [0, 1].
+    """
+
+    def __init__(self, score: str, degradation: str | None, share: float) -> None:
+        self.score = prompt(score)
+        self.degradation = None if degradation is None else prompt(degradation)
+        self.share = share
+        if self.score.task != "score":
+            raise ConfigError(f"prompt={score!r} asks about the degradation; give one of the score task")
+        if self.degradation is not None and self.degradation.task != "degradation":
+            raise ConfigError(f"degradation_prompt={degradation!r} does not ask about the degradation")
+        if not 0 <= share <= 1:
+            raise ConfigError(f"degradation_share={share} is in [0, 1]")
+
+    @property
+    def words(self) -> Vocabulary | None:
+        """Classes and severities of the degradation task."""
+        return None if self.degradation is None else vocabulary(self.degradation.vocabulary)
+
+    def ask(self, batch: Batch, seed: int) -> list[Question]:
+        """A question for each picture; the same seed gives the same ones.
+
+        Raises:
+            ConfigError: a picture that has neither a MOS nor a degradation that can be asked about.
+        """
+        count, rng = len(batch["id"]), random.Random(seed)
+        distortions = batch.get("distortion", [""] * count)
+        levels = batch.get("level", ["0"] * count)
+        texts = batch.get("text", [""] * count)
+        questions = []
+        for i, mos in enumerate(batch["mos"].tolist()):
+            known = self.degradation is not None and self._truth(distortions[i], levels[i]) is not None
+            lucky = rng.random() < self.share  # drawn for every picture, so that one does not shift the rest
+            if math.isnan(mos) and not known:
+                raise ConfigError(
+                    f"{batch['id'][i]} of {batch['dataset'][i]} has no MOS and no degradation to ask about; "
+                    "leave such pictures out of data.train, or give model.degradation_prompt"
+                )
+            asks = known and (lucky or math.isnan(mos))
+            asked = self.degradation if asks and self.degradation is not None else self.score
+            questions.append(
+                Question(asked, batch["dataset"][i], batch["id"][i], mos, distortions[i], levels[i], texts[i])
+            )
+        return questions
+
+    def _truth(self, distortion: str, level: str) -> tuple[str, int] | None:
+        """The strongest class that the vocabulary knows, with its level; ``None`` where it knows none."""
+        words, names = self.words, [n.strip() for n in distortion.split(";") if n.strip()]
+        if words is None or not names:
+            return None
+        parts = [part.strip() for part in level.split(";")]
+        given = parts if len(parts) == len(names) else parts[:1] * len(names)
+        found = [
+            (words.read_class(n), int(p) if p.isdigit() else 0) for n, p in zip(names, given, strict=True)
+        ]
+        known = [(n, p) for n, p in found if n is not None and (n == NO_DISTORTION or p > 0)]
+        return max(known, key=lambda pair: pair[1]) if known else None
+
+    def answer(self, question: Question) -> str:
+        """The completion to imitate.
+
+        Raises:
+            ConfigError: a picture without a description.
+        """
+        if not question.text:
+            raise ConfigError(
+                f"{question.id} of {question.dataset} has no description to imitate; give data.descriptions, "
+                "such as 'labels', 'attributes' or a table"
+            )
+        if question.asked.task == "score":
+            return write_completion(question.text, question.mos, style=question.asked.style)
+        truth = self._truth(question.distortion, question.level)
+        if truth is None:  # never asked: see ask()
+            raise ConfigError(f"{question.id} of {question.dataset} has no degradation to name")
+        return write_completion(question.text, distortion=truth[0], level=truth[1], words=self.words)
+
+
+def rollouts_of(questions: Sequence[Question], completions: Completions) -> Rollouts:
+    """Completions with what is known of their pictures, as the rewards want them."""
+    each = len(completions.texts) // len(questions)
+    rows = [q for q in questions for _ in range(each)]
+    return Rollouts(
+        completions.texts,
+        task=[q.asked.task for q in rows],
+        dataset=[q.dataset for q in rows],
+        id=[q.id for q in rows],
+        mos=torch.tensor([q.mos for q in rows]),
+        distortion=[q.distortion for q in rows],
+        level=[q.level for q in rows],
+        length=completions.mask.sum(dim=1).cpu(),
+    )
