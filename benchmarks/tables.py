@@ -37,7 +37,7 @@ def quickstart() -> str:
     seconds = content["fit_seconds"]
     lines += [
         "",
-        f"One run each, seed {content['seed']}; RALI took {seconds / 60:.1f} minutes with the building of data. ",
+        f"One run each, seed {content['seed']}; RALI took {seconds / 60:.1f} minutes, data included. ",
     ]
     lines[-1] += _hardware(content) + "."
     return "\n".join(lines)
