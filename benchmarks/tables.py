@@ -72,7 +72,22 @@ def biq2021() -> str:
     return "\n".join(lines)
 
 
-TABLES = {"quickstart": quickstart, "biq2021": biq2021}
+def reasoner() -> str:
+    """What the tiny reasoner's cold start gave, its answers read greedily."""
+    content = json.loads((RESULTS / "reasoner_cold_start_tiny.json").read_text())
+    lines = ["| test set | n | unreadable answers | SRCC | PLCC |", "|---|---|---|---|---|"]
+    for name, row in content["datasets"].items():
+        label = f"`{name}` (**synthetic labels**)"
+        lines.append(f"| {label} | {row['n']} | {row['failed']} | {row['srcc']:.3f} | {row['plcc']:.3f} |")
+    minutes = content["fit_seconds"] / 60
+    lines += [
+        "",
+        f"Cold start alone, one run, seed {content['seed']}, {minutes:.1f} minutes. {_hardware(content)}.",
+    ]
+    return "\n".join(lines)
+
+
+TABLES = {"quickstart": quickstart, "reasoner": reasoner, "biq2021": biq2021}
 
 
 def render(text: str) -> str:
