@@ -73,16 +73,19 @@ def biq2021() -> str:
 
 
 def reasoner() -> str:
-    """What the tiny reasoner's cold start gave, its answers read greedily."""
+    """What the tiny reasoner's cold start and its reinforcement gave, answers read greedily."""
     content = json.loads((RESULTS / "reasoner_cold_start_tiny.json").read_text())
-    lines = ["| test set | n | unreadable answers | SRCC | PLCC |", "|---|---|---|---|---|"]
+    after = json.loads((RESULTS / "reasoner_grpo_tiny.json").read_text())["datasets"]
+    lines = ["| test set | n | unreadable answers | cold start: SRCC | PLCC | after GRPO: SRCC | PLCC |"]
+    lines.append("|---|---|---|---|---|---|---|")
     for name, row in content["datasets"].items():
         label = f"`{name}` (**synthetic labels**)"
-        lines.append(f"| {label} | {row['n']} | {row['failed']} | {row['srcc']:.3f} | {row['plcc']:.3f} |")
+        numbers = " | ".join(f"{r[k]:.3f}" for r in (row, after[name]) for k in ("srcc", "plcc"))
+        lines.append(f"| {label} | {row['n']} | {row['failed'] + after[name]['failed']} | {numbers} |")
     minutes = content["fit_seconds"] / 60
     lines += [
         "",
-        f"Cold start alone, one run, seed {content['seed']}, {minutes:.1f} minutes. {_hardware(content)}.",
+        f"One run each, seed {content['seed']}, cold start {minutes:.1f} minutes. {_hardware(content)}.",
     ]
     return "\n".join(lines)
 
