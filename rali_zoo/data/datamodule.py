@@ -120,6 +120,11 @@ class IQADataModule(L.LightningDataModule):
             self._tables[ref] = load_table(ref, self.root)
         return self._tables[ref]
 
+    @property
+    def streams(self) -> list[str]:
+        """The training references that are read in sequence and have no length."""
+        return [ref for ref in self.train_refs if is_stream(ref)]
+
     def prepare_data(self) -> None:
         """Build what is built once a machine: the synthetic data sets and the descriptions."""
         for ref in dict.fromkeys(self.train_refs + self.val_refs + self.test_refs):
@@ -230,8 +235,7 @@ class IQADataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches of all training sets, mixed as ``sampling`` says."""
-        streams = [ref for ref in self.train_refs if is_stream(ref)]
-        if streams:
+        if streams := self.streams:
             if len(streams) != len(self.train_refs):
                 raise ConfigError(
                     "streams and folders cannot be mixed in data.train; pack the folders into shards too"

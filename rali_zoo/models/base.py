@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from rali_zoo.backbones import create_backbone
 from rali_zoo.backbones.weights import weights_hash
 from rali_zoo.data.transforms import View
+from rali_zoo.errors import ConfigError
 from rali_zoo.models.evaluation import Evaluation
 from rali_zoo.types import Batch, Preprocess
 from rali_zoo.uri import without_option
@@ -212,13 +214,20 @@ class IQAModule(L.LightningModule):
         """Data frames with id, mos, score, std, error by test reference, after a test run."""
         return self.evaluation.tables
 
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run; raises :class:`ConfigError` for a stream without an end."""
+        if self.datamodule.streams and self.trainer.max_steps < 0:
+            raise ConfigError("a stream has no length to plan by: give --trainer.max_steps=N")
+        return int(self.trainer.estimated_stepping_batches)
+
     def warmup_cosine(self, step: int, total: int, warmup: float = 0.05) -> float:
         """Factor of the learning rate at a step of ``total``: linear warm-up, then half a cosine."""
         ramp = max(1, int(total * warmup))
         if step < ramp:
             return (step + 1) / ramp
-        progress = torch.tensor(min(1.0, (step - ramp) / max(1, total - ramp)))
-        return float(0.5 * (1 + torch.cos(torch.pi * progress)))
+        progress = min(1.0, (step - ramp) / max(1, total - ramp))
+        return 0.5 * (1 + math.cos(math.pi * progress))
 
     # ---- checkpoints --------------------------------------------------------------------------
 

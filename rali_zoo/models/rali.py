@@ -125,8 +125,7 @@ class RALI(IQAModule):
         self.scores = nn.Parameter(torch.zeros(prototypes))
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
         self.align_log_scale = nn.Parameter(-torch.tensor(align_temperature).log())
-        #: descriptions nearest to each prototype
-        self.prototype_texts: list[list[str]] = []
+        self.prototype_texts: list[list[str]] = []  #: descriptions nearest to each prototype
         self._seen: list[tuple[Tensor, list[tuple[str, str]]]] = []
         if init_from is not None and not loading_weights():
             self._start_from(init_from)
@@ -277,7 +276,9 @@ class RALI(IQAModule):
             "encoder": [p for p in self.backbone.parameters() if p.requires_grad],
             "text": [] if self.text_tower is None else list(self.text_tower.parameters()),
         }
-        total = int(self.trainer.estimated_stepping_batches)
+        if self.datamodule.streams:
+            raise ConfigError("RALI's prototypes need all training pictures at hand: give folders or tables")
+        total = self.total_steps
         share = h["align_epochs"] / max(1, self.trainer.max_epochs or 1) if "align" in self.stages else 0.0
         edge = total if self.smoke else round(total * share)
 
@@ -314,8 +315,7 @@ class RALI(IQAModule):
             if h["prototype_source"] == "both":
                 source = (F.normalize(embedding, dim=-1) + F.normalize(source, dim=-1)) / 2
         seed = int(torch.initial_seed() % 2**31)
-        known = torch.isfinite(mos)
-        source, mos = source[known], mos[known]
+        source, mos = source[torch.isfinite(mos)], mos[torch.isfinite(mos)]
         projection = fit_projection(source.double().numpy(), h["pca_dim"], h["standardise"], seed)
         found = fit_prototypes(
             projection(source.double().numpy()), mos.numpy(), h["buckets"], h["prototypes"], seed

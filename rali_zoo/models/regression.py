@@ -65,6 +65,6 @@ class Regression(IQAModule):
         if not self.encoder_is_frozen:
             groups.append({"params": list(self.backbone.parameters()), "lr": self.encoder_lr})
         optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
-        total = int(self.trainer.estimated_stepping_batches)
+        total = self.total_steps
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.warmup_cosine(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
