@@ -160,7 +160,8 @@ def test_same_seed_same_bytes_whatever_the_workers(tmp_path, monkeypatch):
     monkeypatch.setenv("RALI_ZOO_CACHE", str(tmp_path / "other"))
     _, two = reader.open("wild", {**options, "workers": "2"})
     assert first == _bytes(two)
-    assert one.drop(columns="path").equals(two.drop(columns="path"))
+    places = ["path", "reference"]
+    assert one.drop(columns=places).equals(two.drop(columns=places))
     _, other = reader.open("wild", {**options, "seed": "4", "workers": "1"})
     assert sum(a == b for a, b in zip(first, _bytes(other), strict=True)) == 0
 
@@ -204,3 +205,36 @@ def test_pictures_gone_from_the_cache_are_named():
 def test_open_refuses_with_what_is_valid(path, options, error, message):
     with pytest.raises(error, match=message):
         reader.open(path, options)
+
+
+def test_own_photographs_and_more_textures_are_training_contents_only(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (700, 900, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(photos / "mine.png")
+    (photos / "notes.txt").write_text("no picture")
+    plain, more = build.Spec("lab", 200, 64, 0), build.Spec("lab", 200, 64, 0, 150, str(photos))
+    assert plain.folder() != more.folder()
+    own = [p for p in build.plan(more) if p.content == "own:mine.png"]
+    extra = [p for p in build.plan(more) if p.content.rsplit("-", 1)[-1] in {"120", "121", "149"}]
+    assert own and extra and {p.split for p in own + extra} == {"train"}
+    kept = {p.index: p.content for p in build.plan(plain) if p.split != "train"}
+    assert kept == {p.index: p.content for p in build.plan(more) if p.split != "train"}
+    assert sources.window("own:mine.png", 64, rng, str(photos)).shape == (64, 64, 3)
+    before = more.folder()
+    Image.fromarray(noise[:400]).save(photos / "mine.png")
+    assert more.folder() != before  # other pictures, another data set
+    with pytest.raises(ConfigError, match="576 each way"):
+        sources._own(photos / "mine.png")
+    with pytest.raises(ConfigError, match="no picture"):
+        reader.open("lab", {"n": "50", "photos": str(tmp_path)})
+
+
+def test_test_rows_come_with_their_pristine_picture():
+    _, frame = reader.open("lab", {"n": "60", "size": "64", "workers": "1"})
+    has = frame["reference"] != ""
+    assert (has == (frame["split"] == "test")).all()
+    row = frame[has].iloc[0]
+    pristine, damaged = (np.asarray(Image.open(row[c]), np.float32) / 255 for c in ("reference", "path"))
+    assert rater.distance(pristine, damaged) == pytest.approx(row["distance"], abs=0.01)

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 DomainName = Literal["lab", "wild", "phone"]
 #: Part of the cache key: raise it whenever a picture or a score comes out differently.
-VERSION = 2
+VERSION = 3
 TABLE = "rows.parquet"
+#: Folder of the pristine pictures; only the test part has them, for full-reference metrics.
+REFERENCES = "references"
 
 _SPLIT_CYCLE: tuple[sources.Split, ...] = ("train",) * 4 + ("test",) + ("train",) * 3 + ("val", "test")
 _PHOTO_SHARE = 0.4  #: of the windows; the others are textures
@@ -62,16 +64,22 @@ class Spec:
         n: pictures.
         size: side of a picture in pixels.
         seed: of everything random.
+        textures: procedural contents of each kind; those beyond the default are training contents.
+        photos: folder of pristine photographs that are training contents too; "" for none.
     """
 
     domain: DomainName
     n: int
     size: int
     seed: int
+    textures: int = sources.TEXTURES_PER_KIND
+    photos: str = ""
 
     def folder(self) -> Path:
         """Where the finished data set is cached."""
-        key = hashlib.sha256(json.dumps([asdict(self), VERSION], sort_keys=True).encode()).hexdigest()[:12]
+        photos = [(p.name, p.stat().st_size) for p in sources.own_photographs(self.photos)]
+        parts = [{**asdict(self), "photos": photos}, VERSION]
+        key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
         return cache_dir("synthetic") / f"{self.domain}-n{self.n}-s{self.size}-seed{self.seed}-{key}"
 
 
@@ -98,7 +106,7 @@ def plan(spec: Spec) -> list[Picture]:
     for index in range(spec.n):
         rng = _rng(spec, index, 0)
         split = _SPLIT_CYCLE[index % len(_SPLIT_CYCLE)]
-        photographs, textures = sources.contents(split)
+        photographs, textures = sources.contents(split, spec.textures, spec.photos)
         content = str(rng.choice(photographs if rng.random() < _PHOTO_SHARE else textures))
         if spec.domain == "lab":
             turn, kind = divmod(made[split], len(KADID_TYPES))
@@ -126,6 +134,7 @@ def build(spec: Spec, workers: int = 1) -> Path:
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         (temporary / "images").mkdir()
+        (temporary / REFERENCES).mkdir()
         _write(spec, temporary, workers)
         temporary.chmod(0o755)  # mkdtemp makes folders that only their owner can read
         try:
@@ -141,7 +150,7 @@ def build(spec: Spec, workers: int = 1) -> Path:
 def render(spec: Spec, picture: Picture, folder: Path) -> dict[str, object]:
     """Make one picture as a PNG file below ``folder`` and return its row."""
     domain = rater.DOMAINS[spec.domain]
-    pristine = sources.window(picture.content, spec.size, _rng(spec, picture.index, 1))
+    pristine = sources.window(picture.content, spec.size, _rng(spec, picture.index, 1), spec.photos)
     image, steps, rng = pristine, [], _rng(spec, picture.index, 2)
     for name, level in picture.recipe:
         before, image = image, distort(image, name, level, rng)
@@ -152,6 +161,10 @@ def render(spec: Spec, picture: Picture, folder: Path) -> dict[str, object]:
     mos, std = rater.vote(expected, domain, _rng(spec, picture.index, 3))
     file = f"{spec.domain}-{picture.index:06d}.png"
     Image.fromarray(pixels).save(folder / "images" / file, compress_level=4)
+    reference = ""
+    if picture.split == "test":
+        reference = f"{REFERENCES}/{file}"
+        Image.fromarray(np.round(pristine * 255).astype(np.uint8)).save(folder / reference, compress_level=4)
     return {
         "id": file,
         "path": f"images/{file}",
@@ -162,6 +175,7 @@ def render(spec: Spec, picture: Picture, folder: Path) -> dict[str, object]:
         "distortion": ";".join(name for name, _ in picture.recipe) or "pristine",
         "level": max((level for _, level in picture.recipe), default=0),
         "levels": ";".join(str(level) for _, level in picture.recipe),
+        "reference": reference,
         "distance": total,
         "mos_expected": expected,
         "rule": f"synthetic pseudo-MOS v{VERSION}: {spec.domain} raters on measured distance "
@@ -218,5 +232,6 @@ def read(folder: Path) -> pd.DataFrame:
             f"{len(missing)} pictures (first: {missing[0]}) are gone from the cached synthetic data set; "
             f"delete {folder} and it is made again"
         )
-    frame["path"] = [str(folder / path) for path in frame["path"]]
+    for column in ("path", "reference"):
+        frame[column] = [str(folder / path) if path else "" for path in frame[column]]
     return frame

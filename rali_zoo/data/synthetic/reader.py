@@ -20,7 +20,7 @@ DOMAINS = {
     "phone": (1200, "SPAQ-like: a phone's camera pipeline", (0.0, 100.0)),
 }
 SIZE = 160
-OPTIONS = ("n", "size", "seed", "workers")
+OPTIONS = ("n", "size", "seed", "textures", "photos", "workers")
 
 
 def card(domain: str, n: int | None = None) -> DatasetCard:
@@ -67,20 +67,22 @@ def open(path: str, options: Mapping[str, str]) -> tuple[DatasetCard, pd.DataFra
 
     Args:
         path: the domain.
-        options: ``n`` (50 to 100,000), ``size`` in pixels (64 to 288), ``seed`` (from 0), ``workers``
+        options: ``n`` (50 to 100,000), ``size`` in pixels (64 to 288), ``seed`` (from 0), ``textures`` (100
+            to 10,000 of each kind) and ``photos`` (a folder), which add training contents; ``workers``
             (processes for the first build, which the pictures do not depend on; 2 where there are 2 cores).
 
     Returns:
         The card, and a frame with the columns of every reader plus ``levels`` (one a distortion, joined by
         ``;`` as ``distortion`` is; ``level`` is their maximum and 0 means pristine), ``distance``,
-        ``mos_expected`` (the score before the raters' noise) and ``rule``.
+        ``mos_expected`` (the score before the raters' noise), ``rule``, and ``reference`` (the pristine
+        picture of a test row, "" for others).
 
     Raises:
         UnknownNameError: no such domain.
         ConfigError: an unknown option, or a value out of range.
     """
     from rali_zoo.data.synthetic.build import Spec, build, read
-    from rali_zoo.data.synthetic.sources import MAX_SIZE
+    from rali_zoo.data.synthetic.sources import MAX_SIZE, TEXTURES_PER_KIND, own_photographs
 
     if path not in DOMAINS:
         raise UnknownNameError("synthetic domain", path, DOMAINS)
@@ -91,7 +93,14 @@ def open(path: str, options: Mapping[str, str]) -> tuple[DatasetCard, pd.DataFra
     size = _integer(options, "size", SIZE, 64, MAX_SIZE)
     seed = _integer(options, "seed", 0, 0, 2**31)
     workers = _integer(options, "workers", min(2, os.cpu_count() or 1), 1, 256)
-    return card(path, n), read(build(Spec(path, n, size, seed), workers))  # type: ignore[arg-type]
+    textures = _integer(options, "textures", TEXTURES_PER_KIND, TEXTURES_PER_KIND, 10_000)
+    photos = options.get("photos", "")
+    if photos and not own_photographs(photos):
+        raise ConfigError(
+            f"synthetic option photos={photos!r}: no picture (jpg, png, webp) lies in that folder"
+        )
+    spec = Spec(path, n, size, seed, textures, photos)  # type: ignore[arg-type]
+    return card(path, n), read(build(spec, workers))
 
 
 def _integer(options: Mapping[str, str], key: str, default: int, low: int, high: int) -> int:

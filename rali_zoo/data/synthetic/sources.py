@@ -3,6 +3,8 @@
 Every source is one *content* and belongs to one split for ever, in all domains and for all seeds, so that
 no test picture shares a photograph or a texture with a training picture, in-domain or across domains.
 The photographs are read from the installed libraries; none is redistributed with this package.
+More contents can be asked for, photographs of one's own folder and more textures. They belong to the
+training part, so that the test pictures stay those of everybody else.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+
+from rali_zoo.errors import ConfigError
 
 Image3 = NDArray[np.floating]  #: (H, W, 3) in [0, 1], RGB, float32
 Split = Literal["train", "val", "test"]
@@ -73,38 +77,78 @@ TEXTURES_PER_KIND = 100
 _CANVAS = 320  #: side of a texture in pixels
 #: Larger windows would have to be enlarged from the smallest photograph, and so would not be pristine.
 MAX_SIZE = 288
+_OWN = "own:"  #: what the content ids of a user's own photographs begin with
+_OWN_SIDE = 700
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 def split_of(content: str) -> Split:
     """The split of a content id; a constant."""
     if content in _BY_NAME:
         return _BY_NAME[content].split
-    index = int(content.rsplit("-", 1)[1]) % 10
-    return "train" if index < 7 else "val" if index == 7 else "test"
+    if content.startswith(_OWN):
+        return "train"
+    index = int(content.rsplit("-", 1)[1])
+    if index >= TEXTURES_PER_KIND:
+        return "train"
+    return "train" if index % 10 < 7 else "val" if index % 10 == 7 else "test"
 
 
-def contents(split: Split) -> tuple[list[str], list[str]]:
-    """The (photographs, textures) of a split, by content id."""
-    textures = [f"{kind}-{i:02d}" for kind in TEXTURES for i in range(TEXTURES_PER_KIND)]
-    return [p.name for p in PHOTOGRAPHS if p.split == split], [t for t in textures if split_of(t) == split]
+def contents(
+    split: Split, textures: int = TEXTURES_PER_KIND, photos: str = ""
+) -> tuple[list[str], list[str]]:
+    """The (photographs, textures) of a split, by content id.
+
+    Args:
+        split: which.
+        textures: of each kind; those beyond the default are training contents.
+        photos: a folder whose pictures are training contents too; "" for none.
+    """
+    ids = [f"{kind}-{i:02d}" for kind in TEXTURES for i in range(textures)]
+    photographs = [p.name for p in PHOTOGRAPHS if p.split == split]
+    if split == "train":
+        photographs += [f"{_OWN}{file.name}" for file in own_photographs(photos)]
+    return photographs, [t for t in ids if split_of(t) == split]
+
+
+def own_photographs(folder: str) -> list[Path]:
+    """The picture files of a folder by name, those of its subfolders not included; none for ""."""
+    if not folder:
+        return []
+    return sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
 
 
 @lru_cache(maxsize=512)
-def canvas(content: str) -> Image.Image:
+def canvas(content: str, photos: str = "") -> Image.Image:
     """The whole picture behind a content id, RGB, 8 bit; the same whatever the seed of the data set."""
     if content in _BY_NAME:
         return _photograph(_BY_NAME[content])
+    if content.startswith(_OWN):
+        return _own(Path(photos) / content.removeprefix(_OWN))
     kind, index = content.rsplit("-", 1)
     rng = np.random.default_rng([TEXTURES.index(kind), int(index)])
     return {"leaves": _leaves, "fractal": _fractal, "shapes": _shapes}[kind](rng)
 
 
-def window(content: str, size: int, rng: np.random.Generator) -> Image3:
+def _own(file: Path) -> Image.Image:
+    """A photograph of a user's folder, at most ``_OWN_SIDE`` pixels high or wide, whichever is less."""
+    with Image.open(file) as image:
+        whole = image.convert("RGB")
+    if min(whole.size) < 2 * MAX_SIZE:
+        raise ConfigError(
+            f"{file} has {whole.width} x {whole.height} pixels; a pristine source needs {2 * MAX_SIZE} "
+            "each way"
+        )
+    # so that the blocks and the noise of the source are gone, and that a window shows more than a detail
+    return whole.reduce(max(2, round(min(whole.size) / _OWN_SIDE)))
+
+
+def window(content: str, size: int, rng: np.random.Generator, photos: str = "") -> Image3:
     """A pristine picture: a square of a content, shrunk or cut 1:1 to ``size`` pixels, perhaps mirrored.
 
     Grey photographs are toned, so that a distortion of colour always finds some.
     """
-    whole = canvas(content)
+    whole = canvas(content, photos if content.startswith(_OWN) else "")
     side = int(round(rng.uniform(size, min(max(size, 3 * size), *whole.size))))
     left, top = (int(rng.integers(0, extent - side + 1)) for extent in whole.size)
     cut = whole.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
