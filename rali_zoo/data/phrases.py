@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True)
@@ -231,3 +233,24 @@ def mos_grade(mos: float) -> str:
         return _WORDS[word]
     near = _WORDS[word + rest - 1]
     return f"between {_WORDS[word]} and {_WORDS[word + 1]}, nearer {near}"
+
+
+@lru_cache(maxsize=1)
+def _nouns() -> tuple[re.Pattern[str], dict[str, str]]:
+    kinds = {noun.lower(): kind for kind, phrase in DISTORTIONS.items() for noun in phrase.nouns}
+    # the longest first: "motion blur" is not "blur"
+    longest = sorted(kinds, key=len, reverse=True)
+    return re.compile("|".join(rf"\b{re.escape(noun)}\b" for noun in longest)), kinds
+
+
+def distortion_in(text: str) -> str | None:
+    """The distortion that a text of the describer ``labels``' kind names first; ``pristine`` or ``None``.
+
+    Args:
+        text: a description, by the describer or by a model that learned from it.
+    """
+    pattern, kinds = _nouns()
+    found = pattern.search(text.lower())
+    if found:
+        return kinds[found[0]]
+    return "pristine" if re.search(r"no distortion|undistorted", text.lower()) else None

@@ -300,3 +300,16 @@ def test_describe_refuses_unknown_names_and_no_seeds():
         describe("label", _every_label(), "d")
     with pytest.raises(ConfigError, match="at least 1"):
         describe("labels", _every_label(), "d", seeds=0)
+
+
+@pytest.mark.parametrize("kind", phrases.DISTORTIONS)
+def test_a_label_text_names_its_distortion(kind):
+    frame = pd.DataFrame({"id": [f"{i}" for i in range(20)], "distortion": kind, "level": 3})
+    texts = describe("labels", frame, "toy", seeds=1)["text"]
+    assert {phrases.distortion_in(text) for text in texts} == {kind}
+
+
+def test_texts_of_pristine_pictures_and_of_none():
+    frame = pd.DataFrame({"id": [str(i) for i in range(9)], "distortion": "pristine", "level": 0})
+    assert {phrases.distortion_in(t) for t in describe("labels", frame, "toy")["text"]} == {"pristine"}
+    assert phrases.distortion_in("A fine picture of a cat.") is None

@@ -103,10 +103,14 @@ class Picture:
 def plan(spec: Spec) -> list[Picture]:
     """Every picture of the data set; ``lab`` has every type and level equally often in every split."""
     pictures, made = [], dict.fromkeys(_SPLIT_CYCLE, 0)
+    pools = {
+        split: [np.array(ids) for ids in sources.contents(split, spec.textures, spec.photos)]
+        for split in made
+    }
     for index in range(spec.n):
         rng = _rng(spec, index, 0)
         split = _SPLIT_CYCLE[index % len(_SPLIT_CYCLE)]
-        photographs, textures = sources.contents(split, spec.textures, spec.photos)
+        photographs, textures = pools[split]
         content = str(rng.choice(photographs if rng.random() < _PHOTO_SHARE else textures))
         if spec.domain == "lab":
             turn, kind = divmod(made[split], len(KADID_TYPES))
