@@ -255,7 +255,10 @@ def _checkpointing(folder: Path, validated: bool) -> list[ModelCheckpoint]:
     """``best.ckpt`` by validation SRCC, where there is any, and ``last.ckpt`` of every epoch."""
     # Two callbacks, because save_last=True of Lightning 2.6 writes last.ckpt only when best.ckpt improves.
     # No version counter: a second run of the same name replaces the first, whole.
-    last = ModelCheckpoint(dirpath=folder, filename="last", enable_version_counter=False)
+    # By default Lightning saves where it validates, so that a run that ends between two validations is lost.
+    last = ModelCheckpoint(
+        dirpath=folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+    )
     if not validated:
         return [last]
     return [

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from rali_zoo.models.base import IQAModule
 
 SCORER_FILE = "model.safetensors"
+_WEIGHTS = Path(__file__).parents[1] / "weights"
+#: Scorers that the package carries, by their names in the zoo.
+SHIPPED = {
+    "rali-tiny-synthetic": _WEIGHTS / "rali_tiny_synthetic.safetensors",
+    "reasoner-tiny-synthetic": _WEIGHTS / "reasoner_tiny_synthetic.safetensors",
+}
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
@@ -35,7 +41,15 @@ def read_checkpoint(path: str) -> dict[str, Any]:
 
 
 def load_checkpoint(path: str) -> IQAModule:
-    """The module of a Lightning checkpoint, of the class that wrote it."""
+    """A trained module, of the class that wrote it.
+
+    Args:
+        path: of a Lightning checkpoint or of a scorer file (.safetensors), or the name of a scorer that the
+            package carries.
+    """
+    if path in SHIPPED or path.endswith(".safetensors"):
+        file = SHIPPED.get(path, Path(path))
+        return build(*read_scorer(file), str(file))
     checkpoint = read_checkpoint(path)
     header = {"class": checkpoint["rali_zoo"]["class"], "extra": checkpoint["rali_zoo"]}
     return build({**header, "hparams": dict(checkpoint["hyper_parameters"])}, checkpoint["state_dict"], path)

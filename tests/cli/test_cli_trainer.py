@@ -310,3 +310,9 @@ def test_config_that_is_no_yaml(tmp_path: Path) -> None:
 def test_config_before_the_command_is_refused() -> None:
     with pytest.raises(ConfigError, match="the command comes first"):
         run("--config", "toy.yaml", "fit")
+
+
+def test_a_run_that_stops_between_validations_keeps_its_weights(here):
+    words = ("--trainer.max_epochs=-1", "--trainer.max_steps=1", "--trainer.check_val_every_n_epoch=3")
+    run("fit", "--config", "toy.yaml", "--trainer.default_root_dir=short", *words)
+    assert torch.load("short/checkpoints/last.ckpt", weights_only=True)["global_step"] == 1
