@@ -75,3 +75,21 @@ class ImageDecodeError(RaliZooError, ValueError):
 
 class CheckpointError(RaliZooError, ValueError):
     """A model file that is missing, incomplete, or not one of ours."""
+
+
+class WeightsUnavailableError(CheckpointError):
+    """Weights that a metric needs are neither on this machine nor to be had.
+
+    Args:
+        model: what was to be loaded.
+        file: what its library asked for.
+        reason: how that failed.
+    """
+
+    def __init__(self, model: str, file: str, reason: str) -> None:
+        super().__init__(
+            f"{model!r} needs {file}, which is not on this machine and could not be fetched ({reason}). "
+            "Nothing is scored with random weights. Load it once where there is a network, then copy the "
+            "caches of torch ($TORCH_HOME, ~/.cache/torch) and Hugging Face ($HF_HOME, "
+            "~/.cache/huggingface) here."
+        )

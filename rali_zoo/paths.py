@@ -8,6 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_WEIGHTS = Path(__file__).parent / "weights"
+#: Scorers that the package carries, by their names in the zoo; all were trained on synthetic labels only.
+SHIPPED = {
+    "rali-tiny-synthetic": _WEIGHTS / "rali_tiny_synthetic.safetensors",
+    "reasoner-tiny-synthetic": _WEIGHTS / "reasoner_tiny_synthetic.safetensors",
+}
+
 
 def cache_dir(*parts: str) -> Path:
     """Folder below the cache root (``$RALI_ZOO_CACHE``, else ``~/.cache/rali_zoo``); made on use."""

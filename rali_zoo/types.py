@@ -107,7 +107,7 @@ class Scorer(Protocol):
 
     name: str
     revision: str
-    training_sets: tuple[str, ...]
+    training_sets: tuple[str, ...] | None  #: None where its authors do not say
 
     def score(
         self, images: Sequence[Any] | Any, batch_size: int = 16, progress: Callable[[int], None] | None = None

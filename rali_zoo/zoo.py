@@ -1,25 +1,46 @@
-"""Trained scorers by reference: ``ckpt:``, ``local-dir:``, ``hf-hub:``, or a zoo name."""
+"""Scorers by reference: ``ckpt:``, ``local-dir:``, ``hf-hub:``, a zoo name, or somebody else's metric."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rali_zoo.baselines import BASELINES
 from rali_zoo.errors import CheckpointError
+from rali_zoo.paths import SHIPPED
 from rali_zoo.registry import Table
 from rali_zoo.uri import Uri, parse_uri
 
 if TYPE_CHECKING:
+    from rali_zoo.baselines.base import MetricScorer
+    from rali_zoo.baselines.csv import TableScorer
     from rali_zoo.models.base import IQAModule
     from rali_zoo.models.scorer import ModuleScorer
 
-#: The checkpoint of configs/quickstart/rali_synthetic.yaml: trained on synthetic labels only.
-TINY_SYNTHETIC = f"local-dir:{Path(__file__).parent / 'weights' / 'rali_tiny_synthetic.safetensors'}"
+#: The checkpoint of configs/quickstart/rali_synthetic.yaml.
+RALI_TINY = f"local-dir:{SHIPPED['rali-tiny-synthetic']}"
+#: That of configs/reasoner/release_tiny_*.yaml.
+REASONER_TINY = f"local-dir:{SHIPPED['reasoner-tiny-synthetic']}"
 
 #: name to the reference of its weights; rows of plug-ins point to such a string too
-MODELS = Table("model", "rali_zoo.models", {"rali-tiny-synthetic": "rali_zoo.zoo:TINY_SYNTHETIC"})
+MODELS = Table(
+    "model",
+    "rali_zoo.models",
+    {
+        "rali-tiny-synthetic": "rali_zoo.zoo:RALI_TINY",
+        "reasoner-tiny-synthetic": "rali_zoo.zoo:REASONER_TINY",
+    },
+)
 
+#: models of ours; those of :data:`~rali_zoo.baselines.BASELINES` are somebody else's
 SCHEMES = ("ckpt", "local-dir", "hf-hub")
+
+#: scheme of an exported file to the module whose ``load(uri, device)`` returns a scorer
+RUNTIMES = Table(
+    "runtime",
+    "rali_zoo.runtimes",
+    {"onnx": "rali_zoo.export.onnx", "openvino": "rali_zoo.export.openvino"},
+)
 
 
 def list_models() -> list[str]:
@@ -27,22 +48,31 @@ def list_models() -> list[str]:
     return list(MODELS)
 
 
-def load_model(ref: str, device: str | None = None) -> ModuleScorer:
-    """Load a trained scorer.
+def load_model(ref: str, device: str | None = None) -> ModuleScorer | MetricScorer | TableScorer:
+    """Load a scorer: a model of ours, or somebody else's metric.
 
     Args:
         ref: ``ckpt:PATH`` (a Lightning checkpoint of ``fit``), ``local-dir:PATH`` (a scorer file, or a
             folder with one named model.safetensors or with the files of the released RALI),
-            ``hf-hub:ORG/REPO[/FOLDER][@REV]`` (the same on the hub), or a zoo name.
+            ``hf-hub:ORG/REPO[/FOLDER][@REV]`` (the same on the hub), a zoo name,
+            ``onnx:PATH.onnx[?threads=N]`` or ``openvino:PATH.xml[?threads=N]`` (written by 'rali-zoo
+            export'), ``pyiqa:NAME``, ``piq:NAME``, ``torchmetrics:NAME``, or ``csv:PATH``
+            (scores computed elsewhere).
         device: where to compute, e.g. ``cuda``; the CPU by default.
 
     Raises:
         UriError: a reference that cannot be read.
         CheckpointError: a file that is missing, incomplete, or not a scorer of ours.
+        WeightsUnavailableError: the weights of a metric are neither here nor to be had.
+        UnknownNameError: no such metric.
+        MissingExtraError: the metric's library is not installed.
     """
+    uri = parse_uri(ref, (*SCHEMES, *RUNTIMES, *BASELINES), "model", MODELS)
+    for table in (RUNTIMES, BASELINES):
+        if uri.scheme in table:
+            return table[uri.scheme].load(uri, device)
     from rali_zoo.models.scorer import ModuleScorer
 
-    uri = parse_uri(ref, SCHEMES, "model", MODELS)
     if not uri.scheme:
         uri = parse_uri(MODELS[uri.id], SCHEMES, "model")
     uri.take(())

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from reader_fixtures import MAKERS, make
+from reader_fixtures import MAKERS, make, picture
 
 from rali_zoo.data.readers import frame as frames
 from rali_zoo.data.registry import DATASETS
+from rali_zoo.data.tables import load_table
 from rali_zoo.errors import DatasetNotFoundError, ScoreTableError
 
 SCORES = Path(__file__).resolve().parents[3] / "shared" / "data" / "score_tables"
@@ -51,6 +52,27 @@ def test_a_reader_reads_its_authors_files(name: str, tmp_path: Path) -> None:
         distortion,
         level,
     )
+
+
+#: name -> (id, its reference picture) for sets of distorted pictures
+REFERENCES = {
+    "csiq": ("1600.jpeg2000.5.png", "src_imgs/1600.png"),
+    "kadid10k": ("I01_10_05.png", "images/I01.png"),
+    "live": ("wn/img174.bmp", "refimgs/rapids.bmp"),
+    "pipal": ("A0001_05_12.bmp", "Train_Ref/A0001.bmp"),
+    "tid2013": ("I01_24_5.bmp", "reference_images/I01.BMP"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(REFERENCES))
+def test_references_are_there_or_empty(name: str, tmp_path: Path) -> None:
+    identity, file = REFERENCES[name]
+    root = make(name, tmp_path)
+    (root / file).unlink(missing_ok=True)
+    assert DATASETS[name].read(root).set_index("id").loc[identity, "reference"] == ""
+    picture(root / file)
+    table = load_table(f"{name}?root={root}&protocol=whole")
+    assert table.frame.set_index("id").loc[identity, "reference"] == str(root / file)
 
 
 @pytest.mark.parametrize("name", sorted(MAKERS))

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 from rali_zoo.data.card import DatasetCard
-from rali_zoo.data.readers.frame import finish, need, need_columns, numbers, read_csv, real_names, some
+from rali_zoo.data.readers.frame import (
+    existing,
+    finish,
+    need,
+    need_columns,
+    numbers,
+    read_csv,
+    real_names,
+    some,
+)
 from rali_zoo.errors import ScoreTableError
 
 if TYPE_CHECKING:
@@ -55,7 +64,8 @@ csiq/
 
 
 def read(root: Path) -> pd.DataFrame:
-    """Read the set below ``root``; ``reference`` is the path of the reference picture.
+    """Read the set below ``root``; ``reference`` is the path of the reference picture,
+    ``""`` where it is not on disk.
 
     Raises:
         DatasetNotFoundError: a file or folder is missing.
@@ -75,6 +85,7 @@ def read(root: Path) -> pd.DataFrame:
     folders = real_names(folder)
     inside = {t: folder / folders.get(TYPES[t][0].lower(), TYPES[t][0]) for t in sorted(set(types))}
     files = {t: real_names(path) for t, path in inside.items()}
+    originals = real_names(root / "src_imgs")
     names = [f"{c}.{TYPES[t][0]}.{v}.png" for c, t, v in zip(contents, types, levels, strict=True)]
     frame = pd.DataFrame(
         {
@@ -85,7 +96,9 @@ def read(root: Path) -> pd.DataFrame:
             "content": contents,
             "distortion": [TYPES[t][1] for t in types],
             "level": levels,
-            "reference": [str(root / "src_imgs" / f"{c}.png") for c in contents],
+            "reference": existing(
+                [str(root / "src_imgs" / originals.get(f"{c}.png", f"{c}.png")) for c in contents]
+            ),
         }
     )
     return finish(CARD, frame, source)

@@ -144,6 +144,12 @@ def missing_files(paths: Sequence[str]) -> list[int]:
     return absent
 
 
+def existing(paths: Sequence[str]) -> list[str]:
+    """The paths, with ``""`` in place of those that do not exist."""
+    absent = set(missing_files(paths))
+    return ["" if position in absent else path for position, path in enumerate(paths)]
+
+
 def complete(card: DatasetCard, frame: pd.DataFrame, source: object) -> pd.DataFrame:
     """Fill the optional columns and check every row against the card.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rali_zoo.data.card import DatasetCard
-from rali_zoo.data.readers.frame import finish, need, need_columns, numbers, read_csv, some
+from rali_zoo.data.readers.frame import existing, finish, need, need_columns, numbers, read_csv, some
 from rali_zoo.errors import ScoreTableError
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ kadid10k/
 
 
 def read(root: Path) -> pd.DataFrame:
-    """Read the set below ``root``.
+    """Read the set below ``root``; ``reference`` is the path of the reference picture,
+    ``""`` where it is not on disk.
 
     Raises:
         DatasetNotFoundError: a file or folder is missing.
@@ -96,7 +97,7 @@ def read(root: Path) -> pd.DataFrame:
             "content": [Path(n).stem for n in table["ref_img"]],
             "distortion": [DISTORTIONS[int(p[2]) - 1] for p in parts if p],
             "level": [int(p[3]) for p in parts if p],
-            "reference": [str(folder / n) for n in table["ref_img"]],
+            "reference": existing([str(folder / n) for n in table["ref_img"]]),
         }
     )
     return finish(CARD, frame, source)

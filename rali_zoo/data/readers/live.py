@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rali_zoo.data.card import DatasetCard
-from rali_zoo.data.readers.frame import cell_strings, finish, load_mat, need
+from rali_zoo.data.readers.frame import cell_strings, existing, finish, load_mat, need
 from rali_zoo.errors import ScoreTableError
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ live/                  (or live/databaserelease2/)
 
 
 def read(root: Path) -> pd.DataFrame:
-    """Read the set below ``root``; ``reference`` is the path of the reference picture.
+    """Read the set below ``root``; ``reference`` is the path of the reference picture,
+    ``""`` where it is not on disk.
 
     Raises:
         DatasetNotFoundError: a file or folder is missing.
@@ -80,7 +81,7 @@ def read(root: Path) -> pd.DataFrame:
             "std": std,
             "content": [Path(n).stem for n in references],
             "distortion": [name for _, count, name in FOLDERS for _ in range(count)],
-            "reference": [str(root / "refimgs" / n) for n in references],
+            "reference": existing([str(root / "refimgs" / n) for n in references]),
         }
     )
     return finish(CARD, frame[originals == 0], source)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rali_zoo.data.card import DatasetCard
-from rali_zoo.data.readers.frame import finish, need, numbers, read_csv, some
+from rali_zoo.data.readers.frame import existing, finish, need, numbers, read_csv, some
 from rali_zoo.errors import DatasetNotFoundError, ScoreTableError
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ pipal/
 
 
 def read(root: Path) -> pd.DataFrame:
-    """Read the set below ``root``; ``reference`` is the path of the reference picture.
+    """Read the set below ``root``; ``reference`` is the path of the reference picture,
+    ``""`` where it is not on disk.
 
     Raises:
         DatasetNotFoundError: a file or folder is missing.
@@ -78,5 +79,5 @@ def read(root: Path) -> pd.DataFrame:
     frame["content"] = [p[1] for p in parts if p]
     frame["distortion"] = [f"pipal_{p[2]}" for p in parts if p]
     frame["subtype"] = [int(p[3]) for p in parts if p]
-    frame["reference"] = [str(root / "Train_Ref" / f"{c}.bmp") for c in frame["content"]]
+    frame["reference"] = existing([str(root / "Train_Ref" / f"{c}.bmp") for c in frame["content"]])
     return finish(CARD, frame, root / "Train_Label")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rali_zoo.data.card import DatasetCard
-from rali_zoo.data.readers.frame import finish, need, numbers, read_csv, real_names, some
+from rali_zoo.data.readers.frame import existing, finish, need, numbers, read_csv, real_names, some
 from rali_zoo.errors import ScoreTableError
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ tid2013/
 
 
 def read(root: Path) -> pd.DataFrame:
-    """Read the set below ``root``; ``reference`` is the path of the reference picture.
+    """Read the set below ``root``; ``reference`` is the path of the reference picture,
+    ``""`` where it is not on disk.
 
     Raises:
         DatasetNotFoundError: a file or folder is missing.
@@ -101,10 +102,12 @@ def read(root: Path) -> pd.DataFrame:
             "content": contents,
             "distortion": [DISTORTIONS[int(p[2]) - 1] for p in parts if p],
             "level": [int(p[3]) for p in parts if p],
-            "reference": [
-                str(root / "reference_images" / references.get(f"{c.lower()}.bmp", f"{c}.BMP"))
-                for c in contents
-            ],
+            "reference": existing(
+                [
+                    str(root / "reference_images" / references.get(f"{c.lower()}.bmp", f"{c}.BMP"))
+                    for c in contents
+                ]
+            ),
         }
     )
     if (root / "mos_std.txt").exists():

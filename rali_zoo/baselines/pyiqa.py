@@ -1,0 +1,95 @@
+"""``pyiqa:NAME``: the metrics of IQA-PyTorch, through its public interface.
+
+pyiqa is under the PolyForm Noncommercial licence and is an optional extra; nothing of it is copied here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextlib import nullcontext, redirect_stdout
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from rali_zoo.baselines.base import Facts, Frozen, MetricScorer, networks_in
+from rali_zoo.baselines.fetching import fetching
+from rali_zoo.baselines.pyiqa_facts import CORRECTED, OFFLINE, REFUSED, training_sets
+from rali_zoo.data.readers.options import truth
+from rali_zoo.errors import ConfigError, MissingExtraError, UnknownNameError
+from rali_zoo.uri import Uri
+
+LICENCE = "PolyForm-Noncommercial-1.0.0"
+
+
+def load(uri: Uri, device: str | None = None) -> MetricScorer:
+    """Load a metric of pyiqa; sign and range are those of its metadata.
+
+    Args:
+        uri: ``pyiqa:NAME``; with ``?trust_pickle=true`` also weights are read that may run code.
+        device: where to compute; the CPU by default.
+
+    Raises:
+        MissingExtraError: pyiqa, or a library that the metric wants, is not installed.
+        UnknownNameError: pyiqa has no such metric.
+        ConfigError: the metric does not score one picture, or cannot run here.
+        WeightsUnavailableError: its weights are neither on this machine nor to be had.
+    """
+    trust = truth(str(uri), uri.take(("trust_pickle",)), "trust_pickle", default=False)
+    ref, name = f"{uri.scheme}:{uri.id}", uri.id
+    config = _configs().get(name)
+    if config is None:
+        raise UnknownNameError("metric of pyiqa", name, list_metrics())
+    if name in REFUSED:
+        raise ConfigError(f"{ref!r} does not score a picture by itself: {REFUSED[name]}")
+    from pyiqa import create_metric
+
+    where = torch.device(device or "cpu")
+    with nullcontext() if name in OFFLINE else fetching(ref, "pyiqa", trust), redirect_stdout(sys.stderr):
+        metric = Frozen(create_metric(name, device=where))
+    facts = facts_of(name, config)
+    return MetricScorer(
+        facts,
+        metric if facts.needs_reference else lambda picture, _: metric(picture),
+        device=where,
+        networks=networks_in(metric),
+    )
+
+
+def facts_of(name: str, config: Mapping[str, Any]) -> Facts:
+    """What pyiqa's metadata say of a metric."""
+    config = {**config, **CORRECTED.get(name, {})}
+    return Facts(
+        name=f"pyiqa:{name}",
+        version=f"pyiqa-{version('pyiqa')}",
+        licence=LICENCE,
+        needs_reference=config["metric_mode"] == "FR",
+        lower_better=bool(config.get("lower_better", False)),
+        value_range=_range(config.get("score_range", "")),
+        training_sets=training_sets(name),
+    )
+
+
+def list_metrics(offline: bool = False) -> list[str]:
+    """Names of the metrics that score a picture; ``offline``: of those that need no weights."""
+    return sorted(OFFLINE) if offline else sorted(set(_configs()) - set(REFUSED))
+
+
+def _range(text: str) -> tuple[float, float] | None:
+    """``"~0, ~100"`` as two numbers; ``None`` unless both ends are told."""
+    parts = [part.strip().removeprefix("~") for part in text.split(",")]
+    try:
+        low, high = (float(part) for part in parts)
+    except ValueError:
+        return None
+    return low, high
+
+
+def _configs() -> Mapping[str, Mapping[str, Any]]:
+    try:
+        with redirect_stdout(sys.stderr):
+            from pyiqa.default_model_configs import DEFAULT_CONFIGS
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "pyiqa", "pyiqa") from error
+    return DEFAULT_CONFIGS

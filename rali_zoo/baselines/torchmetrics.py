@@ -1,0 +1,116 @@
+"""``torchmetrics:NAME``: image metrics of torchmetrics, one picture at a time, under their classes' names."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rali_zoo.baselines.base import Facts, Frozen, MetricScorer, networks_in
+from rali_zoo.baselines.fetching import fetching
+from rali_zoo.errors import UnknownNameError
+from rali_zoo.uri import Uri
+
+_UNIT = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the documentation of torchmetrics says of a metric.
+
+    Attributes:
+        lower_better: whether a smaller value means better quality.
+        value_range: nominal range; ``None`` where an end is open.
+        needs_reference: whether it compares two pictures.
+        options: of its constructor.
+        training_sets: rated data sets that it was fitted to.
+        weights: whether it fetches a file.
+    """
+
+    lower_better: bool = False
+    value_range: tuple[float, float] | None = None
+    needs_reference: bool = True
+    options: dict[str, float | bool | str] = field(default_factory=dict)
+    training_sets: tuple[str, ...] = ()
+    weights: bool = False
+
+
+METRICS = {
+    "PeakSignalNoiseRatio": Row(options={"data_range": 1.0}),
+    "StructuralSimilarityIndexMeasure": Row(value_range=_UNIT, options={"data_range": 1.0}),
+    "MultiScaleStructuralSimilarityIndexMeasure": Row(value_range=_UNIT, options={"data_range": 1.0}),
+    "UniversalImageQualityIndex": Row(value_range=_UNIT),
+    "VisualInformationFidelity": Row(),
+    "SpatialCorrelationCoefficient": Row(),
+    "SpectralAngleMapper": Row(lower_better=True, value_range=_UNIT),
+    "ErrorRelativeGlobalDimensionlessSynthesis": Row(lower_better=True),
+    "RelativeAverageSpectralError": Row(lower_better=True),
+    "RootMeanSquaredErrorUsingSlidingWindow": Row(lower_better=True),
+    "LearnedPerceptualImagePatchSimilarity": Row(
+        lower_better=True,
+        value_range=_UNIT,
+        options={"normalize": True},
+        training_sets=("bapps",),
+        weights=True,
+    ),
+    "ARNIQA": Row(
+        value_range=_UNIT,
+        needs_reference=False,
+        options={"regressor_dataset": "koniq10k"},
+        training_sets=("koniq10k",),
+        weights=True,
+    ),
+}
+
+
+def load(uri: Uri, device: str | None = None) -> MetricScorer:
+    """Load a metric of torchmetrics, with its default settings for pictures in [0, 1].
+
+    Args:
+        uri: ``torchmetrics:NAME``, the name of a class.
+        device: where to compute; the CPU by default.
+
+    Raises:
+        UnknownNameError: no such metric.
+        WeightsUnavailableError: its weights are neither on this machine nor to be had.
+    """
+    uri.take(())
+    row = METRICS.get(uri.id)
+    if row is None:
+        raise UnknownNameError("metric of torchmetrics", uri.id, METRICS)
+    import torchmetrics
+    from torchmetrics import image
+    from torchmetrics.image import arniqa
+
+    ref, where = f"{uri.scheme}:{uri.id}", torch.device(device or "cpu")
+    # Each process of a distributed run has its own pictures: nothing is to be summed over them.
+    options = {**row.options, "sync_on_compute": False}
+    with warnings.catch_warnings(), fetching(ref, "torchmetrics") if row.weights else nullcontext():
+        warnings.simplefilter("ignore")  # "will save all targets": it is reset before each picture
+        kind: Any = arniqa.ARNIQA if uri.id == "ARNIQA" else getattr(image, uri.id)
+        metric = kind(**options).to(where)
+
+    def compute(picture: Tensor, reference: Tensor | None) -> Tensor:
+        metric.reset()
+        metric.update(picture) if reference is None else metric.update(picture, reference)
+        return metric.compute()
+
+    facts = Facts(
+        name=ref,
+        version=f"torchmetrics-{torchmetrics.__version__}",
+        licence="Apache-2.0",
+        needs_reference=row.needs_reference,
+        lower_better=row.lower_better,
+        value_range=row.value_range,
+        training_sets=row.training_sets,
+    )
+    return MetricScorer(facts, compute, where, networks_in(Frozen(metric)))
+
+
+def list_metrics(offline: bool = False) -> list[str]:
+    """Names of the metrics; ``offline``: of those that need no weights."""
+    return sorted(name for name, row in METRICS.items() if not (offline and row.weights))
