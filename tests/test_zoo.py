@@ -1,12 +1,14 @@
-"""References of trained scorers, and the one that the package carries."""
+"""References of trained scorers, and those that the package carries."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 from PIL import Image, ImageFilter
 
 import rali_zoo
 from rali_zoo.errors import CheckpointError, UnknownNameError, UriError
+from rali_zoo.paths import SHIPPED
 
 
 def test_the_carried_model_prefers_the_sharp_picture():
@@ -40,7 +42,6 @@ def test_bad_references_say_what_to_type(ref, error, says):
 
 
 def test_a_foreign_safetensors_file_is_refused(tmp_path):
-    import torch
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
@@ -65,3 +66,14 @@ def test_public_names_are_there_and_misses_are_said():
     with pytest.raises(AttributeError, match="load_model"):
         _ = rali_zoo.load_modle
     assert issubclass(UnknownNameError, LookupError)
+
+
+def test_the_shipped_reasoner_describes_and_rates(photo):
+    path = SHIPPED["reasoner-tiny-synthetic"]
+    assert path.stat().st_size <= 15 * 2**20 and path.stat().st_mode & 0o044 == 0o044
+    scorer = rali_zoo.load_model("reasoner-tiny-synthetic")
+    (score,) = scorer.score([photo(160, 160, seed=1)])
+    assert score.error is None and 1 <= score.score <= 5
+    image = torch.rand(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    for parsed in scorer.module.write(image).parsed:
+        assert parsed.score is not None and parsed.think

@@ -7,18 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rali_zoo.errors import CheckpointError, UnknownNameError
-from rali_zoo.paths import atomic_path
+from rali_zoo.paths import SHIPPED, atomic_path
 
 if TYPE_CHECKING:
     from rali_zoo.models.base import IQAModule
 
 SCORER_FILE = "model.safetensors"
-_WEIGHTS = Path(__file__).parents[1] / "weights"
-#: Scorers that the package carries, by their names in the zoo.
-SHIPPED = {
-    "rali-tiny-synthetic": _WEIGHTS / "rali_tiny_synthetic.safetensors",
-    "reasoner-tiny-synthetic": _WEIGHTS / "reasoner_tiny_synthetic.safetensors",
-}
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
