@@ -3,22 +3,71 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rali_zoo.data.images import load_image
-from rali_zoo.errors import CheckpointError, ImageDecodeError
+from rali_zoo.errors import CheckpointError, ConfigError, ImageDecodeError
+from rali_zoo.models.base import BackboneModule, IQAModule
 from rali_zoo.models.rali import RALI
 from rali_zoo.types import Batch, Score
 
 if TYPE_CHECKING:
-    from rali_zoo.models.base import IQAModule
+    from rali_zoo.models.base import Prediction
+
+
+Prepared = Tensor | ImageDecodeError
+Picture = TypeVar("Picture")
+Ready = TypeVar("Ready")
+
+
+def overlapped(
+    batches: Iterable[Sequence[Picture]], prepare: Callable[[Picture], Ready], workers: int
+) -> Iterator[tuple[Sequence[Picture], list[Ready]]]:
+    """Batches with what ``prepare`` made of their pictures, while the next ones are prepared in threads.
+
+    Pictures are read, decoded and resized outside Python's lock, so threads are enough; what is in
+    memory is one batch beyond the one at hand, or as many as keep all threads busy.
+
+    Args:
+        batches: pictures, taken only when they are needed.
+        prepare: for one picture; an exception ends the iteration.
+        workers: threads, each with one torch thread.
+    """
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(max(1, workers), initializer=torch.set_num_threads, initargs=(1,))
+    waiting: deque[tuple[Sequence[Picture], list[Future[Ready]]]] = deque()
+    ahead = 0
+    try:
+        for batch in batches:
+            waiting.append((batch, [pool.submit(prepare, picture) for picture in batch]))
+            ahead += len(batch)
+            while ahead - len(waiting[0][0]) >= max(workers, len(waiting[0][0])):
+                ready, futures = waiting.popleft()
+                ahead -= len(ready)
+                yield ready, [future.result() for future in futures]
+        while waiting:
+            ready, futures = waiting.popleft()
+            yield ready, [future.result() for future in futures]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(threads)  # what threads that others start from now on will have
+
+
+def _too_odd(image: Tensor, error: Exception) -> str:
+    height, width = image.shape[-2:]
+    return f"the model cannot take {width}x{height} pixels: {str(error).strip().splitlines()[0]}"
+
+
+def _name(picture: Any, position: int) -> str:
+    return str(picture) if isinstance(picture, str | Path) else f"[{position}]"
 
 
 class ModuleScorer:
@@ -41,11 +90,38 @@ class ModuleScorer:
         self.module = module.eval().to(device or module.device)
         self.name = name
         self.training_sets = module.training_sets
+        #: type that an image encoder computes in where autocast allows it; ``None`` = float32 throughout
+        self.autocast: torch.dtype | None = None
 
     @property
     def revision(self) -> str:
         """Hash of the weights."""
         return self.module.revision
+
+    @property
+    def preprocess_id(self) -> str:
+        """What is done to a picture before the network; with :attr:`revision` it determines a score."""
+        return f"{type(self.module).__name__} {self.module.view} {self.module.preprocess}"
+
+    def modules(self) -> list[nn.Module]:
+        """The networks behind a score, so that their parameters can be counted."""
+        return [self.module]
+
+    def stages(self) -> list[tuple[str, Callable[[Any], Any]]]:
+        """What is done to one picture, step by step; each step takes what the one before it gave.
+
+        ``decode`` and ``preprocess``, then ``encode`` and ``head`` where the module has both.
+        """
+        module = self.module
+        steps: list[tuple[str, Callable[[Any], Any]]] = [
+            ("decode", load_image),
+            ("preprocess", lambda picture: module.view(picture, module.preprocess)),
+        ]
+        if not isinstance(module, BackboneModule):
+            return steps
+        encode = torch.inference_mode()(lambda x: module.features(Batch(image=x[None].to(module.device))))
+        head = torch.inference_mode()(lambda features: module.predict_features(features.flatten(0, 1)))
+        return [*steps, ("encode", encode), ("head", head)]
 
     def score(
         self,
@@ -73,31 +149,35 @@ class ModuleScorer:
         )
 
     def iterate(
-        self, images: Sequence[Any], batch_size: int, progress: Callable[[int], None] | None, workers: int
+        self,
+        images: Iterable[Any],
+        batch_size: int,
+        progress: Callable[[int], None] | None = None,
+        workers: int = 2,
     ) -> Iterator[Score]:
         """As :meth:`score`, one at a time; memory does not grow with the number of pictures."""
-        names = (str(x) if isinstance(x, str | Path) else f"[{i}]" for i, x in enumerate(images))
         pictures, done = iter(images), 0
-        with ThreadPoolExecutor(max(1, workers)) as pool:
-            waiting = [pool.submit(self._prepare, image) for image in islice(pictures, batch_size)]
-            while waiting:
-                # The next batch is decoded while this one is scored.
-                ahead = [pool.submit(self._prepare, image) for image in islice(pictures, batch_size)]
-                prepared = [future.result() for future in waiting]
-                yield from self._score_batch(prepared, [next(names) for _ in prepared])
-                waiting = ahead
-                done += len(prepared)
-                if progress is not None:
-                    progress(done)
+        batches = iter(lambda: list(islice(pictures, batch_size)), [])
+        for batch, prepared in overlapped(batches, self.prepare, workers):
+            yield from self.score_prepared(prepared, [_name(x, done + i) for i, x in enumerate(batch)])
+            done += len(batch)
+            if progress is not None:
+                progress(done)
 
-    def _prepare(self, image: Any) -> Tensor | ImageDecodeError:
+    def prepare(self, image: Any) -> Prepared:
+        """What :meth:`score_prepared` takes, of anything that :meth:`score` takes; for use in threads.
+
+        Returns:
+            (3, H, W) or (V, 3, H, W) float32 in [0, 1], or why the picture cannot be read.
+        """
         try:
             return self.module.view(load_image(image), self.module.preprocess)
         except ImageDecodeError as error:
             return error
 
     @torch.inference_mode()
-    def _score_batch(self, prepared: list[Tensor | ImageDecodeError], names: list[str]) -> list[Score]:
+    def score_prepared(self, prepared: Sequence[Prepared], names: Sequence[str]) -> list[Score]:
+        """One score for each of what :meth:`prepare` returned, under the names given; one batch."""
         found: dict[int, Score] = {}
         good = []
         for i, item in enumerate(prepared):
@@ -109,11 +189,31 @@ class ModuleScorer:
         by_shape = sorted(good, key=lambda pair: tuple(pair[1].shape))
         for _, same in groupby(by_shape, key=lambda pair: tuple(pair[1].shape)):
             positions, tensors = zip(*same, strict=True)
-            batch = Batch(image=torch.stack(tensors).to(self.module.device))
-            out = self.module.predict_batch(batch)
+            try:
+                out = self._predict(torch.stack(tensors).to(self.module.device))
+            except (ConfigError, RuntimeError) as error:
+                if not self._native or isinstance(error, torch.OutOfMemoryError):
+                    raise
+                reason = _too_odd(tensors[0], error)
+                found |= {i: Score(None, error=reason, path=names[i], model=self.name) for i in positions}
+                continue
             for row, i in enumerate(positions):
                 found[i] = self._one(out, row, names[i])
         return [found[i] for i in range(len(prepared))]
+
+    @property
+    def _native(self) -> bool:
+        """Whether the model sees pictures of any size, so that it may refuse one and take the next."""
+        resized = self.module.view.resized(self.module.preprocess)
+        return resized is not None and resized.resize == "none"
+
+    def _predict(self, image: Tensor) -> Prediction:
+        if self.autocast is None or not isinstance(self.module, BackboneModule):
+            return self.module.predict_batch(Batch(image=image))
+        with torch.autocast(image.device.type, self.autocast):
+            features = self.module.features(Batch(image=image))
+        # The encoder is nearly all of the work; its head keeps full precision.
+        return self.module.predict_batch(Batch(features=features.float()))
 
     def _one(self, out: Any, row: int, name: str) -> Score:
         value = float(out.score[row])

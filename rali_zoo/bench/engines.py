@@ -1,0 +1,120 @@
+"""Who runs the jobs of a suite: this process, one process a device, or Ray."""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from rali_zoo.bench.results import write_json
+from rali_zoo.bench.rows import Rows, load_rows
+from rali_zoo.bench.run import Done, Job, Say, reference_scorer, run_job
+from rali_zoo.bench.suite import Suite
+from rali_zoo.errors import ConfigError, MissingExtraError
+
+Engine = Literal["local", "ray"]
+
+
+def run_suite(
+    suite: Suite,
+    results: Path,
+    root: str = "data",
+    engine: Engine = "local",
+    devices: Sequence[str] = ("cpu",),
+    say: Say = lambda line: None,
+) -> list[Done]:
+    """Run a suite; files appear cell by cell.
+
+    Args:
+        suite: what to run.
+        results: folder of the results files.
+        root: folder that holds a folder of each data set's name.
+        engine: ``local`` = here, or one process a device where several are given; ``ray`` = a task a cell.
+        devices: such as ``cuda:0``; Ray assigns its own and only asks whether the first is ``cuda``.
+        say: takes lines of progress.
+
+    Returns:
+        One entry a cell, in the order of the suite: models, and within them data sets.
+
+    Raises:
+        RaliZooError: a data set that cannot be read, or a model for latency ratios that cannot be loaded;
+            nothing has run by then.
+        MissingExtraError: Ray is not installed.
+    """
+    if suite.cost is not None and suite.cost.against:
+        reference_scorer(suite.cost.against, devices[0])
+    rows = tuple(load_rows(entry, suite, root) for entry in suite.datasets)
+    for one in rows:
+        if one.publish:
+            write_json(results / one.entry["targets"], one.targets)
+    jobs = [Job(contender, rows, suite, results, root, devices[0]) for contender in suite.models]
+    if engine == "ray":
+        return _with_ray(jobs, rows, devices[0], say)
+    if len(devices) > 1:
+        return _with_processes(jobs, devices, say)
+    return [done for job in jobs for done in run_job(job, say)]
+
+
+def _with_processes(jobs: Sequence[Job], devices: Sequence[str], say: Say) -> list[Done]:
+    """One process a device; each takes the next model when it is done with one."""
+    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in range(len(jobs)):
+        waiting.put(number)
+    found: dict[int, list[Done]] = {}
+
+    def drive(device: str) -> None:
+        # Spawned, since a forked process cannot use CUDA.
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as worker:
+            while True:
+                try:
+                    number = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                found[number] = worker.submit(run_job, replace(jobs[number], device=device)).result()
+                _tell(found[number], say)
+
+    with ThreadPoolExecutor(len(devices)) as drivers:
+        driven = [drivers.submit(drive, device) for device in devices]
+        for driver in driven:
+            try:
+                driver.result()
+            except BrokenProcessPool:
+                raise ConfigError(
+                    "a worker died, perhaps for want of memory; run the same command again, it goes on"
+                ) from None
+    return [done for number in range(len(jobs)) for done in found[number]]
+
+
+def _with_ray(jobs: Sequence[Job], rows: Sequence[Rows], device: str, say: Say) -> list[Done]:
+    """Every cell is a task, which loads its model; the results folder is one that all nodes see."""
+    try:
+        import ray
+    except ImportError:
+        raise MissingExtraError("ray", "ray") from None
+    started = not ray.is_initialized()
+    if started:
+        ray.init(include_dashboard=False, log_to_driver=False)
+    cuda = device.startswith("cuda")
+    task = ray.remote(num_cpus=1, num_gpus=1 if cuda else 0)(run_job)
+    cells = [replace(job, rows=(one,), device="cuda" if cuda else device) for job in jobs for one in rows]
+    try:
+        found: list[Done] = []
+        for pending in [task.remote(cell) for cell in cells]:
+            done: list[Done] = ray.get(pending)
+            _tell(done, say)
+            found += done
+        return found
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _tell(done: Sequence[Done], say: Say) -> None:
+    for one in done:
+        model, data = one.cell["model"]["name"], one.cell["dataset"]["name"]
+        say(f"{model} on {data}: {one.cell['status']}, n {one.cell['n']}, failed {one.cell['failed']}")

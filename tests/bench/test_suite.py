@@ -1,0 +1,101 @@
+"""Suites: every mistake in a file is found before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rali_zoo.bench.suite import CostPlan, parse_suite, read_suite
+from rali_zoo.errors import ConfigError, RaliZooError
+
+SUITES = Path(__file__).resolve().parents[2] / "benchmarks" / "suites"
+GOOD = {"models": ["rali-tiny-synthetic"], "datasets": ["synthetic:lab"]}
+
+
+def test_defaults():
+    suite = parse_suite(GOOD, "mine")
+    assert suite.name == "mine" and suite.split == "test" and suite.limit is None and suite.seed == 0
+    assert suite.cost == CostPlan()
+    (model,) = suite.models
+    assert (model.ref, model.name, model.source) == ("rali-tiny-synthetic", "rali-tiny-synthetic", "rali_zoo")
+
+
+def test_a_model_and_a_data_set_may_say_more():
+    model = {"ref": "csv:mine.csv?column=s", "name": "mine", "licence": "MIT", "batch_size": 4}
+    suite = parse_suite(
+        {
+            "models": [model],
+            "datasets": [{"ref": "koniq10k", "publish": True}],
+            "limit": 20,
+            "cost": {"against": "rali-tiny-synthetic", "seconds": 1, "batch_sizes": [1, 4]},
+        },
+        "x",
+    )
+    one = suite.models[0]
+    assert (one.name, one.licence, one.batch_size, one.source) == ("mine", "MIT", 4, "csv")
+    assert suite.datasets[0].publish is True and suite.limit == 20
+    assert suite.cost == CostPlan("rali-tiny-synthetic", batch_sizes=(1, 4), seconds=1)
+    assert parse_suite({**GOOD, "cost": False}, "x").cost is None
+
+
+def test_groups_are_every_metric_that_needs_no_weights():
+    suite = parse_suite({**GOOD, "models": ["pyiqa:*offline"], "exclude": ["pyiqa:mad"]}, "x")
+    names = [m.name for m in suite.models]
+    assert {"pyiqa:psnr", "pyiqa:piqe", "pyiqa:ssim"} <= set(names)
+    assert "pyiqa:mad" not in names and "pyiqa:niqe" not in names
+    assert all(m.source == "pyiqa" for m in suite.models)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"modles": []}, "Did you mean 'models'"),
+        ({"models": []}, "needs models"),
+        ({"models": ["rali-tiny-sinthetic"]}, "Did you mean 'rali-tiny-synthetic'"),
+        ({"models": ["pyiqua:niqe"]}, "Did you mean 'pyiqa'"),
+        ({"models": ["piq:gmsdd"]}, "Did you mean 'gmsd'"),
+        ({"models": ["piq:*onfline"]}, "Did you mean 'piq:*offline'"),
+        ({"models": [{"ref": "rali-tiny-synthetic", "batchsize": 3}]}, "Did you mean 'batch_size'"),
+        ({"models": [{"ref": "rali-tiny-synthetic", "batch_size": "3"}]}, "no whole number"),
+        ({"models": [{"ref": "rali-tiny-synthetic", "batch_size": 0}]}, "at least 1"),
+        ({"models": [{"name": "x"}]}, "needs a ref"),
+        ({"models": ["rali-tiny-synthetic", "rali-tiny-synthetic"]}, "two models are called"),
+        ({"models": [{"ref": "piq:*offline", "name": "x"}]}, "takes no name"),
+        ({"exclude": ["piq:gmsd"]}, "no model of the suite is 'piq:gmsd'"),
+        ({"exclude": ["rali-tiny-synthetic"]}, "every model"),
+        ({"datasets": ["koniq10"]}, "Did you mean 'koniq10k'"),
+        ({"datasets": ["synthetik:lab"]}, "Did you mean 'synthetic'"),
+        ({"datasets": ["synthetic:lab", "synthetic:lab"]}, "twice"),
+        ({"datasets": [{"ref": "synthetic:lab", "publish": "yes"}]}, "true or false"),
+        ({"split": "tset"}, "Did you mean 'test'"),
+        ({"limit": 0}, "at least 1"),
+        ({"limit": True}, "no whole number"),
+        ({"seed": -1}, "seed"),
+        ({"cost": {"against": "rali-tiny"}}, "is no model"),
+        ({"cost": {"second": 3}}, "Did you mean 'seconds'"),
+        ({"cost": {"batch_sizes": [0]}}, "at least 1"),
+        ({"cost": {"batch_sizes": 4}}, "no list of whole numbers"),
+    ],
+)
+def test_mistakes_are_named(change, said):
+    with pytest.raises(RaliZooError) as told:
+        parse_suite({**GOOD, **change}, "x")
+    assert said in str(told.value)
+
+
+def test_a_file_that_is_none(tmp_path):
+    with pytest.raises(ConfigError, match="there is no suite"):
+        read_suite(tmp_path / "none.yaml")
+    (tmp_path / "list.yaml").write_text("- rali-tiny-synthetic\n")
+    with pytest.raises(ConfigError, match="is no suite"):
+        read_suite(tmp_path / "list.yaml")
+    (tmp_path / "bad.yaml").write_text("models: [\n")
+    with pytest.raises(ConfigError, match="is no yaml"):
+        read_suite(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_suites_hold_no_mistake(path):
+    suite = read_suite(path)
+    assert suite.name == path.stem and suite.models and suite.datasets
