@@ -154,19 +154,26 @@ def _show_text(ref: str) -> None:
 
 
 def _show_model(ref: str) -> None:
+    from rali_zoo.models.base import BackboneModule
+    from rali_zoo.models.scorer import ModuleScorer
     from rali_zoo.zoo import load_model
 
     scorer = load_model(ref)
-    model = scorer.module
+    sets = scorer.training_sets
     rows: list[tuple[str, object]] = [
         ("model", ref),
-        ("class", type(model).__name__),
         ("revision", scorer.revision),
-        ("parameters", _parameters(model)),
-        ("trained on", ", ".join(scorer.training_sets) or "unknown"),
-        ("view", model.view),
+        ("trained on", "unknown" if sets is None else ", ".join(sets) or "nothing"),
     ]
-    _rows(rows + [row for row in _backbone_rows(model.backbone) if row[0] not in ("revision", "parameters")])
+    if isinstance(scorer, ModuleScorer):
+        model = scorer.module
+        rows += [("class", type(model).__name__), ("parameters", _parameters(model)), ("view", model.view)]
+        if isinstance(model, BackboneModule):
+            known = ("revision", "parameters")
+            rows += [row for row in _backbone_rows(model.backbone) if row[0] not in known]
+        else:
+            rows.append(("vision-language model", model.hparams["vlm"]))
+    _rows(rows)
 
 
 def main(words: Sequence[str]) -> None:

@@ -1,0 +1,245 @@
+"""The board: a pure function of the committed results files. Nothing is scored or measured here.
+
+What is not comparable is not averaged: data sets with human scores and with synthetic labels have averages of
+their own, cells whose test rows were trained on are shown but not ranked, and a model that lacks a data set
+stands below those that have them all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from rali_zoo.bench.cells import Cell, Dataset, Model, read_cells, read_targets
+from rali_zoo.bench.reported import ReportedTable
+from rali_zoo.errors import ConfigError
+
+Labels = Literal["human", "synthetic"]
+#: What the scores of a data set are made of, in the order of the columns.
+LABELS: dict[Labels, str] = {"human": "human scores", "synthetic": "synthetic labels"}
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models on one data set.
+
+    Attributes:
+        a: key of a model.
+        b: key of the other.
+        difference: failure-aware SRCC of ``a`` minus that of ``b``.
+        low: lower end of its 95 % interval (paired bootstrap).
+        high: upper end.
+        p: of no difference, the larger of two tests (Meng, Rosenthal, Rubin; paired bootstrap),
+            Holm-corrected over all pairs of the data set; ``None`` where undefined.
+    """
+
+    a: str
+    b: str
+    difference: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A data set of the board.
+
+    Attributes:
+        dataset: which.
+        labels: ``human`` or ``synthetic``.
+        targets: its ``ids, mos, content, …``; ``None`` where they may not be published.
+        pairs: comparisons of every two models that count here.
+        best: keys of the models that cannot be told apart from the first (p ≥ 0.05), the first included.
+        letters: key to the letters of its groups; models that share one were not told apart.
+        note: why models are not compared; "" if they are.
+    """
+
+    dataset: Dataset
+    labels: Labels
+    targets: Mapping[str, Any] | None = None
+    pairs: tuple[Pair, ...] = ()
+    best: frozenset[str] = frozenset()
+    letters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Average:
+    """Failure-aware SRCC over the data sets of one kind of labels.
+
+    Attributes:
+        mean: unweighted; ``None`` where a data set is missing, since a mean over others is another number.
+        weighted: by the number of pictures; ``None`` likewise.
+        pooled: SRCC over the pictures of all data sets together, of scores in MOS units; else ``None``.
+        sets: data sets that count for this model.
+        of: data sets that there are.
+        order: mean over the data sets that count; only for the order of models that lack the same number.
+    """
+
+    mean: float | None
+    weighted: float | None
+    pooled: float | None
+    sets: int
+    of: int
+    order: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model of the board.
+
+    Attributes:
+        model: who.
+        label: its name, with the revision where two rows have the same name.
+        cells: by the key of the data set; absent = not run.
+        averages: by kind of labels.
+    """
+
+    model: Model
+    label: str
+    cells: Mapping[str, Cell]
+    averages: Mapping[Labels, Average]
+
+
+@dataclass(frozen=True)
+class Board:
+    """Columns, rows (best first), and what others report.
+
+    Attributes:
+        columns: data sets, those with human scores first.
+        rows: models that we measured.
+        reported: tables of publications, apart from the rows.
+        reported_cells: results files that say of themselves that they are reported, not measured.
+    """
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    reported: tuple[ReportedTable, ...] = ()
+    reported_cells: tuple[Cell, ...] = field(default=())
+
+    @property
+    def labels(self) -> list[Labels]:
+        """Kinds of labels that the board has, in the order of the columns."""
+        return [kind for kind in LABELS if any(c.labels == kind for c in self.columns)]
+
+
+def leaderboard(results: Path, reported: Sequence[ReportedTable] = (), seed: int = 0) -> Board:
+    """The board of a folder of results.
+
+    Args:
+        results: folder of ``<model>/<revision>/<data set>.json`` and ``datasets/<data set>.json``.
+        reported: tables of publications to carry along.
+        seed: of the paired bootstrap.
+
+    Raises:
+        ConfigError: no results there.
+        ScoreTableError: files that cannot be read or do not fit together.
+    """
+    cells = read_cells(results)
+    if not cells:
+        raise ConfigError(f"no results below {results}; make some: rali-zoo benchmark SUITE.yaml")
+    measured = [cell for cell in cells if cell.model.kind != "reported"]
+    columns = []
+    for key in sorted({cell.dataset.key for cell in measured}):
+        here = [cell for cell in measured if cell.dataset.key == key]
+        columns.append(_column(here, read_targets(results, here), seed))
+    order = list(LABELS)
+    columns.sort(key=lambda c: (order.index(c.labels), c.dataset.ref, c.dataset.key))
+    return Board(
+        columns=tuple(columns),
+        rows=tuple(_rows(measured, columns)),
+        reported=tuple(reported),
+        reported_cells=tuple(cell for cell in cells if cell.model.kind == "reported"),
+    )
+
+
+def _rows(cells: Sequence[Cell], columns: Sequence[Column]) -> list[Row]:
+    by_model: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_model.setdefault(cell.model.key, []).append(cell)
+    names = Counter(own[0].model.name for own in by_model.values())
+    rows = []
+    for own in by_model.values():
+        model, by_column = own[0].model, {cell.dataset.key: cell for cell in own}
+        label = model.name if names[model.name] == 1 else f"{model.name} @{model.revision[:7]}"
+        averages = {kind: _average(by_column, columns, kind) for kind in LABELS}
+        rows.append(Row(model, label, by_column, averages))
+    return sorted(rows, key=_place)
+
+
+def _average(cells: Mapping[str, Cell], columns: Sequence[Column], kind: Labels) -> Average:
+    from rali_zoo import metrics
+
+    here = [c for c in columns if c.labels == kind]
+    values = {c.dataset.key: _counting(cells.get(c.dataset.key)) for c in here}
+    known = [v for v in values.values() if v is not None]
+    if not known:
+        return Average(None, None, None, 0, len(here), 0.0)
+    found = metrics.average(values, {c.dataset.key: c.dataset.n for c in here})
+    order = sum(known) / len(known)
+    pooled = None if found.missing else _pooled([(cells[c.dataset.key], c) for c in here])
+    return Average(found.unweighted, found.weighted, pooled, len(known), len(here), order)
+
+
+def _counting(cell: Cell | None) -> float | None:
+    return cell.ranking if cell is not None and cell.counts else None
+
+
+def _pooled(cells: Sequence[tuple[Cell, Column]]) -> float | None:
+    """SRCC over all pictures at once; only of scores in MOS units that are published with their MOS."""
+    from rali_zoo import metrics
+
+    if len(cells) < 2 or cells[0][0].model.native_scale:
+        return None
+    sets = [(numbers(cell), c.targets["mos"]) for cell, c in cells if c.targets is not None and cell.scores]
+    return metrics.pooled_srcc(sets).srcc_failures_worst if len(sets) == len(cells) else None
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    """Sort key: most data sets first, then the highest mean; human scores before synthetic labels."""
+    place: list[Any] = []
+    for kind in LABELS:
+        average = row.averages[kind]
+        place += [-average.sets, -average.order]
+    return (*place, row.label, row.model.key)
+
+
+def _column(cells: Sequence[Cell], targets: Mapping[str, Any] | None, seed: int) -> Column:
+    dataset = cells[0].dataset
+    labels: Labels = "synthetic" if dataset.synthetic else "human"
+    ranked = [cell for cell in cells if cell.counts]
+    if len(ranked) < 2:
+        return Column(dataset, labels, targets, note="fewer than two models to compare")
+    hidden = [cell.model.name for cell in ranked if cell.scores is None]
+    if targets is None or hidden:
+        what = "the scores of " + ", ".join(hidden) if hidden else "its MOS"
+        return Column(dataset, labels, targets, note=f"not compared: {what} may not be published")
+    return _compared(Column(dataset, labels, targets), ranked, seed)
+
+
+def _compared(column: Column, cells: Sequence[Cell], seed: int) -> Column:
+    """The column with its pairs, on the numbers that it is sorted by: failed pictures in the worst place."""
+    from rali_zoo.bench.comparison import compare
+
+    targets = column.targets or {}
+    scores = {cell.model.key: numbers(cell) for cell in cells}
+    try:
+        found = compare(targets["mos"], scores, targets["content"], seed, failures="worst")
+    except ValueError as error:  # such as pictures of a single content
+        return replace(column, note=f"not compared: {error}")
+    pairs = [
+        Pair(p.a, p.b, *(None if math.isnan(v) else v for v in (p.difference, p.low, p.high, p.p_holm)))
+        for p in found.pairs
+    ]
+    return replace(column, pairs=tuple(pairs), best=frozenset(found.best), letters=found.letters)
+
+
+def numbers(cell: Cell) -> list[float]:
+    """A cell's scores with NaN for pictures that failed."""
+    return [math.nan if v is None else v for v in cell.scores or ()]

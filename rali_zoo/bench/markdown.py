@@ -1,0 +1,307 @@
+"""The board as Markdown to read and as CSV to compute with."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rali_zoo.bench.cells import METRICS, Cell, cost_numbers, more_numbers
+from rali_zoo.bench.leaderboard import LABELS, Average, Board, Column, Row
+from rali_zoo.bench.reported import ReportedRow, ReportedTable
+
+#: Leakage flag to the mark that a cell carries, and what it means.
+MARKS = {
+    "same-dataset": ("†", "trained on other pictures of the same data set (in-domain)"),
+    "test-rows": ("‡", "trained on these very test pictures: shown, not ranked, in no average"),
+    "unknown": ("?", "it is not known what it was trained on"),
+}
+_HEAD = """\
+# Leaderboard
+
+Made from the files below `results/` by `rali-zoo leaderboard`; do not edit. `leaderboard.csv` has every
+statistic; `page/index.html` is the same board to sort and filter, with plots.
+"""
+_READING = """\
+Each cell: SRCC with its 95 % bootstrap interval, signed (a metric that runs backwards is negative), higher is
+better. **Bold**: cannot be told apart from the best of the column (Meng–Rosenthal–Rubin and paired bootstrap,
+Holm-corrected over all pairs, p ≥ 0.05).
+Pictures without a score are counted, not dropped: "2 failed → 0.612" is the SRCC with those two in the
+worst place, and that number is what means and order use. A model that lacks a data set has no mean, since a
+mean over other sets is another number, and stands below those that have them all.
+"""
+
+
+def markdown(board: Board) -> str:
+    """The board as one Markdown page: measured numbers, their cost, then what authors report."""
+    parts = [_HEAD, "## Measured here\n", _synthetic_note(board), _READING, _table(*_measured(board))]
+    parts += [
+        _marks(board),
+        _not_compared(board),
+        _without_number(board),
+        "## What a score costs\n",
+        _cost_note(),
+        _table(*_cost(board)),
+    ]
+    if board.reported or board.reported_cells:
+        parts.append(
+            "## Reported by authors, not measured here\n\nOther test subsets, other protocols: these numbers "
+            "cannot be set beside the ones above.\n"
+        )
+        parts += [_reported(table) for table in board.reported]
+        if board.reported_cells:
+            parts.append(
+                "### From submitted results files\n\n" + _table(*_reported_cells(board.reported_cells))
+            )
+    return "\n".join(part for part in parts if part)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A value with a fixed number of decimals; a dash for ``None``; no negative zero."""
+    if value is None:
+        return "–"
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def _synthetic_note(board: Board) -> str:
+    if "synthetic" not in board.labels:
+        return ""
+    return (
+        "**Columns marked *synthetic* hold pictures with pseudo-MOS from a rule: no human looked at them. "
+        "They show that things work, not how well a metric judges photographs.**\n"
+    )
+
+
+def _measured(board: Board) -> tuple[list[str], list[list[str]]]:
+    head = ["#", "model", "kind", "source"]
+    for kind in board.labels:
+        head += [f"mean, {LABELS[kind]}", "weighted by n"]
+    head += [_heading(column) for column in board.columns]
+    rows = []
+    for place, row in enumerate(board.rows, 1):
+        cells = [_cell(row.cells.get(c.dataset.key), c) for c in board.columns]
+        averages = [text for kind in board.labels for text in _average(row.averages[kind])]
+        rows.append([str(place), escape(row.label), row.model.kind, row.model.source, *averages, *cells])
+    return head, rows
+
+
+def _heading(column: Column) -> str:
+    name = f"{escape(column.dataset.ref)} {escape(column.dataset.split)}, n = {column.dataset.n}"
+    return f"{name} (*synthetic*)" if column.dataset.synthetic else name
+
+
+def _average(average: Average) -> tuple[str, str]:
+    if average.mean is None:
+        return f"– ({average.sets} of {average.of} sets)", "–"
+    return number(average.mean), number(average.weighted)
+
+
+def _cell(cell: Cell | None, column: Column) -> str:
+    if cell is None:
+        return "not run"
+    if cell.status != "ok":
+        return cell.status
+    mark = MARKS[cell.leakage][0] if cell.leakage in MARKS else ""
+    srcc = cell.metrics["srcc"]
+    value = number(srcc.value)
+    if cell.model.key in column.best:
+        value = f"**{value}**"
+    text = f"{value}{mark}"
+    if srcc.low is not None:
+        text += f" [{number(srcc.low)}, {number(srcc.high)}]"
+    if cell.failed:
+        text += f", {cell.failed} failed → {number(cell.ranking)}"
+    return text
+
+
+def _marks(board: Board) -> str:
+    used = {cell.leakage for row in board.rows for cell in row.cells.values()}
+    return "".join(f"{mark} {meaning}.  \n" for flag, (mark, meaning) in MARKS.items() if flag in used)
+
+
+def _not_compared(board: Board) -> str:
+    return "".join(f"{escape(c.dataset.ref)}: {escape(c.note)}.  \n" for c in board.columns if c.note)
+
+
+def _without_number(board: Board) -> str:
+    """Why cells have no number, one row a model and reason."""
+    why: dict[tuple[str, str, str], list[str]] = {}
+    for row in board.rows:
+        for column in board.columns:
+            cell = row.cells.get(column.dataset.key)
+            if cell is not None and cell.status != "ok":
+                place = why.setdefault((row.label, cell.status, cell.reason), [])
+                place.append(escape(column.dataset.ref))
+    if not why:
+        return ""
+    rows = [[escape(who), ", ".join(on), what, escape(reason)] for (who, what, reason), on in why.items()]
+    return "### Cells without a number\n\n" + _table(["model", "data sets", "status", "reason"], rows)
+
+
+def _cost_note() -> str:
+    return (
+        "Parameters that take part in a score; median and 95th percentile of the time from file to score of "
+        "one picture, on the first data set that has it. Latencies compare only between rows of one machine; "
+        "the ratio to a reference model was measured in turn with it, and so holds on a machine with other "
+        "work too.\n"
+    )
+
+
+def _cost(board: Board) -> tuple[list[str], list[list[str]]]:
+    head = [
+        "model",
+        "parameters",
+        "latency p50 (ms)",
+        "p95 (ms)",
+        "times the reference",
+        "GFLOPs",
+        "peak memory (MB)",
+        "measured on",
+    ]
+    rows = []
+    for row in board.rows:
+        cell = first_with_cost(row, board)
+        cost = cost_numbers(cell)
+        count = cost["parameters"] if cell else row.model.parameters
+        rows.append(
+            [
+                escape(row.label),
+                "–" if count is None else f"{int(count):,}",
+                number(cost["latency_p50_ms"], 1),
+                number(cost["latency_p95_ms"], 1),
+                _ratio(cell),
+                "–" if cost["flops"] is None else f"{cost['flops'] / 1e9:.3g}",
+                number(cost["peak_memory_mb"], 0),
+                escape(f"{cell.dataset.ref}; {machine(cell)}") if cell else "–",
+            ]
+        )
+    return head, rows
+
+
+def _ratio(cell: Cell | None) -> str:
+    ratio = (cell.cost or {}).get("ratio") if cell else None
+    return f"{ratio['median']:.3g} × {escape(ratio['to'])}" if ratio else "–"
+
+
+def first_with_cost(row: Row, board: Board) -> Cell | None:
+    """The cell of the first column whose cost was measured."""
+    cells = (row.cells.get(column.dataset.key) for column in board.columns)
+    return next((cell for cell in cells if cell is not None and cell.cost is not None), None)
+
+
+def machine(cell: Cell) -> str:
+    """Device, its name and threads of a cell's cost, in words."""
+    cost = cell.cost or {}
+    hardware = cost.get("hardware") or cell.provenance["hardware"]
+    gpus = hardware.get("gpus") or []
+    name = gpus[0] if gpus and cost.get("device") != "cpu" else hardware.get("processor")
+    return f"{cost.get('device')}, {name}, threads: {cost.get('threads')}"
+
+
+def _reported(table: ReportedTable) -> str:
+    source = f"[{escape(table.source)}]({table.url})" if table.url else escape(table.source)
+    lines = [f"### {escape(table.title)}\n", f"Source: {source}."]
+    if table.read_from:
+        lines.append(f"Read from: {escape(table.read_from)}.")
+    if table.protocol:
+        lines.append(escape(table.protocol))
+    shown = " / ".join(table.metrics)
+    several = len(table.datasets) > 1
+    mean = "; mean computed here from the cells" if several else ""
+    lines.append(f"Each cell: {shown}; bold: highest of the column{mean}.\n")
+    head = ["model", *table.datasets, *(["mean"] if several else []), "note"]
+    rows = []
+    for row in table.rows:
+        cells = [_values(row, dataset, table) for dataset in table.datasets]
+        means = [" / ".join(number(v) for v in table.average(row))] if several else []
+        rows.append([escape(row.model), *cells, *means, escape(row.note)])
+    return "\n".join(lines) + "\n" + _table(head, rows)
+
+
+def _values(row: ReportedRow, dataset: str, table: ReportedTable) -> str:
+    if dataset not in row.values:
+        return "–"
+    pairs = zip(row.values[dataset], table.best(dataset), strict=True)
+    return " / ".join(f"**{number(v)}**" if v is not None and v == best else number(v) for v, best in pairs)
+
+
+def _reported_cells(cells: Iterable[Cell]) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for cell in cells:
+        values = [number(cell.metrics[key].value) for key in METRICS]
+        rows.append([escape(cell.model.name), escape(cell.dataset.ref), *values, escape(cell.model.ref)])
+    return ["model", "data set", *METRICS.values(), "source"], rows
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
+
+
+def escape(text: str) -> str:
+    """Text that stays text in a Markdown table: one line, no markup of its own."""
+    flat = " ".join(text.split())
+    for sign, safe in (
+        ("&", "&amp;"),
+        ("<", "&lt;"),
+        (">", "&gt;"),
+        ("|", "\\|"),
+        ("*", "\\*"),
+        ("_", "\\_"),
+    ):
+        flat = flat.replace(sign, safe)
+    return flat.replace("`", "\\`").replace("[", "\\[").replace("]", "\\]")
+
+
+def table_csv(board: Board) -> str:
+    """Every cell that was measured, one row each, all statistics in full precision."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    rows = [_record(row, column, board) for row in board.rows for column in board.columns]
+    writer.writerow(rows[0].keys())
+    writer.writerows([_text(value) for value in row.values()] for row in rows)
+    return out.getvalue()
+
+
+def _record(row: Row, column: Column, board: Board) -> dict[str, Any]:
+    cell, model, dataset = row.cells.get(column.dataset.key), row.model, column.dataset
+    sets = None if model.training_sets is None else ";".join(model.training_sets)
+    record: dict[str, Any] = {
+        "place": board.rows.index(row) + 1,
+        "model": model.name,
+        "ref": model.ref,
+        "revision": model.revision,
+        "kind": model.kind,
+        "source": model.source,
+        "licence": model.licence,
+        "training_sets": "unknown" if sets is None else sets,
+        "dataset": dataset.ref,
+        "split": dataset.split,
+        "labels": column.labels,
+        "n_dataset": dataset.n,
+        "status": cell.status if cell else "not run",
+        "reason": cell.reason if cell else "",
+        "n": cell.n if cell else None,
+        "failed": cell.failed if cell else None,
+        "leakage": cell.leakage if cell else "",
+        "leakage_why": cell.leakage_why if cell else "",
+        "srcc_failures_worst": cell.ranking if cell else None,
+        "letters": "".join(column.letters.get(model.key, ())),
+        "among_best": (model.key in column.best) if cell and cell.counts and not column.note else None,
+    }
+    for key in METRICS:
+        estimate = cell.metrics[key] if cell else None
+        for end in ("value", "low", "high"):
+            name = key if end == "value" else f"{key}_{end}"
+            record[name] = getattr(estimate, end) if estimate else None
+    return record | more_numbers(cell) | cost_numbers(cell)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return repr(value) if isinstance(value, float) else str(value)
