@@ -12,6 +12,7 @@ _WEIGHTS = Path(__file__).parent / "weights"
 #: Scorers that the package carries, by their names in the zoo; all were trained on synthetic labels only.
 SHIPPED = {
     "rali-tiny-synthetic": _WEIGHTS / "rali_tiny_synthetic.safetensors",
+    "regression-tiny-synthetic": _WEIGHTS / "regression_tiny_synthetic.safetensors",
     "reasoner-tiny-synthetic": _WEIGHTS / "reasoner_tiny_synthetic.safetensors",
 }
 

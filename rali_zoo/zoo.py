@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 #: The checkpoint of configs/quickstart/rali_synthetic.yaml.
 RALI_TINY = f"local-dir:{SHIPPED['rali-tiny-synthetic']}"
-#: That of configs/reasoner/release_tiny_*.yaml.
+#: Those of configs/reasoner/release_tiny_1_vision.yaml and release_tiny_2_cold_start.yaml.
+REGRESSION_TINY = f"local-dir:{SHIPPED['regression-tiny-synthetic']}"
 REASONER_TINY = f"local-dir:{SHIPPED['reasoner-tiny-synthetic']}"
 
 #: name to the reference of its weights; rows of plug-ins point to such a string too
@@ -28,6 +29,7 @@ MODELS = Table(
     "rali_zoo.models",
     {
         "rali-tiny-synthetic": "rali_zoo.zoo:RALI_TINY",
+        "regression-tiny-synthetic": "rali_zoo.zoo:REGRESSION_TINY",
         "reasoner-tiny-synthetic": "rali_zoo.zoo:REASONER_TINY",
     },
 )
