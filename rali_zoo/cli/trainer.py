@@ -22,11 +22,13 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.io import CheckpointIO
 from torch import distributed
 
 from rali_zoo.cli import carried, report
 from rali_zoo.cli.parser import COMMANDS, RaliParser
 from rali_zoo.errors import ConfigError, RaliZooError, near_miss
+from rali_zoo.models.checkpoint_io import AtomicCheckpointIO
 from rali_zoo.paths import atomic_path
 
 
@@ -170,6 +172,10 @@ class RaliCLI(LightningCLI):
         if settings["logger"] is None or settings["logger"] is True:
             # Made on use: a command that logs nothing leaves no folder behind.
             kwargs["logger"] = CSVLogger(save_dir=run, name="logs")
+        plugins = settings["plugins"] or []
+        plugins = list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         return super().instantiate_trainer(**kwargs, callbacks=callbacks)
 
     def _run_subcommand(self, subcommand: str) -> None:

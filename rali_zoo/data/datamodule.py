@@ -21,7 +21,7 @@ from rali_zoo.types import Sample
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rali_zoo.models.base import IQAModule
+    from rali_zoo.models.base import BackboneModule, IQAModule
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,10 @@ class IQADataModule(L.LightningDataModule):
             the checkpoint.
         descriptions: where training pictures get their texts: describers (``labels``, ``attributes``,
             with options such as ``labels?seeds=2``) and description tables (``.parquet``, ``.jsonl``).
+        max_undescribed: share of a data set's training pictures in [0, 1] that may be left out because no
+            table has a text of them; a reasoner now and then writes one that cannot be read.
+        calibration: file of ``rali-zoo calibrate`` that brings the MOS of training pictures of several data
+            sets to one scale; those of validation and test stay as they are.
         cache_features: keep the features of a frozen backbone on disk and train on them.
         check_images: decode every picture once, before training, and leave out what cannot be read.
         max_unreadable: share of a data set's pictures in [0, 1] that may be left out.
@@ -80,6 +84,8 @@ class IQADataModule(L.LightningDataModule):
         train_view: View | None = None,
         eval_view: View | None = None,
         descriptions: References = (),
+        max_undescribed: float = 0.05,
+        calibration: str | None = None,
         cache_features: bool = True,
         check_images: bool = True,
         max_unreadable: float = 0.01,
@@ -99,7 +105,8 @@ class IQADataModule(L.LightningDataModule):
             )
         self.root, self.batch_size, self.sampling = root, batch_size, sampling
         self.train_view, self.eval_view = train_view or View(), eval_view or View()
-        self.descriptions = _listed(descriptions)
+        self.descriptions, self.max_undescribed = _listed(descriptions), max_undescribed
+        self.calibration = calibration
         self.cache_features, self.check_images, self.max_unreadable = (
             cache_features,
             check_images,
@@ -180,16 +187,27 @@ class IQADataModule(L.LightningDataModule):
             if role not in self._sets:
                 frames = {ref: self.rows(ref, role) for ref in refs if not is_stream(ref)}
                 if role == "train":
-                    self._describe(frames)
+                    frames = self._described(self._calibrated(frames))
                 texts = self.texts if role == "train" else None
                 view = self.train_view if role == "train" else self.eval_view
                 self._sets[role] = [self._pictures(ref, frame, view, texts) for ref, frame in frames.items()]
 
-    def _describe(self, frames: dict[str, pd.DataFrame]) -> None:
-        if self.descriptions and frames:
-            from rali_zoo.data.texts import gather_texts
+    def _calibrated(self, frames: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+        if self.calibration is None:
+            return frames
+        from rali_zoo.data.calibration import calibrated, read_calibration
 
-            self.texts = gather_texts(self.descriptions, frames)
+        scales = read_calibration(self.calibration, frames)
+        return {ref: calibrated(frame, scales[ref]) for ref, frame in frames.items()}
+
+    def _described(self, frames: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+        """The rows that have a text, if texts are asked for."""
+        if not self.descriptions or not frames:
+            return frames
+        from rali_zoo.data.texts import gather_texts
+
+        self.texts = texts = gather_texts(self.descriptions, frames, self.max_undescribed)
+        return {ref: f[[(ref, str(i)) in texts for i in f["id"]]] for ref, f in frames.items()}
 
     def _pictures(self, ref: str, frame: pd.DataFrame, view: View, texts: Texts | None) -> PictureDataset:
         module, preprocess = self.module, self.module.preprocess
@@ -200,12 +218,13 @@ class IQADataModule(L.LightningDataModule):
                     f"the backbone is frozen and its features are cached, but {view} changes at every visit; "
                     "set data.cache_features=false, unfreeze the backbone, or use a deterministic train_view"
                 )
+            encoder = cast("BackboneModule", module)  # no other module has an encoder to freeze
             at_once = min(self.batch_size, CPU_BATCH) if module.device.type == "cpu" else self.batch_size
             features = cached_features(
                 ref,
                 frame,
-                module.encode_frozen,
-                module.encoder_key,
+                encoder.encode_frozen,
+                encoder.encoder_key,
                 view,
                 preprocess,
                 at_once,

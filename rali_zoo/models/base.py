@@ -1,4 +1,4 @@
-"""What every scorer that we train shares: a backbone by URI, honest evaluation, and ``score``."""
+"""What the modules we train share: evaluation and checkpoints, and for most of them a backbone by URI."""
 
 from __future__ import annotations
 
@@ -87,21 +87,17 @@ class Neck(nn.Module):
 
 
 class IQAModule(L.LightningModule):
-    """Base of :class:`~rali_zoo.models.Regression` and :class:`~rali_zoo.models.RALI`.
+    """Whatever turns pictures into scores: evaluation, Lightning's hooks, checkpoints.
 
-    Args:
-        backbone: image encoder by URI, e.g. ``rali:tiny`` or ``timm:resnet18``.
-        encoder_lr: learning rate of the backbone; 0 freezes it, so that its features can be cached.
+    A module on an image encoder derives from :class:`BackboneModule`. This class asks for :attr:`preprocess`,
+    :meth:`predict_batch`, and what every LightningModule has: ``training_step``, ``configure_optimizers``.
     """
 
-    def __init__(self, backbone: str, encoder_lr: float) -> None:
+    #: whether the pictures' features stay as they are in training, so that the DataModule can cache them
+    encoder_is_frozen: bool = False
+
+    def __init__(self) -> None:
         super().__init__()
-        if loading_weights():  # the file the weights once came from may be gone, and is not needed
-            backbone = without_option(backbone, "checkpoint")
-        self.backbone = create_backbone(backbone, pretrained=not loading_weights())
-        self.encoder_is_frozen = encoder_lr == 0
-        if self.encoder_is_frozen:
-            self.backbone.requires_grad_(False)
         #: how pictures are cut for evaluation and scoring; taken from the DataModule, kept in checkpoints
         self.view = View()
         #: references this module was trained on, for leakage checks
@@ -110,60 +106,17 @@ class IQAModule(L.LightningModule):
 
     # ---- what a subclass defines --------------------------------------------------------------
 
+    @property
     @abstractmethod
-    def predict_features(self, features: Tensor) -> Prediction:
-        """(B, D) features of one view to scores."""
-
-    # ---- pictures to features -----------------------------------------------------------------
-
-    @property
     def preprocess(self) -> Preprocess:
-        """What the backbone expects of a picture."""
-        return self.backbone.preprocess
+        """What the module expects of a picture."""
 
-    @property
-    def encoder_key(self) -> str:
-        """Identifies the backbone and the weights it has now, for the feature cache."""
-        return f"{without_option(self.backbone.uri, 'checkpoint')}|{weights_hash(self.backbone)}"
-
-    def train(self, mode: bool = True) -> IQAModule:
-        """Training mode for all but a frozen backbone, whose normalisation statistics must not move."""
-        super().train(mode)
-        if self.encoder_is_frozen:
-            self.backbone.eval()
-        return self
-
-    def encode(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) or (B, V, 3, H, W) pictures in [0, 1] to pooled features (B, D) or (B, V, D)."""
-        if image.ndim == 4:
-            return self.backbone(image).pooled
-        return self.backbone(image.flatten(0, 1)).pooled.unflatten(0, image.shape[:2])
-
-    @torch.inference_mode()
-    def encode_frozen(self, image: Tensor) -> Tensor:
-        """:meth:`encode` for the feature cache: evaluation mode, this module's device, no gradients."""
-        self.backbone.eval()
-        return self.encode(image.to(self.device))
-
-    def features(self, batch: Batch) -> Tensor:
-        """(B, V, D) features of a batch, cached or computed; V is 1 for a single view."""
-        features = batch["features"] if "features" in batch else self.encode(batch["image"])
-        return features if features.ndim == 3 else features[:, None]
-
+    @abstractmethod
     def predict_batch(self, batch: Batch) -> Prediction:
-        """Scores of a batch; those of several views are averaged, and their variances too."""
-        features = self.features(batch)
-        b, v = features.shape[:2]
-        out = self.predict_features(features.flatten(0, 1))
-        score = out.score.view(b, v)
-        std = None
-        if out.std is not None:  # law of total variance over the views
-            std = (out.std.view(b, v).square().mean(1) + score.var(1, correction=0)).sqrt()
-        weights = None if out.weights is None else out.weights.view(b, v, -1).mean(1)
-        return Prediction(score.mean(1), std, weights)
+        """Scores of a batch of pictures."""
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) pictures in [0, 1] to (B,) scores in [1, 5]; differentiable."""
+        """(B, 3, H, W) pictures in [0, 1] to (B,) scores in [1, 5]; differentiable on a backbone."""
         return self.predict_batch(Batch(image=image)).score
 
     # ---- Lightning ----------------------------------------------------------------------------
@@ -257,3 +210,71 @@ class IQAModule(L.LightningModule):
     def revision(self) -> str:
         """Hash of all weights (:func:`~rali_zoo.backbones.weights.weights_hash`)."""
         return weights_hash(self)
+
+
+class BackboneModule(IQAModule):
+    """Base of modules whose head reads the features of an image encoder.
+
+    Args:
+        backbone: image encoder by URI, e.g. ``rali:tiny`` or ``timm:resnet18``.
+        encoder_lr: learning rate of the backbone; 0 freezes it, so that its features can be cached.
+    """
+
+    def __init__(self, backbone: str, encoder_lr: float) -> None:
+        super().__init__()
+        if loading_weights():  # the file the weights once came from may be gone, and is not needed
+            backbone = without_option(backbone, "checkpoint")
+        self.backbone = create_backbone(backbone, pretrained=not loading_weights())
+        self.encoder_is_frozen = encoder_lr == 0
+        if self.encoder_is_frozen:
+            self.backbone.requires_grad_(False)
+
+    @abstractmethod
+    def predict_features(self, features: Tensor) -> Prediction:
+        """(B, D) features of one view to scores."""
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What the backbone expects of a picture."""
+        return self.backbone.preprocess
+
+    @property
+    def encoder_key(self) -> str:
+        """Identifies the backbone and the weights it has now, for the feature cache."""
+        return f"{without_option(self.backbone.uri, 'checkpoint')}|{weights_hash(self.backbone)}"
+
+    def train(self, mode: bool = True) -> BackboneModule:
+        """Training mode for all but a frozen backbone, whose normalisation statistics must not move."""
+        super().train(mode)
+        if self.encoder_is_frozen:
+            self.backbone.eval()
+        return self
+
+    def encode(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) or (B, V, 3, H, W) pictures in [0, 1] to pooled features (B, D) or (B, V, D)."""
+        if image.ndim == 4:
+            return self.backbone(image).pooled
+        return self.backbone(image.flatten(0, 1)).pooled.unflatten(0, image.shape[:2])
+
+    @torch.inference_mode()
+    def encode_frozen(self, image: Tensor) -> Tensor:
+        """:meth:`encode` for the feature cache: evaluation mode, this module's device, no gradients."""
+        self.backbone.eval()
+        return self.encode(image.to(self.device))
+
+    def features(self, batch: Batch) -> Tensor:
+        """(B, V, D) features of a batch, cached or computed; V is 1 for a single view."""
+        features = batch["features"] if "features" in batch else self.encode(batch["image"])
+        return features if features.ndim == 3 else features[:, None]
+
+    def predict_batch(self, batch: Batch) -> Prediction:
+        """Scores of a batch; those of several views are averaged, and their variances too."""
+        features = self.features(batch)
+        b, v = features.shape[:2]
+        out = self.predict_features(features.flatten(0, 1))
+        score = out.score.view(b, v)
+        std = None
+        if out.std is not None:  # law of total variance over the views
+            std = (out.std.view(b, v).square().mean(1) + score.var(1, correction=0)).sqrt()
+        weights = None if out.weights is None else out.weights.view(b, v, -1).mean(1)
+        return Prediction(score.mean(1), std, weights)

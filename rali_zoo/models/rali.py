@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from rali_zoo.errors import ConfigError
 from rali_zoo.losses import RegressionLoss, info_nce, score_loss
-from rali_zoo.models.base import IQAModule, Neck, Prediction, loading_weights
+from rali_zoo.models.base import BackboneModule, Neck, Prediction, loading_weights
 from rali_zoo.models.teacher import Teacher
 from rali_zoo.prototypes import fit_projection, fit_prototypes
 from rali_zoo.types import Batch
@@ -29,7 +29,7 @@ Stage = Literal["align", "prototypes", "finetune"]
 _REMEMBERED = 20_000  # pictures an epoch that may lend a prototype their descriptions
 
 
-class RALI(IQAModule):
+class RALI(BackboneModule):
     """Score = softmax(cos(U'(E(I) - m) / s, mu) / tau) . f, over K prototypes mu with scores f.
 
     Args:

@@ -16,22 +16,30 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from rali_zoo.data.transforms import View
 from rali_zoo.errors import CheckpointError, ConfigError
-from rali_zoo.models.base import IQAModule, Prediction, loading_weights
+from rali_zoo.models.base import BackboneModule, IQAModule, Prediction, loading_weights
 from rali_zoo.models.files import load_checkpoint
 from rali_zoo.models.reasoner_grpo import Reinforcement, Rollout
-from rali_zoo.models.reasoner_options import Sampling, Schedule, Scoring, Tuning, as_settings, plain
+from rali_zoo.models.reasoner_options import (
+    Answers,
+    Sampling,
+    Schedule,
+    Scoring,
+    Tuning,
+    as_settings,
+    plain,
+)
 from rali_zoo.models.reasoner_scores import ReasonerEvaluation, Scored, score_pictures
 from rali_zoo.models.reasoner_tasks import Question, Tasks
-from rali_zoo.models.reasoner_weights import merged, prepare, still
+from rali_zoo.models.reasoner_weights import prepare, spread, still
 from rali_zoo.rl.expectation import digit_tokens
 from rali_zoo.rl.monitor import CollapseMonitor, Limits
 from rali_zoo.rl.objective import Objective, PolicyLoss
 from rali_zoo.rl.prompts import Prompt
 from rali_zoo.rl.rewards import RewardOptions, RewardSet
-from rali_zoo.rl.rollout import Completions, TransformersEngine, completion_logps
-from rali_zoo.rl.vlm import VLM, Prompts, load_vlm, vision_tower
+from rali_zoo.rl.rollout import Completions, RolloutEngine, TransformersEngine, completion_logps
+from rali_zoo.rl.sharding import is_sharded
+from rali_zoo.rl.vlm import VLM, Prompts, copy_vision, load_vlm, merged, vision_tower
 from rali_zoo.types import Batch, Preprocess
 
 _OTHER_WORDS = "its tokenizer or chat template differs"
@@ -44,14 +52,19 @@ class Reasoner(IQAModule):
         vlm: vision-language model: ``hf:org/repo[@rev]``, ``hf:local-dir:FOLDER`` or ``rali:vlm-tiny``.
         objective: ``sft`` = imitate the descriptions of the data with the MOS behind them; ``grpo`` = sample,
             grade, and reinforce what was better than the picture's other samples.
-        init_from: checkpoint of another run of the same model whose weights are the start; an adapter in it
-            is added to the weights, and ``grpo`` measures the KL from there.
-        vision_from: checkpoint of a Regression or RALI on ``rali:tiny`` whose backbone becomes the vision
-            tower of ``rali:vlm-tiny``: a language model learns far faster from eyes that can tell quality.
+        init_from: another run of the same model whose weights are the start: a checkpoint, a scorer file, or
+            the name of a scorer that the package carries. An adapter in it is added to the weights, and
+            ``grpo`` measures the KL from there.
+        vision_from: likewise; a Regression or RALI whose backbone becomes the vision tower of
+            ``rali:vlm-tiny``, or a Reasoner whose tower is taken over: a language model learns far faster
+            from eyes that can tell quality.
         prompt: name of the question about the score.
         degradation_prompt: name of the question about the degradation; ``null`` leaves that task out.
         degradation_share: probability in [0, 1] that a training picture of known degradation is asked about
             that, and not about the score.
+        answers: what ``sft`` imitates: the description with the verdict behind it, or (``text``, RACT's
+            labels) up to ``</think>`` and nothing after it, not even an end token, so that a model that can
+            rate already goes on to its verdict as before. Such pictures need no MOS.
         tuning: which weights learn.
         schedule: learning rate and optimizer.
         sampling: how completions are drawn for ``grpo``.
@@ -77,6 +90,7 @@ class Reasoner(IQAModule):
         prompt: str = "score-short",
         degradation_prompt: str | None = None,
         degradation_share: float = 0.5,
+        answers: Answers = "text-and-score",
         tuning: Tuning | None = None,
         schedule: Schedule | None = None,
         sampling: Sampling | None = None,
@@ -88,8 +102,7 @@ class Reasoner(IQAModule):
         scoring: Scoring | None = None,
         seed: int = 0,
     ) -> None:
-        # past IQAModule's own: the picture goes to the processor of a language model, not to a backbone
-        super(IQAModule, self).__init__()
+        super().__init__()
         self.tuning, self.schedule = as_settings(Tuning, tuning), as_settings(Schedule, schedule)
         self.sampling, self.scoring = as_settings(Sampling, sampling), as_settings(Scoring, scoring)
         self.grpo, self.limits = as_settings(Objective, grpo), as_settings(Limits, limits)
@@ -97,14 +110,17 @@ class Reasoner(IQAModule):
         self.save_hyperparameters()
         self.hparams.update({name: plain(value) for name, value in self.hparams.items()})
         self.objective, self.seed = objective, seed
-        self.tasks = Tasks(prompt, degradation_prompt, degradation_share)
+        self.tasks = Tasks(prompt, degradation_prompt, degradation_share, answers)
         self.rewards = RewardSet(rewards, self.reward_options)
         self._check()
         #: of a run with an adapter, a checkpoint holds no more than that; the rest is what ``vlm`` names
         self.adapter_only = self.tuning.method == "lora" and init_from is None and vision_from is None
+        self.strict_loading = not self.adapter_only
         self.vlm = prepare(self._loaded(vlm, init_from, vision_from), self.tuning)
         self.policy: torch.nn.Module = self.vlm.model
-        self.engine = TransformersEngine(self.vlm)
+        #: names of the weights that learn
+        self.learning = {name for name, p in self.named_parameters() if p.requires_grad}
+        self.engine = self._engine(objective)
         if self.scoring.kind == "expectation":
             digit_tokens(self.vlm)  # says at once where they are not what is needed
         self.monitor = CollapseMonitor(window, self.limits)
@@ -115,13 +131,21 @@ class Reasoner(IQAModule):
                 self.vlm, self.engine, self.sampling, self.grpo, self.rewards, self.monitor
             )
         self.automatic_optimization = objective == "sft" or self.sampling.updates == 1
-        self.encoder_is_frozen = False  # what goes into a language model is no vector that could be cached
-        self.view, self.training_sets = View(), ()
         self.evaluation = ReasonerEvaluation(self)
         self._warned = False
 
+    def _engine(self, objective: str) -> RolloutEngine:
+        # a trained reasoner scores anywhere, whatever sampled while it was reinforced
+        if objective == "sft" or self.sampling.engine == "transformers" or loading_weights():
+            return TransformersEngine(self.vlm)
+        from rali_zoo.rl.rollout_vllm import VLLMEngine
+
+        return VLLMEngine(self.vlm, self.sampling.vllm_memory, self.sampling.vllm_length)
+
     def _check(self) -> None:
         limit, options = self.grpo.max_completion_length, self.reward_options
+        if self.tasks.answers == "text" and self.objective == "grpo":
+            raise ConfigError("answers=text is what objective=sft imitates; leave it out of objective=grpo")
         if "length_guard" in self.rewards.weights and options.max_length != limit:
             raise ConfigError(
                 f"reward_options.max_length={options.max_length} is where generation stops, and that is "
@@ -139,9 +163,10 @@ class Reasoner(IQAModule):
         if loading_weights():  # of which an adapter's checkpoint brings no others
             return load_vlm(ref, self.adapter_only, self.tuning.precision)
         eyes = None if vision_from is None else load_checkpoint(vision_from)
+        backbone = eyes.backbone if isinstance(eyes, BackboneModule) else None
+        loaded = load_vlm(ref, True, self.tuning.precision, backbone)
         if isinstance(eyes, Reasoner):
-            raise ConfigError(f"vision_from={vision_from} is a Reasoner's; give a Regression's or RALI's")
-        loaded = load_vlm(ref, True, self.tuning.precision, None if eyes is None else eyes.backbone)
+            copy_vision(merged(eyes.vlm), loaded)
         if init_from is not None:
             earlier = load_checkpoint(init_from)
             if not isinstance(earlier, Reasoner):
@@ -163,6 +188,9 @@ class Reasoner(IQAModule):
         super().train(mode)
         if self.tuning.freeze_vision:
             vision_tower(self.policy)[1].eval()
+        if mode and self.tuning.freeze_language:
+            still(self.policy)  # but in training mode, which gradient checkpointing asks for
+            vision_tower(self.policy)[1].train()
         if self.objective == "grpo":
             still(self.policy)
         return self
@@ -194,10 +222,6 @@ class Reasoner(IQAModule):
         """Scores of a batch; NaN where no answer can be read."""
         return self.scored(batch["image"]).prediction
 
-    def predict_features(self, features: Tensor) -> Prediction:
-        """Refused: a reasoner has no features between the picture and the text."""
-        raise ConfigError("a Reasoner scores pictures, not features; set data.cache_features=false")
-
     # ---- learning -----------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
@@ -213,6 +237,12 @@ class Reasoner(IQAModule):
                 "grpo.loss=dapo divides by all tokens of an update, and they are not known before its last "
                 "part; set trainer.accumulate_grad_batches=1, or grpo.loss=bnpo"
             )
+
+    def configure_model(self) -> None:
+        """Spread the weights over the processes of a ``ModelParallelStrategy`` (FSDP2); else do nothing."""
+        if self.device_mesh is not None and not is_sharded(self.policy):
+            reference = None if self.reinforcement is None else self.reinforcement.reference
+            spread(self.policy, reference, self.trainer, self.device_mesh)
 
     def on_fit_start(self) -> None:
         """Training mode: transformers hands its models over in evaluation mode."""
@@ -240,7 +270,8 @@ class Reasoner(IQAModule):
 
     def _imitate(self, questions: list[Question], prompts: Prompts) -> Tensor:
         """Mean negative log-probability of a token of the right completions."""
-        ids, mask = self.vlm.write([self.tasks.answer(q) for q in questions])
+        ended = self.tasks.answers != "text"
+        ids, mask = self.vlm.write([self.tasks.answer(q) for q in questions], ended)
         longest, limit = int(mask.sum(dim=1).max()), self.grpo.max_completion_length
         if longest > limit and not self._warned:
             self._warned = True
@@ -293,7 +324,7 @@ class Reasoner(IQAModule):
         """AdamW on what learns; the learning rate as ``schedule`` says."""
         learning = [p for p in self.policy.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(learning, lr=self.schedule.lr, weight_decay=self.schedule.weight_decay)
-        total = int(self.trainer.estimated_stepping_batches)
+        total = self.total_steps
         if not self.automatic_optimization:
             total *= self.sampling.updates
         schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -337,8 +368,8 @@ class Reasoner(IQAModule):
         """Add what a scorer needs beside its weights; leave out what ``vlm`` has."""
         super().on_save_checkpoint(checkpoint)
         if self.adapter_only:
-            kept = self._adapter()
-            checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in kept}
+            state = checkpoint["state_dict"].items()
+            checkpoint["state_dict"] = {k: v for k, v in state if k in self.learning}
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -347,13 +378,10 @@ class Reasoner(IQAModule):
         if not self.adapter_only:
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
         report = super().load_state_dict(state_dict, strict=False, assign=assign)
-        lacking = sorted(self._adapter() & set(report.missing_keys))
-        if strict and (lacking or report.unexpected_keys):
+        lacking = sorted(self.learning & set(report.missing_keys))
+        if lacking or report.unexpected_keys:
             raise RuntimeError(f"missing {lacking[:5]}, unexpected {report.unexpected_keys[:5]}")
         return report
-
-    def _adapter(self) -> set[str]:
-        return {name for name, p in self.named_parameters() if p.requires_grad}
 
 
 def _one_view(image: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from rali_zoo.errors import ConfigError, UnknownNameError
 from rali_zoo.rl.vlm import Precision
 
 ScoreKind = Literal["greedy", "samples", "expectation"]
+#: What is imitated: descriptions alone (RACT's labels), or with the verdict behind them.
+Answers = Literal["text", "text-and-score"]
 T = TypeVar("T")
 
 
@@ -27,6 +29,9 @@ class Tuning:
         dropout: share in [0, 1) of the adapter's inputs dropped in supervised training. Reinforcement drops
             nothing, so that the policy that learns is the one that was sampled.
         freeze_vision: leave the vision tower as it is.
+        freeze_language: leave the language model as it is: RACT's "vision encoder only". With ``full`` the
+            projector learns with the vision tower, of which it is a part in Qwen's models, and not in LLaVA's
+            and FastVLM's. With ``lora`` the adapter is inside the tower alone, Qwen's projector included.
         gradient_checkpointing: compute activations twice instead of keeping them.
         precision: of the weights; ``bfloat16`` only with ``lora``, because steps of 1e-6 vanish in it.
     """
@@ -36,10 +41,16 @@ class Tuning:
     alpha: float = 32.0
     dropout: float = 0.0
     freeze_vision: bool = True
+    freeze_language: bool = False
     gradient_checkpointing: bool = False
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
+        if self.freeze_vision and self.freeze_language:
+            raise ConfigError(
+                "tuning: freeze_vision and freeze_language together leave nothing to learn; to tune the eyes "
+                "alone set freeze_vision=false"
+            )
         if self.precision == "bfloat16" and self.method == "full":
             raise ConfigError(
                 "tuning: precision=bfloat16 with method=full would lose small steps; keep float32 weights "
@@ -59,13 +70,25 @@ class Sampling:
         updates: steps of the optimizer on each set of rollouts. 1 is strictly on-policy and leaves the
             optimisation to Lightning (accumulation, automatic mixed precision); more make the clipped ratio
             matter.
+        engine: what samples in training and its validation: ``transformers``, or ``vllm`` on GPUs
+            (:class:`rali_zoo.rl.rollout_vllm.VLLMEngine`, not yet run on one by us; ``rali-zoo[vllm]``).
+        vllm_memory: share of the GPU's memory in (0, 1) for ``vllm``.
+        vllm_length: longest prompt and completion together for ``vllm``, in tokens.
     """
 
     rollouts: int = 8
     temperature: float = 1.0
     updates: int = 1
+    engine: Literal["transformers", "vllm"] = "transformers"
+    vllm_memory: float = 0.3
+    vllm_length: int = 4096
 
     def __post_init__(self) -> None:
+        if not 0 < self.vllm_memory < 1 or self.vllm_length < 1:
+            raise ConfigError(
+                f"sampling: vllm_memory={self.vllm_memory} is in (0, 1) and vllm_length={self.vllm_length} "
+                "above 0"
+            )
         if self.rollouts < 2 or self.updates < 1 or self.temperature <= 0:
             raise ConfigError(
                 f"sampling: rollouts={self.rollouts} is at least 2, updates={self.updates} at least 1, and "

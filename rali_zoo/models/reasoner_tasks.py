@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from rali_zoo.errors import ConfigError
-from rali_zoo.rl.parsing import NO_DISTORTION
+from rali_zoo.models.reasoner_options import Answers
+from rali_zoo.rl.parsing import NO_DISTORTION, TAG
 from rali_zoo.rl.prompts import Prompt, Vocabulary, prompt, vocabulary, write_completion
 from rali_zoo.rl.rewards import Rollouts
 from rali_zoo.rl.rollout import Completions
 from rali_zoo.types import Batch
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -47,17 +52,20 @@ class Tasks:
         score: name of the prompt of the score task.
         degradation: name of a prompt of the degradation task; ``None`` for the score task alone.
         share: probability in [0, 1] that a picture of known degradation is asked about it. A picture without
-            a MOS always is.
+            a MOS always is, unless no answer is wanted.
+        answers: whether :meth:`answer` is the description alone, or with the verdict behind it.
 
     Raises:
         UnknownNameError: no such prompt.
         ConfigError: a prompt of another task than it is given for, or a share outside [0, 1].
     """
 
-    def __init__(self, score: str, degradation: str | None, share: float) -> None:
+    def __init__(
+        self, score: str, degradation: str | None, share: float, answers: Answers = "text-and-score"
+    ) -> None:
         self.score = prompt(score)
         self.degradation = None if degradation is None else prompt(degradation)
-        self.share = share
+        self.share, self.answers = share, answers
         if self.score.task != "score":
             raise ConfigError(f"prompt={score!r} asks about the degradation; give one of the score task")
         if self.degradation is not None and self.degradation.task != "degradation":
@@ -84,12 +92,13 @@ class Tasks:
         for i, mos in enumerate(batch["mos"].tolist()):
             known = self.degradation is not None and self._truth(distortions[i], levels[i]) is not None
             lucky = rng.random() < self.share  # drawn for every picture, so that one does not shift the rest
-            if math.isnan(mos) and not known:
+            blind = math.isnan(mos) and self.answers != "text"  # nothing is known that could be answered
+            if blind and not known:
                 raise ConfigError(
                     f"{batch['id'][i]} of {batch['dataset'][i]} has no MOS and no degradation to ask about; "
                     "leave such pictures out of data.train, or give model.degradation_prompt"
                 )
-            asks = known and (lucky or math.isnan(mos))
+            asks = known and (lucky or blind)
             asked = self.degradation if asks and self.degradation is not None else self.score
             questions.append(
                 Question(asked, batch["dataset"][i], batch["id"][i], mos, distortions[i], levels[i], texts[i])
@@ -110,22 +119,51 @@ class Tasks:
         return max(known, key=lambda pair: pair[1]) if known else None
 
     def answer(self, question: Question) -> str:
-        """The completion to imitate.
+        """The completion to imitate; with ``answers="text"`` it stops where the verdict would begin.
 
         Raises:
-            ConfigError: a picture without a description.
+            ConfigError: a picture without a description, or tags in it.
         """
         if not question.text:
             raise ConfigError(
                 f"{question.id} of {question.dataset} has no description to imitate; give data.descriptions, "
                 "such as 'labels', 'attributes' or a table"
             )
+        if self.answers == "text":
+            if TAG.search(question.text):
+                raise ConfigError(f"the description of {question.id} has tags; give the text between them")
+            return f"<think>{question.text.strip()}</think>"
         if question.asked.task == "score":
             return write_completion(question.text, question.mos, style=question.asked.style)
         truth = self._truth(question.distortion, question.level)
         if truth is None:  # never asked: see ask()
             raise ConfigError(f"{question.id} of {question.dataset} has no degradation to name")
         return write_completion(question.text, distortion=truth[0], level=truth[1], words=self.words)
+
+
+def ask_rows(
+    tasks: Tasks, frames: Mapping[str, pd.DataFrame], seed: int
+) -> tuple[pd.DataFrame, list[Prompt]]:
+    """The pictures of several data sets in one table, and what is asked about each, once and for all.
+
+    Args:
+        tasks: which questions there are.
+        frames: rows of each data set by its reference, as readers give them.
+        seed: of the choice of the question.
+
+    Returns:
+        The rows of all with the column ``dataset``, and as many prompts.
+
+    Raises:
+        ConfigError: a picture that nothing can be asked about.
+    """
+    import pandas as pd
+
+    rows = pd.concat([frame.assign(dataset=ref) for ref, frame in frames.items()], ignore_index=True)
+    rows = rows.assign(level=rows["level"].astype(str))
+    batch: Any = {name: rows[name].to_list() for name in ("id", "dataset", "distortion", "level")}
+    batch["mos"] = torch.tensor(rows["mos"].to_numpy(float))
+    return rows, [question.asked for question in tasks.ask(batch, seed)]
 
 
 def rollouts_of(questions: Sequence[Question], completions: Completions) -> Rollouts:

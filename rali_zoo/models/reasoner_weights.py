@@ -12,10 +12,13 @@ from torch import nn
 
 from rali_zoo.errors import ConfigError, MissingExtraError
 from rali_zoo.models.reasoner_options import Tuning
-from rali_zoo.rl.vlm import VLM, vision_tower, with_model
+from rali_zoo.rl.sharding import is_sharded, let_go, shard
+from rali_zoo.rl.vlm import VLM, projector, vision_tower, with_model
 
 if TYPE_CHECKING:
+    from lightning import Trainer
     from peft import PeftModel
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 def prepare(vlm: VLM, tuning: Tuning) -> VLM:
@@ -25,6 +28,11 @@ def prepare(vlm: VLM, tuning: Tuning) -> VLM:
         model = _with_adapter(model, tuning)
     elif tuning.freeze_vision:
         vision_tower(model)[1].requires_grad_(False)
+    elif tuning.freeze_language:
+        model.requires_grad_(False)
+        for part in (vision_tower(model)[1], projector(model)):
+            if part is not None:
+                part.requires_grad_(True)
     if tuning.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if not any(p.requires_grad for p in model.parameters()):
@@ -38,22 +46,24 @@ def _with_adapter(model: nn.Module, tuning: Tuning) -> PeftModel:
     except ImportError as error:
         raise MissingExtraError("peft", "reasoner") from error
 
+    name, tower = vision_tower(model)
+    targets: str | list[str] = "all-linear"
+    if tuning.freeze_language:
+        targets = [f"{name}.{part}" for part, layer in tower.named_modules() if isinstance(layer, nn.Linear)]
+        if not targets:
+            raise ConfigError(
+                f"tuning: '{name}' has no linear layers for an adapter; use method=full, or "
+                "freeze_language=false"
+            )
     config = LoraConfig(
         r=tuning.rank,
         lora_alpha=cast(Any, tuning.alpha),
         lora_dropout=tuning.dropout,
-        target_modules="all-linear",
+        target_modules=targets,
         # a regular expression over dotted names
-        exclude_modules=rf"{vision_tower(model)[0]}\..*" if tuning.freeze_vision else None,
+        exclude_modules=rf"{name}\..*" if tuning.freeze_vision else None,
     )
     return cast("PeftModel", get_peft_model(cast(Any, model), config))
-
-
-def merged(vlm: VLM) -> VLM:
-    """The model with its adapter added to its weights, if it has one; a copy, so that training can go on."""
-    if not hasattr(vlm.model, "merge_and_unload"):
-        return vlm
-    return with_model(vlm, cast(Any, copy.deepcopy(vlm.model)).merge_and_unload())
 
 
 def still(module: nn.Module) -> None:
@@ -71,17 +81,56 @@ class Reference:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._copy: nn.Module | None = None
+        #: the frozen copy; ``None`` where the adapter is switched off instead
+        self.copy: nn.Module | None = None
         if not hasattr(model, "disable_adapter"):
-            self._copy = copy.deepcopy(model).eval().requires_grad_(False)
+            self.copy = copy.deepcopy(model).eval().requires_grad_(False)
 
     @contextmanager
     def policy(self, model: nn.Module) -> Iterator[nn.Module]:
         """The reference, on the device and in the type of ``model``, without gradients."""
         with torch.no_grad():
-            if self._copy is None:
+            if self.copy is None:
+                # peft takes requires_grad off and puts it back: both on slices, or both on whole weights
+                let_go(model)
                 with cast(Any, model).disable_adapter():
                     yield model
+                    let_go(model)
                 return
             like = next(model.parameters())
-            yield self._copy.to(device=like.device, dtype=like.dtype)
+            if not is_sharded(self.copy):
+                self.copy.to(device=like.device, dtype=like.dtype)
+            yield self.copy
+
+
+def spread(policy: nn.Module, reference: Reference | None, trainer: Trainer, mesh: DeviceMesh) -> None:
+    """Spread a policy and its reference over the processes of Lightning's ``ModelParallelStrategy``.
+
+    Weights are gathered in bfloat16 where ``trainer.precision`` is ``bf16-mixed``; their slices stay float32.
+    A run is to be resumed under the strategy that it began with: where some weights are frozen, Lightning 2.6
+    gives the moments of an optimizer that was not spread to the wrong weights.
+
+    Args:
+        policy: with its adapter, if it has one.
+        reference: of the same process.
+        trainer: whose strategy and precision count.
+        mesh: of the strategy, with dimensions ``data_parallel`` and ``tensor_parallel``.
+
+    Raises:
+        ConfigError: a strategy that splits layers too, or that writes checkpoints nothing else can read.
+    """
+    settings = "trainer.strategy.init_args"
+    if mesh["tensor_parallel"].size() > 1:
+        raise ConfigError(
+            f"no layer of a Reasoner is split; set {settings}.tensor_parallel_size=1 and "
+            f"{settings}.data_parallel_size={mesh.size()}"
+        )
+    if getattr(trainer.strategy, "_save_distributed_checkpoint", False):
+        raise ConfigError(
+            "test, score and describe read checkpoints of one file; set "
+            f"{settings}.save_distributed_checkpoint=false"
+        )
+    half = trainer.precision == "bf16-mixed"
+    for model in (policy, reference.copy if reference is not None else None):
+        if model is not None:
+            shard(model, mesh["data_parallel"], half)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from rali_zoo.losses import RegressionLoss, score_loss
-from rali_zoo.models.base import IQAModule, Neck, Prediction
+from rali_zoo.models.base import BackboneModule, Neck, Prediction
 from rali_zoo.types import MOS_RANGE, Batch
 
 
-class Regression(IQAModule):
+class Regression(BackboneModule):
     """MOS regression on pooled features.
 
     Args:

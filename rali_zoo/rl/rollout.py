@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rali_zoo.rl.objective import token_logps
 from rali_zoo.rl.parsing import Parsed, parse
+from rali_zoo.rl.sharding import gathered
 from rali_zoo.rl.vlm import VLM, Prompts
 
 
@@ -94,7 +95,7 @@ class TransformersEngine:
         )
         model: Any = self.vlm.model
         devices = [model.device] if model.device.type == "cuda" else []
-        with evaluating(model), torch.random.fork_rng(devices=devices):
+        with evaluating(model), gathered(model), torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
             written = model.generate(**repeated.inputs, generation_config=config)
         ids = written[:, prompts.length :]

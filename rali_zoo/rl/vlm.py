@@ -6,6 +6,7 @@ first use. Whatever ``AutoModelForImageTextToText`` and ``AutoProcessor`` load w
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import shutil
@@ -28,6 +29,7 @@ from rali_zoo.types import Preprocess
 from rali_zoo.uri import Uri, parse_uri
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
     from rali_zoo.backbones.base import Backbone
@@ -42,6 +44,8 @@ _TINY_OPTIONS = {"seed": int, "vision": str, "width": int, "layers": int, "image
 _TINY_SOURCES = ("rl/tiny_vlm*.py", "rl/p*.py", "data/phrases.py", "data/describers.py", "backbones/tiny.py")
 #: Where the families keep their vision tower, below the model without its head.
 _TOWERS = ("visual", "vision_tower", "vision_model")
+#: Where they keep what leads from it to the language model; Qwen's is a part of the tower.
+_PROJECTORS = ("multi_modal_projector", "connector")
 #: Settings that name a token which stands for pictures or frames them.
 _PICTURE_TOKENS = (
     "image_token_id", "image_token_index", "video_token_id", "video_token_index", "vision_start_token_id",
@@ -58,9 +62,13 @@ class Prompts:
     Attributes:
         inputs: what the model's ``forward`` takes: ``input_ids`` and ``attention_mask`` (N, P), the picture's
             tensors, and where the family has them ``mm_token_type_ids`` (N, P).
+        texts: N, before the processor has made room for the picture's tokens.
+        pictures: (N, 3, H, W) uint8, as the processor got them.
     """
 
     inputs: dict[str, Tensor]
+    texts: tuple[str, ...]
+    pictures: Tensor
 
     def __len__(self) -> int:
         return len(self.inputs["input_ids"])
@@ -90,11 +98,22 @@ class Prompts:
                     f"the processor gives {name!r} of shape {tuple(value.shape)} for {count} pictures, and "
                     "how to repeat it is not known; use a family with one row a picture, or Qwen's"
                 )
-        return Prompts(taken)
+        return Prompts(taken, tuple(self.texts[row] for row in rows), self.pictures[list(rows)])
 
     def repeat(self, n: int) -> Prompts:
         """Each prompt ``n`` times, side by side."""
         return self.take([row for row in range(len(self)) for _ in range(n)])
+
+    def token_ids(self) -> list[list[int]]:
+        """The tokens of each prompt, without padding."""
+        pairs = zip(self.inputs["input_ids"], self.inputs["attention_mask"].bool(), strict=True)
+        return [ids[mask].tolist() for ids, mask in pairs]
+
+    def as_images(self) -> list[Image]:
+        """The pictures for libraries that process them on their own."""
+        from PIL import Image
+
+        return [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in self.pictures]
 
     def followed_by(self, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Inputs of the prompts with (N, C) completions behind them; one padding drives every mask."""
@@ -167,17 +186,20 @@ class VLM:
         texts = {q: write(messages(q), add_generation_prompt=True, tokenize=False) for q in set(asked)}
         # whole numbers, as a file has them: the processor scales them itself
         pictures = (image.detach().float().cpu() * 255).round().clamp(0, 255).to(torch.uint8)
-        inputs = self.processor(
-            text=[texts[q] for q in asked], images=list(pictures), padding=True, return_tensors="pt"
-        )
-        return Prompts({k: v.to(self.model.device) for k, v in inputs.items() if isinstance(v, Tensor)})
+        each = tuple(texts[q] for q in asked)
+        inputs = self.processor(text=list(each), images=list(pictures), padding=True, return_tensors="pt")
+        tensors = {k: v.to(self.model.device) for k, v in inputs.items() if isinstance(v, Tensor)}
+        return Prompts(tensors, each, pictures)
 
-    def write(self, completions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Texts as tokens, each ended by the first end token: (N, C) ids and mask, padded on the right."""
-        rows = [
-            [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end[0]]
-            for text in completions
-        ]
+    def write(self, completions: Sequence[str], ended: bool = True) -> tuple[Tensor, Tensor]:
+        """Texts as tokens, (N, C) ids and mask, padded on the right.
+
+        Args:
+            completions: N texts.
+            ended: whether the first end token follows each.
+        """
+        end = self.end[:1] if ended else ()
+        rows = [[*self.tokenizer(text, add_special_tokens=False)["input_ids"], *end] for text in completions]
         ids = torch.full((len(rows), max(map(len, rows))), self.pad)
         for i, row in enumerate(rows):
             ids[i, : len(row)] = torch.tensor(row)
@@ -316,6 +338,23 @@ def vision_tower(model: torch.nn.Module) -> tuple[str, torch.nn.Module]:
     )
 
 
+def copy_vision(source: VLM, target: VLM) -> None:
+    """Give a model another one's vision tower; raises :class:`ConfigError` where the weights do not fit."""
+    weights = vision_tower(source.model)[1].state_dict()
+    try:
+        vision_tower(target.model)[1].load_state_dict(weights)
+    except RuntimeError as error:
+        raise ConfigError(f"the vision tower of {source.uri} does not fit {target.uri}: {error}") from None
+
+
+def projector(model: torch.nn.Module) -> torch.nn.Module | None:
+    """What leads from the vision tower to the language model; ``None`` where the tower has it, as Qwen's."""
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] in _PROJECTORS:
+            return module
+    return None
+
+
 def _tiny(uri: Uri) -> Path:
     """Folder of ``rali:vlm-tiny``, which is built on first use."""
     if uri.id != _TINY:
@@ -348,3 +387,10 @@ def _tiny(uri: Uri) -> Path:
 def with_model(vlm: VLM, model: torch.nn.Module) -> VLM:
     """The same with another model in its place, such as one with an adapter."""
     return replace(vlm, model=cast("PreTrainedModel", model))
+
+
+def merged(vlm: VLM) -> VLM:
+    """The model with its adapter added to its weights, if it has one; a copy, so that training can go on."""
+    if not hasattr(vlm.model, "merge_and_unload"):
+        return vlm
+    return with_model(vlm, cast(Any, copy.deepcopy(vlm.model)).merge_and_unload())

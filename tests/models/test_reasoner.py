@@ -17,6 +17,7 @@ import rali_zoo
 from rali_zoo.data.datamodule import IQADataModule
 from rali_zoo.errors import CheckpointError, ConfigError, UnknownNameError
 from rali_zoo.models import Reasoner, Regression
+from rali_zoo.models.files import save_scorer
 from rali_zoo.models.reasoner_options import Sampling, Schedule, Scoring, Tuning
 from rali_zoo.models.reasoner_scores import UNREADABLE, text_metrics
 from rali_zoo.models.reasoner_tasks import Tasks
@@ -279,6 +280,11 @@ def test_eyes_of_a_regression(tmp_path):
         )
     with pytest.raises(ConfigError, match="rali:vlm-tiny"):
         Reasoner(build("llava", tmp_path / "llava"), vision_from=str(path))
+    again = Reasoner(TINY, vision_from=str(save_scorer(module, tmp_path / "reasoner.safetensors")))
+    for (name, old), new in zip(module.policy.named_parameters(), again.policy.parameters(), strict=True):
+        assert "vision_tower" not in name or torch.equal(old, new), name
+    with pytest.raises(ConfigError, match="does not fit"):
+        Reasoner(TINY, vision_from="reasoner-tiny-synthetic")  # whose tower is the larger one
 
 
 @pytest.mark.parametrize(

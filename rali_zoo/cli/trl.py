@@ -1,0 +1,71 @@
+"""``rali-zoo trl``: our data and rewards through TRL's GRPOTrainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rali_zoo.cli import run_function
+
+
+def trl_command(
+    vlm: str,
+    train: list[str],
+    output: Path,
+    root: str = "data",
+    limit: int | None = None,
+    prompt: str = "score",
+    degradation_prompt: str | None = None,
+    degradation_share: float = 0.5,
+    tuning: dict[str, int | float | str | bool] | None = None,
+    rewards: dict[str, float] | None = None,
+    reward_options: dict[str, int | float | str] | None = None,
+    grpo: dict[str, int | float | str | bool] | None = None,
+    seed: int = 0,
+) -> None:
+    """Reinforce a vision-language model with TRL's GRPOTrainer on our data sets and rewards.
+
+    Args:
+        vlm: vision-language model: hf:ORG/REPO[@REV], hf:local-dir:FOLDER or rali:vlm-tiny.
+        train: data sets, as for data.train of a fit.
+        output: folder for TRL's checkpoints and, in OUTPUT/model, for the model (hf:local-dir:OUTPUT/model).
+        root: folder that holds the data sets' folders.
+        limit: use at most this many pictures of each data set.
+        prompt: name of the question about the score.
+        degradation_prompt: name of the question about the degradation; left out by default.
+        degradation_share: probability that a picture of known degradation is asked about that.
+        tuning: which weights learn: the names of model.tuning of a Reasoner, such as method, rank.
+        rewards: reward to weight; Q-Insight's by default.
+        reward_options: settings of the rewards, as for a Reasoner.
+        grpo: settings of trl.GRPOConfig by their names there, such as beta, num_generations, max_steps.
+        seed: of the questions and of TRL.
+    """
+    from rali_zoo.rl.trl_launch import grpo_trainer, questions_table, save_trained, trl_settings
+
+    settings = trl_settings({"seed": seed, **(grpo or {})}, output)
+    from rali_zoo.data import IQADataModule
+    from rali_zoo.models.reasoner_options import Tuning, as_settings
+    from rali_zoo.models.reasoner_tasks import Tasks, ask_rows
+    from rali_zoo.models.reasoner_weights import prepare
+    from rali_zoo.rl.rewards import RewardOptions, RewardSet
+    from rali_zoo.rl.vlm import load_vlm
+
+    chosen = as_settings(Tuning, tuning)  # which refuses bfloat16 weights that would lose small steps
+    reward_set = RewardSet(rewards, as_settings(RewardOptions, reward_options))
+    data = IQADataModule(train=train, root=root, limit=limit, seed=seed)
+    rows, asked = ask_rows(
+        Tasks(prompt, degradation_prompt, degradation_share),
+        {ref: data.rows(ref, "train") for ref in data.train_refs},
+        seed,
+    )
+    policy = prepare(load_vlm(vlm, True, chosen.precision), chosen)
+    trainer = grpo_trainer(policy, reward_set, questions_table(rows, asked), settings)
+    trainer.train()
+    save_trained(trainer, policy, output / "model")
+    if trainer.accelerator.is_main_process:
+        print(f"written: {output / 'model'}; use it as hf:local-dir:{output / 'model'}")
+
+
+def main(words: Sequence[str]) -> None:
+    """Run the command; ``words`` are its name and what follows it."""
+    run_function(trl_command, words)

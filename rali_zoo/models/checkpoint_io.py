@@ -1,0 +1,29 @@
+"""Checkpoints that a kill leaves whole: the last one, or the one before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.types import _PATH
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from rali_zoo.errors import ConfigError
+from rali_zoo.paths import atomic_path
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target, then renames.
+
+    Lightning's own writes to the folder for temporary files and moves from there: between file systems that
+    is a copy, and a kill during it leaves half a checkpoint where the last whole one was.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint; the file at ``path`` is the old one or the new one at any moment."""
+        if storage_options is not None or "://" in str(path):
+            raise ConfigError(f"checkpoints are written to folders of this machine, not to {path}")
+        with atomic_path(str(path)) as temporary:
+            torch.save(checkpoint, temporary)
