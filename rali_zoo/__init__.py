@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rali_zoo.backbones import list_backbones
     from rali_zoo.data.registry import list_datasets
+    from rali_zoo.export.hub import from_pretrained, push_to_hub, save_pretrained
+    from rali_zoo.export.loss import quality_loss
+    from rali_zoo.export.pyiqa_plugin import register_pyiqa
+    from rali_zoo.export.torchmetrics_metric import RALIScore
     from rali_zoo.models.files import save_scorer
     from rali_zoo.types import Score
     from rali_zoo.zoo import list_models, load_model
@@ -26,15 +30,27 @@ _WHERE = {
     "save_scorer": "rali_zoo.models.files",
     "list_datasets": "rali_zoo.data.registry",
     "list_backbones": "rali_zoo.backbones",
+    "RALIScore": "rali_zoo.export.torchmetrics_metric",
+    "from_pretrained": "rali_zoo.export.hub",
+    "push_to_hub": "rali_zoo.export.hub",
+    "quality_loss": "rali_zoo.export.loss",
+    "register_pyiqa": "rali_zoo.export.pyiqa_plugin",
+    "save_pretrained": "rali_zoo.export.hub",
 }
 
 __all__ = [
+    "RALIScore",
     "Score",
     "__version__",
+    "from_pretrained",
     "list_backbones",
     "list_datasets",
     "list_models",
     "load_model",
+    "push_to_hub",
+    "quality_loss",
+    "register_pyiqa",
+    "save_pretrained",
     "save_scorer",
 ]
 

@@ -27,7 +27,7 @@ COMMANDS = {
     "export": ("rali_zoo.cli.export", "a trained scorer for ONNX Runtime or OpenVINO, float32 or int8"),
     "benchmark": ("rali_zoo.cli.benchmark", "run a suite of models and data sets to results files"),
     "check-results": ("rali_zoo.cli.check_results", "check results files, such as a submission"),
-    "leaderboard": ("rali_zoo.cli.leaderboard", "tables and a page from results files; --check: what is stale"),
+    "leaderboard": ("rali_zoo.cli.leaderboard", "tables and a page from results files"),
     "serve": ("rali_zoo.cli.serve", "score pictures over HTTP, on this machine by default"),
     "app": ("rali_zoo.cli.app", "a page to drop pictures on: scores, reasons, comparisons (needs gradio)"),
     "list": ("rali_zoo.cli.listing", "what there is: data sets, backbones, text encoders, models"),

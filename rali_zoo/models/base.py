@@ -115,6 +115,15 @@ class IQAModule(L.LightningModule):
     def predict_batch(self, batch: Batch) -> Prediction:
         """Scores of a batch of pictures."""
 
+    def reasons(self, weights: Tensor, k: int = 3) -> list[tuple[float, float, tuple[str, ...]]]:
+        """The ``k`` prototypes that carry most of a picture's score; none for modules without them.
+
+        Args:
+            weights: (K,) of the picture, see :class:`Prediction`.
+            k: how many.
+        """
+        return []
+
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) pictures in [0, 1] to (B,) scores in [1, 5]; differentiable on a backbone."""
         return self.predict_batch(Batch(image=image)).score

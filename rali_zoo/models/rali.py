@@ -165,9 +165,9 @@ class RALI(BackboneModule):
             k: how many.
         """
         order = weights.topk(min(k, int(self.active.sum()))).indices.tolist()
-        texts = self.prototype_texts
+        texts, scores = self.prototype_texts, self.scores.detach().clamp(1, 5)
         return [
-            (float(weights[i]), float(self.scores[i].clamp(1, 5)), tuple(texts[i]) if i < len(texts) else ())
+            (float(weights[i]), float(scores[i]), tuple(texts[i]) if i < len(texts) else ())
             for i in order
         ]
 

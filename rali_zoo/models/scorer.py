@@ -220,7 +220,7 @@ class ModuleScorer:
         if not math.isfinite(value):
             return Score(None, error="the model gave no score that can be read", path=name, model=self.name)
         reasons: list[tuple[float, float, tuple[str, ...]]] = []
-        if isinstance(self.module, RALI) and out.weights is not None:
+        if out.weights is not None:
             reasons = self.module.reasons(out.weights[row])
         std = None if out.std is None else float(out.std[row])
         return Score(value, std=std, path=name, model=self.name, reasons=tuple(reasons))
