@@ -66,8 +66,8 @@ def fit(folder: Path, config: str, seed: int, words: list[str]) -> dict[str, flo
     done = folder / "cost.json"
     if not done.exists():
         common = [
-            f"--seed_everything={seed}", f"--trainer.default_root_dir={folder}", "--data.test=null",
-            "--trainer.enable_progress_bar=false", f"--model.init_args.seed={seed}",
+            f"--seed_everything={seed}", f"--trainer.default_root_dir={folder}",
+            "--trainer.enable_progress_bar=false", f"--model.init_args.seed={seed}", "--test_after_fit=false",
         ]  # fmt: skip
         seconds = rali_zoo(["fit", "--config", config, *common, *words])
         done.write_text(json.dumps({"cpu_seconds": seconds}))
