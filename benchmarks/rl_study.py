@@ -5,8 +5,8 @@
 A tiny reasoner learns to describe and to rate ``synthetic:lab`` from *noisy* labels: the MOS pulled to the
 middle (x 0.6) with noise of 0.6. Then, from the same cold start: GRPO, whose reward sees the *clean* MOS;
 supervised training on the same noisy labels; supervised training on the clean labels. The supervised runs get
-as many steps as take the CPU time of the reinforcement. All are tested, answers read greedily, on the test rows
-of ``synthetic:lab`` and, where it is at hand, on those of BIQ2021 (real photographs, never trained on).
+as many steps as take the CPU time of the reinforcement. All are tested, answers read greedily, on the test
+part of ``synthetic:lab`` and, where it is at hand, of BIQ2021 (real photographs, never trained on).
 A run that is finished is read, not repeated. Writes ``benchmarks/results/rl_study.json``.
 """
 

@@ -15,11 +15,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: Parts of the package by layer; a part imports from lower layers and its own, never upwards.
 LAYERS = (
-    ("types", "uri", "registry", "errors", "paths"),
+    ("types", "uri", "registry", "errors", "paths", "recipe"),
     ("backbones", "text", "data", "metrics", "prototypes", "losses"),
     ("rl", "models"),
     ("baselines", "zoo"),
-    ("bench", "scoring", "export"),
+    ("bench", "pipeline", "scoring", "export", "serving"),
     ("cli",),
     ("__init__", "__main__"),
 )

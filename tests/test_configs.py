@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ import yaml
 from PIL import Image
 
 from rali_zoo.cli.main import main
+from rali_zoo.data.calibration import Scale, write_calibration
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
+RECIPES = sorted((Path(__file__).parents[1] / "configs" / "pipelines").glob("*.yaml"))
+TRL = sorted((Path(__file__).parents[1] / "configs").rglob("trl_*.yaml"))  # for rali-zoo trl
+CONFIGS = sorted(set((Path(__file__).parents[1] / "configs").rglob("*.yaml")) - set(RECIPES) - set(TRL))
 NAMES = [str(p.relative_to(p.parents[1])) for p in CONFIGS]
 
 
@@ -47,6 +51,28 @@ def koniq10k(root: Path, photo: Callable[..., np.ndarray]) -> None:
 
 
 MAKERS = {"biq2021": biq2021, "koniq10k": koniq10k}
+#: Pictures of the fixtures by data set that DeQA's lists train on and test on.
+DEQA = {
+    "spaq": (["00001.jpg", "00002.jpg"], ["00003.jpg"]),
+    "kadid10k": (["I01_01_01.png", "I01_10_05.png", "I02_11_03.png"], ["I81_25_04.png"]),
+    "pipal": (["A0001_00_01.bmp", "A0001_05_12.bmp", "A0248_06_26.bmp"], ["A0001_00_00.bmp"]),
+}
+
+
+def make_data(refs: list[str], root: Path, photo: Callable[..., np.ndarray]) -> None:
+    """The data sets of references, in their authors' formats, with a few pictures each."""
+    place = Path(__file__).parent / "data" / "reader_fixtures.py"
+    spec = importlib.util.spec_from_file_location("reader_fixtures", place)
+    fixtures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fixtures)
+    for ref in dict.fromkeys(refs):
+        name, _, options = ref.partition("?")
+        if name in MAKERS and not options:
+            MAKERS[name](root, photo)
+        elif name in fixtures.MAKERS:
+            fixtures.make(name, root)
+            if name in DEQA:
+                fixtures.deqa_lists(root / name / "metas", *DEQA[name], name)
 
 
 def shrink(config: dict[str, Any]) -> list[str]:
@@ -57,18 +83,40 @@ def shrink(config: dict[str, Any]) -> list[str]:
         words += ["--trainer.strategy=auto", "--trainer.devices=1"]
         settings = {
             "vlm": "rali:vlm-tiny?image_size=32&width=32&layers=1&grid=2", "init_from": "null",
-            "vision_from": "null", "grpo.max_completion_length": "8", "sampling.rollouts": "2",
+            "vision_from": "null",
         }  # fmt: skip
-        return [*words, *(f"--model.init_args.{name}={value}" for name, value in settings.items())]
+        if config["model"]["class_path"] == "RACT":
+            settings["max_completion_length"] = "8"
+        else:
+            settings |= {"grpo.max_completion_length": "8", "sampling.rollouts": "2"}
+        words += (f"--model.init_args.{name}={value}" for name, value in settings.items())
+        return words + _texts(config)
     if not args["backbone"].startswith("rali:"):
         words.append("--model.init_args.backbone=timm:vit_tiny_patch16_224?pretrained=false&size=32")
     if "text_encoder" in args:
         words.append("--model.init_args.text_encoder=rali:hash")
     if args.get("projector") == "none":
         words.append("--model.init_args.projector=linear")
-    if str(config["data"].get("descriptions")).endswith(".parquet"):
-        words.append("--data.descriptions=attributes?mos_words=true")
-    return words
+    return words + _texts(config)
+
+
+def _texts(config: dict[str, Any]) -> list[str]:
+    """A describer in the place of a teacher's tables."""
+    tables = ".parquet" in str(config["data"].get("descriptions"))
+    return ["--data.descriptions=attributes?mos_words=true"] if tables else []
+
+
+def calibrate(config: dict[str, Any], refs: list[str]) -> list[str]:
+    """The calibration that a config asks for, made up."""
+    if "calibration" not in config["data"]:
+        return []
+    write_calibration({ref: Scale(0.8, 0.5, 0.9, 10) for ref in refs}, "made up", "calibration.json")
+    return ["--data.calibration=calibration.json"]
+
+
+def small(ref: str) -> str:
+    """A synthetic data set with few pictures; other references as they are."""
+    return f"{ref.partition('?')[0]}?n=60&size=64" if ref.startswith("synthetic:") else ref
 
 
 def _listed(refs: str | list[str]) -> list[str]:
@@ -78,9 +126,8 @@ def _listed(refs: str | list[str]) -> list[str]:
 @pytest.mark.parametrize("path", CONFIGS, ids=NAMES)
 def test_config_runs(path, tmp_path, photo, monkeypatch):
     config = yaml.safe_load(path.read_text())
-    for ref in _listed(config["data"]["train"]):
-        if ref in MAKERS:
-            MAKERS[ref](tmp_path / "data", photo)
+    train, test = (_listed(config["data"].get(role) or []) for role in ("train", "test"))
+    make_data(train + test, tmp_path / "data", photo)
     monkeypatch.chdir(tmp_path)
     words = [
         *("fit", "--config", str(path), "--trainer.fast_dev_run=2", "--trainer.accelerator=cpu"),
@@ -92,9 +139,12 @@ def test_config_runs(path, tmp_path, photo, monkeypatch):
         ),
         *("--data.root=data", *shrink(config)),
     ]
-    if any(ref.startswith("synthetic:") for ref in _listed(config["data"]["train"])):
-        words += [f"--data.{role}=synthetic:lab?n=60&size=64" for role in ("train", "test")]
+    if any(ref.startswith("synthetic:") for ref in train):
+        train = [small(ref) for ref in train]
+        words += [f"--data.train=[{','.join(train)}]", "--data.test=synthetic:lab?n=60&size=64"]
         words += ["--data.train_view.size=48"]
+        words += ["--data.val=synthetic:lab?n=60&size=64"] if "val" in config["data"] else []
+    words += calibrate(config, train)
     assert main(words) == 0
     assert not list(tmp_path.glob("*.yaml")), "a run writes nothing into the working directory"
 
@@ -108,3 +158,30 @@ def test_koniq_config_resolves_as_it_is(capsys):
     assert printed["model"]["init_args"]["backbone"] == "open_clip:ViT-L-14-336/openai"
     assert printed["model"]["init_args"]["prototypes"] == 250
     assert printed["data"]["train"] == "koniq10k"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=[p.name for p in RECIPES])
+def test_recipe_resolves(path, monkeypatch, capsys):
+    """Every stage of a recipe is planned, and names files that are there or that an earlier stage makes."""
+    monkeypatch.chdir(Path(__file__).parents[1])
+    assert main(["pipeline", str(path), "--dry_run"]) == 0
+    told = capsys.readouterr().out
+    assert "$ rali-zoo fit --config=configs/" in told and "${" not in told
+
+
+@pytest.mark.parametrize("path", TRL, ids=[p.name for p in TRL])
+def test_trl_config_runs(path, tmp_path, photo, monkeypatch):
+    """A step of TRL's trainer on a tiny model; precision and memory are a GPU's in the others."""
+    pytest.importorskip("trl")
+    config = yaml.safe_load(path.read_text())
+    make_data(config["train"], tmp_path / "data", photo)
+    monkeypatch.chdir(tmp_path)
+    words = {
+        "vlm": "rali:vlm-tiny?image_size=32&width=32&layers=1&grid=2",
+        "train": f"[{','.join(small(ref) for ref in config['train'])}]", "root": "data",
+        "tuning.precision": "float32", "grpo.use_cpu": "true", "grpo.bf16": "false",
+        "grpo.gradient_checkpointing": "false", "grpo.max_steps": 1, "grpo.max_completion_length": 8,
+    }  # fmt: skip
+    given = [f"--{name}={value}" for name, value in words.items()]
+    assert main(["trl", "--config", str(path), *given]) == 0
+    assert (tmp_path / config["output"] / "model" / "config.json").is_file()

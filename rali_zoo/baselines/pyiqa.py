@@ -6,8 +6,8 @@ pyiqa is under the PolyForm Noncommercial licence and is an optional extra; noth
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import version
 from typing import Any
 
@@ -46,8 +46,12 @@ def load(uri: Uri, device: str | None = None) -> MetricScorer:
     from pyiqa import create_metric
 
     where = torch.device(device or "cpu")
-    with nullcontext() if name in OFFLINE else fetching(ref, "pyiqa", trust), redirect_stdout(sys.stderr):
-        metric = Frozen(create_metric(name, device=where))
+    with redirect_stdout(sys.stderr):
+        if name in OFFLINE:
+            metric = Frozen(create_metric(name, device=where))
+        else:
+            with _llama_restored(), fetching(ref, "pyiqa", trust):
+                metric = Frozen(create_metric(name, device=where))
     facts = facts_of(name, config)
     return MetricScorer(
         facts,
@@ -84,6 +88,29 @@ def _range(text: str) -> tuple[float, float] | None:
     except ValueError:
         return None
     return low, high
+
+
+@contextmanager
+def _llama_restored() -> Iterator[None]:
+    """Give transformers its Llama back where loading fails.
+
+    Importing pyiqa's Q-Align and Compare2Score puts their own Llama into transformers, for every other model
+    of this process too, even if their weights then cannot be had.
+    """
+    from transformers.models.llama import configuration_llama, modeling_llama
+
+    classes = (modeling_llama.LlamaModel, modeling_llama.LlamaForCausalLM)
+    before = [(part, dict(vars(part))) for part in (configuration_llama, modeling_llama)]
+    forwards = [(kind, kind.forward) for kind in classes]
+    try:
+        yield
+    except BaseException:
+        for part, names in before:
+            for name, value in names.items():
+                setattr(part, name, value)
+        for kind, forward in forwards:
+            kind.forward = forward  # type: ignore[method-assign]
+        raise
 
 
 def _configs() -> Mapping[str, Mapping[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from rali_zoo.data.describers import DESCRIBERS, describe
@@ -11,6 +12,8 @@ from rali_zoo.uri import Uri, split_options
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 _FILES = (".parquet", ".jsonl")
 _OPTIONS = ("seeds", "mos_words")
@@ -33,18 +36,21 @@ def _from_describer(source: str, frames: dict[str, pd.DataFrame]) -> list[pd.Dat
     ]
 
 
-def gather_texts(sources: list[str], frames: dict[str, pd.DataFrame]) -> dict[tuple[str, str], list[str]]:
+def gather_texts(
+    sources: list[str], frames: dict[str, pd.DataFrame], max_undescribed: float = 0.0
+) -> dict[tuple[str, str], list[str]]:
     """All texts of the training pictures.
 
     Args:
         sources: describers with options (``labels?seeds=2``) and paths of description tables.
         frames: training rows by reference; only these are described.
+        max_undescribed: share in [0, 1] of a data set's rows that may lack a text; how many is said.
 
     Returns:
-        Texts by (reference, id); at least one for every row.
+        Texts by (reference, id); at least one for every row that has any.
 
     Raises:
-        ConfigError: pictures that no source describes.
+        ConfigError: more pictures that no source describes.
         UnknownNameError: neither a describer nor a table.
     """
     import pandas as pd
@@ -56,12 +62,20 @@ def gather_texts(sources: list[str], frames: dict[str, pd.DataFrame]) -> dict[tu
         else:
             tables += _from_describer(source, frames)
     texts = texts_by_image(pd.concat(tables, ignore_index=True))
-    wanted = [(ref, str(i)) for ref, frame in frames.items() for i in frame["id"]]
-    silent = [key for key in wanted if not texts.get(key)]
-    if silent:
-        raise ConfigError(
-            f"{len(silent)} of {len(wanted)} training pictures have no description in {sources}, e.g. "
-            f"{silent[:3]}; the columns dataset and image_id of a table must be the reference and the id of "
-            "data.train"
-        )
-    return {key: texts[key] for key in wanted}
+    found: dict[tuple[str, str], list[str]] = {}
+    for ref, frame in frames.items():
+        wanted = [(ref, str(i)) for i in frame["id"]]
+        silent = [key for key in wanted if not texts.get(key)]
+        if silent:
+            message = (
+                f"{ref}: {len(silent)} of {len(wanted)} training pictures have no description in "
+                f"{sources}, e.g. {[name for _, name in silent[:3]]}"
+            )
+            if len(silent) > max_undescribed * len(wanted):
+                raise ConfigError(
+                    f"{message}; data.max_undescribed = {max_undescribed:.1%} may be left out. The columns "
+                    "dataset and image_id of a table must be the reference and the id of data.train"
+                )
+            log.warning("%s: left out", message)
+        found |= {key: texts[key] for key in wanted if texts.get(key)}
+    return found

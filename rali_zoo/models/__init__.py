@@ -1,8 +1,9 @@
 """LightningModules that turn pictures into scores."""
 
 from rali_zoo.models.base import IQAModule
+from rali_zoo.models.ract import RACT
 from rali_zoo.models.rali import RALI
 from rali_zoo.models.reasoner import Reasoner
 from rali_zoo.models.regression import Regression
 
-__all__ = ["RALI", "IQAModule", "Reasoner", "Regression"]
+__all__ = ["RACT", "RALI", "IQAModule", "Reasoner", "Regression"]

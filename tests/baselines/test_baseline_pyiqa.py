@@ -168,3 +168,12 @@ def test_training_around_a_metric_of_pyiqa(pictures):
     trainee.train()
     assert trainee.training and not any(m.training for n in scorer.modules() for m in n.modules())
     assert scorer.score(pictures[1], references=pictures[0])[0].score == before
+
+
+def test_a_metric_that_cannot_be_loaded_leaves_transformers_alone():
+    from transformers.models.llama import modeling_llama
+
+    attention, forward = modeling_llama.LlamaAttention, modeling_llama.LlamaModel.forward
+    with pytest.raises(WeightsUnavailableError):
+        rali_zoo.load_model("pyiqa:qalign")
+    assert modeling_llama.LlamaAttention is attention and modeling_llama.LlamaModel.forward is forward

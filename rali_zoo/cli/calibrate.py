@@ -1,0 +1,63 @@
+"""``rali-zoo calibrate``: one scale for the scores of several data sets, for training on all of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rali_zoo.cli import run_function
+
+
+def calibrate_command(
+    data: list[str],
+    model: str,
+    output: Path,
+    limit: int = 1000,
+    batch_size: int = 16,
+    root: str = "data",
+    device: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Fit a line from the MOS of each data set to the scale of a model, for --data.calibration of fit.
+
+    Args:
+        data: references of the data sets that are to be trained on together.
+        model: the ruler: a model trained on one of them, whose scale becomes that of all.
+        output: json file.
+        limit: training pictures of each data set that are looked at.
+        batch_size: pictures a forward pass.
+        root: folder that holds the data sets' folders.
+        device: where to compute, e.g. cuda; the CPU by default.
+        seed: of the choice of pictures.
+    """
+    from rali_zoo.data.calibration import Scale, fit_scale, write_calibration
+    from rali_zoo.data.tables import load_table
+    from rali_zoo.errors import ConfigError
+    from rali_zoo.zoo import load_model
+
+    ruler, scales = load_model(model, device), {}
+    for ref in data:
+        if ref in (ruler.training_sets or ()):
+            scales[ref] = Scale()
+            continue
+        rows = load_table(ref, root).split("train")
+        rows = rows[rows["mos"].notna()]
+        rows = rows.sample(min(limit, len(rows)), random_state=seed)
+        scores = ruler.score(rows["path"].tolist(), batch_size)
+        told = [s.score is not None for s in scores]
+        if not all(told):
+            print(f"{ref}: {told.count(False)} of {len(told)} pictures have no score", file=sys.stderr)
+        try:
+            scales[ref] = fit_scale([s.score for s in scores if s.score is not None], rows["mos"][told])
+        except ConfigError as error:
+            raise ConfigError(f"{ref}: {error}") from None
+    write_calibration(scales, model, output)
+    for ref, scale in scales.items():
+        how = f"{scale.n} pictures, PLCC {scale.plcc:.3f}" if scale.n else "the model was trained on it"
+        print(f"{ref}: {scale.scale:.3f} * MOS {scale.offset:+.3f} ({how})")
+
+
+def main(words: Sequence[str]) -> None:
+    """Run the command; ``words`` are its name and what follows it."""
+    run_function(calibrate_command, words, positional=("data",))

@@ -1,0 +1,119 @@
+"""One scale for data sets whose raters used theirs differently: mos' = scale * mos + offset for each set.
+
+A model that was trained on one data set is the ruler, in the spirit of Pinson and Wolf, "An objective method
+for combining multiple subjective data sets" (VCIP 2003). Its own data set defines the scale. Of another one
+the MOS are regressed on its predictions, and that line is turned round: a prediction is a shrunken estimate
+of the truth, so that regressing it on the MOS would make the scale too narrow. What the ruler cannot see
+stays wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rali_zoo.errors import ConfigError
+from rali_zoo.paths import atomic_path
+from rali_zoo.types import MOS_RANGE
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import ArrayLike
+
+#: A ruler that agrees less than this with a data set (PLCC) is none for it.
+LEAST_PLCC = 0.2
+
+
+@dataclass(frozen=True)
+class Scale:
+    """From a data set's MOS to the common scale, both on [1, 5].
+
+    Attributes:
+        scale: factor, above 0.
+        offset: added after it.
+        plcc: of the ruler's predictions and the MOS; NaN where it defines the scale.
+        n: pictures that it was fitted on; 0 where it defines the scale.
+    """
+
+    scale: float = 1.0
+    offset: float = 0.0
+    plcc: float = math.nan
+    n: int = 0
+
+
+def fit_scale(pred: ArrayLike, mos: ArrayLike) -> Scale:
+    """The scale of one data set.
+
+    Args:
+        pred: (n,) predictions of the ruler on the common scale.
+        mos: (n,) MOS on [1, 5].
+
+    Raises:
+        ConfigError: predictions that have too little to do with the MOS.
+        ValueError: rows that do not pair up.
+    """
+    from scipy.stats import linregress
+
+    from rali_zoo.metrics import explain_undefined
+    from rali_zoo.metrics.correlation import as_pairs
+
+    x, y = as_pairs(pred, mos)
+    told = explain_undefined(x, y, at_least=3)
+    line: Any = linregress(x, y) if told is None else None
+    if told is None and line.rvalue < LEAST_PLCC:
+        told = f"PLCC {line.rvalue:.2f}"
+    if told is not None:
+        raise ConfigError(
+            f"the model tells too little of these {x.size} pictures to set a scale by ({told}; at least "
+            f"{LEAST_PLCC}); give one that was trained on pictures more like them"
+        )
+    return Scale(1 / float(line.slope), -float(line.intercept / line.slope), float(line.rvalue), x.size)
+
+
+def calibrated(frame: pd.DataFrame, scale: Scale) -> pd.DataFrame:
+    """Rows with ``mos`` on the common scale, cut at its ends, and ``std`` in its units."""
+    mos = (scale.scale * frame["mos"] + scale.offset).clip(*MOS_RANGE)
+    return frame.assign(mos=mos, std=scale.scale * frame["std"])
+
+
+def write_calibration(scales: Mapping[str, Scale], ruler: str, path: str | Path) -> None:
+    """Write the scales of data sets, by reference, as json."""
+    rows = {ref: asdict(scale) for ref, scale in scales.items()}
+    for row in rows.values():
+        row["plcc"] = None if math.isnan(row["plcc"]) else row["plcc"]
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps({"ruler": ruler, "datasets": rows}, indent=2) + "\n")
+
+
+def read_calibration(path: str | Path, refs: Iterable[str]) -> dict[str, Scale]:
+    """Scales of data sets from a file of :func:`write_calibration`.
+
+    Args:
+        path: the file.
+        refs: references that it has to know.
+
+    Raises:
+        ConfigError: no such file, another format, or a data set that it does not know.
+    """
+    try:
+        rows = json.loads(Path(path).read_text())["datasets"]
+        scales = {
+            ref: Scale(float(row["scale"]), float(row["offset"]), float(row["plcc"] or "nan"), int(row["n"]))
+            for ref, row in rows.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"data.calibration={path} cannot be read ({type(error).__name__}: {error}); 'rali-zoo calibrate' "
+            "writes such files"
+        ) from None
+    lacking = [ref for ref in refs if ref not in scales]
+    if lacking or any(scale.scale <= 0 for scale in scales.values()):
+        raise ConfigError(
+            f"data.calibration={path} is of {sorted(scales)} with factors above 0, and {lacking} are asked "
+            "for; run 'rali-zoo calibrate' with the references of data.train"
+        )
+    return scales

@@ -1,0 +1,281 @@
+"""A recipe: the yaml file of a pipeline, with its variables filled in and its repetitions written out.
+
+```yaml
+vars: {out: runs/demo, n: 60}
+folder: ${out}                      # where state and logs of the stages are kept, below stages/
+foreach: {seed: [0, 1]}             # every stage, for every seed
+stages:
+  - name: reasoner
+    foreach: {domain: [lab, wild]}  # becomes reasoner-0-lab, reasoner-0-wild, …
+    run: [fit, --config, configs/x.yaml, "--data.train=synthetic:${domain}?n=${n}",
+          "--trainer.default_root_dir=${out}/${domain}-${seed}"]
+    outputs: ["${out}/${domain}-${seed}/checkpoints/best.ckpt"]
+```
+
+A value of ``foreach`` may bring further variables: ``{held: {lab: {rest: "[b,c]"}, wild: {rest: "[a,c]"}}}``.
+A stage needs those whose outputs stand in its words or inputs; ``needs`` names others.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rali_zoo.errors import ConfigError, UnknownNameError
+
+_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+_TOP = ("vars", "folder", "foreach", "launcher", "stages")
+_STAGE = ("name", "run", "inputs", "outputs", "needs", "foreach", "launcher")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
+_ROOT = "--trainer.default_root_dir="
+Variables = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command line.
+
+    Attributes:
+        name: unique; that of the file, and the values it is repeated for.
+        group: the name in the file.
+        run: words after ``rali-zoo``.
+        outputs: files or folders that it writes; they are removed before it is run anew.
+        inputs: files and folders it reads that no stage writes, configs among them.
+        needs: names of the stages it depends on.
+        launcher: words before ``python -m rali_zoo``, such as ``[srun, --ntasks=8]``.
+    """
+
+    name: str
+    group: str
+    run: tuple[str, ...]
+    outputs: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+    needs: tuple[str, ...] = field(default=())
+    launcher: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """The first word."""
+        return self.run[0]
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """Where ``fit`` keeps the checkpoint that it resumes from; ``None`` for other commands."""
+        if self.command != "fit":
+            return None
+        (root,) = (word.removeprefix(_ROOT) for word in self.run if word.startswith(_ROOT))
+        return Path(root) / "checkpoints" / "last.ckpt"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Stages in an order in which they can be run.
+
+    Attributes:
+        folder: where their state is kept.
+        stages: each after those that it needs.
+        again: command line that runs the same recipe.
+    """
+
+    folder: str
+    stages: tuple[Stage, ...]
+    again: str
+
+    def stage(self, name: str) -> Stage:
+        """The stage of a full name."""
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def named(self, name: str) -> set[str]:
+        """Full names that a name means: its own, or all repetitions of that stage.
+
+        Raises:
+            UnknownNameError: no such stage.
+        """
+        found = {stage.name for stage in self.stages if name in (stage.name, stage.group)}
+        if not found:
+            known = [s.name for s in self.stages] + [s.group for s in self.stages]
+            raise UnknownNameError("stage", name, set(known))
+        return found
+
+    def upto(self, name: str | None) -> list[Stage]:
+        """All stages, or those of a name with all that they need."""
+        if name is None:
+            return list(self.stages)
+        wanted = self.named(name)
+        for stage in reversed(self.stages):
+            if stage.name in wanted:
+                wanted |= set(stage.needs)
+        return [stage for stage in self.stages if stage.name in wanted]
+
+
+def read_recipe(path: str | Path, given: Mapping[str, str] | None = None) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: the yaml file.
+        given: values that take the place of the file's ``vars``.
+
+    Raises:
+        ConfigError: a file that cannot be read, or stages that do not fit together; the message names them.
+        UnknownNameError: a key, variable or stage that does not exist.
+    """
+    path, given = Path(path), dict(given or {})
+    content = _load(path)
+    _known("key", content, _TOP)
+    variables: Variables = {}
+    own = content.get("vars") or {}
+    for name in given:
+        if name not in own:
+            raise UnknownNameError(f"variable of {path}", name, own)
+    for name, value in own.items():
+        variables[name] = _fill(str(given.get(name, value)), variables, f"vars.{name}")
+    stages: list[Stage] = []
+    for values, chosen in _repeat(content.get("foreach"), variables, str(path)):
+        for number, raw in enumerate(content.get("stages") or []):
+            stages += _stages(raw, values, chosen, content, f"{path}: stage {number + 1}")
+    if not stages:
+        raise ConfigError(f"{path} has no stages; see rali_zoo.recipe for the form")
+    _unique(stages, path)
+    folder = _fill(str(content.get("folder", path.stem)), variables, "folder")
+    words = [f"--vars.{name}={value}" for name, value in given.items()]
+    again = shlex.join(["rali-zoo", "pipeline", str(path), *words])
+    return Recipe(folder, tuple(_ordered(_linked(stages))), again)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as a recipe: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is no recipe: it has none of the keys {', '.join(_TOP)}")
+    return content
+
+
+def _known(kind: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise UnknownNameError(kind, str(name), known)
+
+
+def _fill(text: str, variables: Variables, place: str) -> str:
+    """The text with its ``${name}`` replaced."""
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in variables:
+            raise UnknownNameError(f"variable (in {place})", match[1], variables)
+        return variables[match[1]]
+
+    return _VARIABLE.sub(value, text)
+
+
+def _repeat(axes: object, variables: Variables, place: str) -> Iterator[tuple[list[str], Variables]]:
+    """Values of the axes, and the variables with them, for each combination; one without axes."""
+    if not isinstance(axes, dict | None):
+        raise ConfigError(f"{place}: foreach is a mapping such as {{seed: [0, 1]}}")
+    choices = []
+    for name, values in (axes or {}).items():
+        if isinstance(values, dict):
+            rows = [{name: str(v), **{k: str(x) for k, x in more.items()}} for v, more in values.items()]
+        elif isinstance(values, list):
+            rows = [{name: str(value)} for value in values]
+        else:
+            filled = yaml.safe_load(_fill(str(values), variables, f"{place}: foreach.{name}"))
+            rows = [{name: str(v)} for v in (filled if isinstance(filled, list) else [filled])]
+        choices.append([(row[name], row) for row in rows])
+    for combination in itertools.product(*choices):
+        chosen = dict(variables)
+        for _, row in combination:
+            chosen |= {k: _fill(v, chosen, f"{place}: foreach") for k, v in row.items()}
+        yield [value for value, _ in combination], chosen
+
+
+def _stages(
+    raw: Mapping[str, Any], outer: list[str], variables: Variables, top: Mapping[str, Any], place: str
+) -> Iterator[Stage]:
+    """A stage of the file, once for each of its repetitions."""
+    _known(f"key of {place}", raw, _STAGE)
+    group = str(raw.get("name", ""))
+    if not _NAME.fullmatch(group):
+        raise ConfigError(f"{place}: name {group!r} is made of letters, digits, '_' and '.'")
+    for values, chosen in _repeat(raw.get("foreach"), variables, f"{place} ({group})"):
+
+        def listed(key: str, chosen: Variables = chosen) -> tuple[str, ...]:
+            given = raw.get(key, top.get(key) if key == "launcher" else None) or []
+            if not isinstance(given, list):
+                raise ConfigError(f"{place} ({group}): {key} is a list")
+            return tuple(_fill(str(word), chosen, f"{group}.{key}") for word in given)
+
+        run, outputs = listed("run"), listed("outputs")
+        if not run or not outputs:
+            raise ConfigError(f"{place} ({group}): give run, the words after rali-zoo, and outputs")
+        if run[0] == "fit" and sum(word.startswith(_ROOT) for word in run) != 1:
+            raise ConfigError(
+                f"{place} ({group}): give {_ROOT}FOLDER, where a killed fit finds its checkpoint"
+            )
+        inputs = tuple(dict.fromkeys([*listed("inputs"), *_configs(run)]))
+        name = "-".join([group, *(re.sub(r"[^A-Za-z0-9_.]+", "_", value) for value in [*outer, *values])])
+        yield Stage(name, group, run, outputs, inputs, listed("needs"), listed("launcher"))
+
+
+def _configs(words: Sequence[str]) -> Iterator[str]:
+    """Config files that a command line names."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word in ("--config", "-c"):
+            yield following
+        elif word.startswith("--config="):
+            yield word.removeprefix("--config=")
+
+
+def _unique(stages: Sequence[Stage], path: Path) -> None:
+    for kind, given in (
+        ("stages named", [stage.name for stage in stages]),
+        ("stages that write", [output for stage in stages for output in stage.outputs]),
+    ):
+        twice = sorted({name for name in given if given.count(name) > 1})
+        if twice:
+            raise ConfigError(f"{path}: several {kind} {twice[0]}; put what they are repeated for into it")
+
+
+def _linked(stages: Sequence[Stage]) -> Iterator[Stage]:
+    """The stages with full names in ``needs``, those of the outputs that they read among them."""
+    makers = {output: stage.name for stage in stages for output in stage.outputs}
+    # A longer path may hold a shorter one; what is part of a longer name is not meant.
+    patterns = {o: re.compile(rf"(?<![\w/.-]){re.escape(o)}(?![\w-]|\.\w)") for o in makers}
+    for stage in stages:
+        needs = []
+        for asked in stage.needs:
+            found = [s.name for s in stages if asked in (s.name, s.group)]
+            if not found:
+                raise UnknownNameError(f"stage (needed by {stage.name})", asked, {s.group for s in stages})
+            needs += found
+        text = "\n".join([*stage.run, *stage.inputs])
+        needs += [maker for o, maker in makers.items() if maker != stage.name and patterns[o].search(text)]
+        inputs = tuple(path for path in stage.inputs if path not in makers)
+        yield replace(stage, needs=tuple(dict.fromkeys(needs)), inputs=inputs)
+
+
+def _ordered(stages: Iterator[Stage]) -> Iterator[Stage]:
+    """Each stage after those that it needs, else in the order of the file."""
+    by_name = {stage.name: stage for stage in stages}
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> Iterator[Stage]:
+        if name in above:
+            raise ConfigError(f"stages need each other in a circle: {' -> '.join([*above, name])}")
+        if name in done:
+            return
+        for need in by_name[name].needs:
+            yield from visit(need, (*above, name))
+        done.add(name)
+        yield by_name[name]
+
+    for name in by_name:
+        yield from visit(name, ())
