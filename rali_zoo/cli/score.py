@@ -1,97 +1,183 @@
-"""``rali-zoo score``: photos and folders of photos to a table or a CSV file."""
+"""``rali-zoo score``: photos, folders, lists and shards to a table."""
 
 from __future__ import annotations
 
-import csv
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
 from rali_zoo.cli import run_function
 from rali_zoo.errors import ConfigError
-from rali_zoo.paths import atomic_path
+from rali_zoo.scoring.runtime import Compile, Decode, Precision
+from rali_zoo.scoring.sources import find_items
 
 if TYPE_CHECKING:
-    from rali_zoo.types import Score
+    from rali_zoo.scoring.pipeline import Slice
+    from rali_zoo.scoring.sink import Sink
+    from rali_zoo.types import Score, Scorer
 
-#: What a folder is searched for; a file that is named is scored whatever its suffix.
-SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".bmp",
-        ".dib",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".gif",
-        ".jp2",
-        ".j2k",
-        ".avif",
-        ".heic",
-        ".heif",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-    ]
-)
-COLUMNS = ("path", "score", "std", "error", "model")
+Engine = Literal["local", "ray"]
 
 
-def find_pictures(paths: Sequence[str]) -> list[str]:
-    """Files as they are named; folders searched, subfolders too, in the order of their names.
+@dataclass(frozen=True)
+class How:
+    """The options of a run, as :func:`score_command` documents them."""
 
-    Raises:
-        ConfigError: a path that does not exist, or nothing found at all.
+    model: str
+    decode: Decode
+    batch_size: int
+    workers: int | None
+    threads: int | None
+    device: str | None
+    precision: Precision
+    compile: Compile
+    engine: Engine
+    actors: int
+
+
+def score_command(
+    paths: list[str],
+    model: str,
+    output: Path | None = None,
+    decode: Decode = "exact",
+    batch_size: int = 16,
+    workers: int | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    precision: Precision = "float32",
+    compile: Compile = "off",
+    shard: str = "1/1",
+    engine: Engine = "local",
+    actors: int = 1,
+    explain: bool = False,
+) -> None:
+    """Score pictures with a model and show, or write, one row for each.
+
+    Args:
+        paths: pictures, folders, globs, .txt files of paths, .parquet tables with a column path, .tar shards.
+        model: ckpt:PATH, local-dir:PATH, hf-hub:ORG/REPO[@REV], or a name of 'rali-zoo list models'.
+        output: table of the columns path, score, std, error, model; .parquet or .csv. A run that was stopped
+            goes on when the same command is given again.
+        decode: exact = the pixels of training; fast = large JPEGs at reduced size, 8-bit resizing.
+        batch_size: pictures a forward pass.
+        workers: threads that decode; 2 on a CPU and up to 16 beside a GPU by default.
+        threads: of the computation; OMP_NUM_THREADS, or the cores that are free, by default.
+        device: where to compute, e.g. cuda; the CPU by default.
+        precision: of the encoder; auto is bfloat16 where the chip has it.
+        compile: mode of torch.compile for the encoder.
+        shard: K/N scores the K-th of N shares of the pictures, for N jobs with an --output each.
+        engine: ray runs on the cluster at RAY_ADDRESS, or on this machine; needs the extra 'ray'.
+        actors: copies of the model that the engine ray keeps.
+        explain: also show the prototypes and descriptions behind each score; without --output only.
     """
-    found: list[str] = []
-    for text in paths:
-        path = Path(text)
-        if path.is_dir():
-            found += [str(p) for p in _walk(path)]
-        elif path.is_file() or path.is_symlink():
-            found.append(text)
-        else:
-            raise ConfigError(f"{text} does not exist; give pictures or folders of pictures")
-    if not found:
-        raise ConfigError(f"no picture below {', '.join(paths)}; looked for {' '.join(sorted(SUFFIXES))}")
-    return list(dict.fromkeys(found))
+    if batch_size < 1 or actors < 1:
+        raise ConfigError("--batch_size and --actors are at least 1")
+    how = How(model, decode, batch_size, workers, threads, device, precision, compile, engine, actors)
+    if output is None:
+        if engine == "ray":
+            raise ConfigError("--engine ray writes a table: give --output scores.parquet")
+        _show(paths, shard, how, explain)
+        return
+    if explain:
+        raise ConfigError("--explain goes to the terminal: leave out --output")
+    _write(paths, shard, how, output)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    # Links to folders are not followed, so a link that points upwards does no harm.
-    for child in sorted(folder.iterdir()):
-        if child.suffix.lower() in SUFFIXES:
-            yield child  # a folder named x.jpg too: it becomes an error row instead of vanishing
-        elif child.is_dir() and not child.is_symlink():
-            yield from _walk(child)
+def _load(how: How) -> tuple[Scorer, int]:
+    """The scorer, and how many threads decode for it."""
+    import torch
+
+    from rali_zoo.models.scorer import ModuleScorer
+    from rali_zoo.scoring.runtime import check_device, decode_workers, set_threads, tune
+    from rali_zoo.zoo import load_model
+
+    scorer = cast("Scorer", load_model(how.model, check_device(how.device)))
+    device = torch.device(how.device or "cpu")
+    if isinstance(scorer, ModuleScorer):
+        tune(scorer, how.precision, how.compile)
+    elif how.precision == "bfloat16" or how.compile != "off":
+        raise ConfigError(f"--precision and --compile are for scorers of rali_zoo; {scorer.name} is none")
+    set_threads(how.threads, device)
+    return scorer, decode_workers(how.workers, device)
 
 
-def write_csv(scores: Sequence[Score], path: Path) -> None:
-    """One row a picture, errors included; the file is whole or absent."""
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for s in scores:
-            values = ["" if v is None else f"{v:.6f}" for v in (s.score, s.std)]
-            writer.writerow([s.path, *values, s.error or "", s.model])
+def _show(paths: list[str], shard: str, how: How, explain: bool) -> None:
+    """Score a few pictures and print a table."""
+    from rali_zoo.scoring.pipeline import make_stages, run, slices
+    from rali_zoo.scoring.progress import Progress
+
+    items = list(find_items(paths, shard))
+    scorer, workers = _load(how)
+    scores: list[Score] = []
+    with Progress(len(items)) as progress:
+        for batch, found in run(
+            slices([(0, items)], how.batch_size), make_stages(scorer, how.decode), workers
+        ):
+            scores += found
+            progress.advance(len(batch.items))
+    print_table(scores, explain, getattr(scorer, "native_scale", False))
+    _say_failed(sum(s.error is not None for s in scores), len(scores))
 
 
-def print_table(scores: Sequence[Score], explain: bool) -> None:
-    """A table of scores on the terminal, with explanations below if asked for."""
+def _write(paths: list[str], shard: str, how: How, output: Path) -> None:
+    """Score what has no score yet, then make one table."""
+    from rali_zoo.scoring.progress import Progress
+    from rali_zoo.scoring.sink import Job, Sink
+
+    with Sink(output) as sink:
+        items = find_items(paths, shard)
+        # A path that does not exist is said before the model is loaded.
+        first = [] if sink.started else list(islice(items, 1))
+        scorer, workers = _load(how)
+        job = Job(paths, os.getcwd(), shard, how.model, scorer.revision, how.decode, how.precision)
+        sink.start(job, chain(first, items), how.batch_size)
+        if sink.done:
+            print(f"{sink.done} of {sink.total} pictures are there from an earlier run", file=sys.stderr)
+        with Progress(sink.total, sink.done) as progress:
+            for batch, scores in _scored(sink, scorer, how, workers):
+                sink.add(batch.part, batch.start, scores)
+                progress.advance(len(scores))
+        failed = sink.finish()
+    print(f"{sink.total} rows ({failed} with an error) written to {output}")
+    _say_failed(failed, sink.total)
+
+
+def _scored(sink: Sink, scorer: Scorer, how: How, workers: int) -> Iterator[tuple[Slice, list[Score]]]:
+    """Scores of the pictures that have none, by the engine that was asked for."""
+    from rali_zoo.scoring.pipeline import make_stages, run, slices
+
+    batches = slices(sink.missing(), how.batch_size)
+    if how.engine == "local":
+        return run(batches, make_stages(scorer, how.decode), workers)
+    from rali_zoo.scoring.ray import Recipe, run_ray
+
+    recipe = Recipe(how.model, how.decode, how.device, how.precision, how.compile, how.threads)
+    return run_ray(batches, scorer, recipe, how.actors)
+
+
+def _say_failed(failed: int, total: int) -> None:
+    if failed:
+        print(f"{failed} of {total} pictures have no score; their error says why", file=sys.stderr)
+
+
+def print_table(scores: Sequence[Score], explain: bool, native: bool) -> None:
+    """A table of scores on the terminal, with explanations below if asked for.
+
+    Args:
+        scores: one row each.
+        explain: whether to explain them.
+        native: whether they are in units of the scorer's own instead of MOS.
+    """
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("picture", title="Quality, 1 (bad) to 5 (excellent)", title_justify="left")
+    scale = "higher is better, in units of the metric" if native else "1 (bad) to 5 (excellent)"
+    table = Table("picture", title=f"Quality, {scale}", title_justify="left")
     for heading in ("score", "± spread"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("error", style="red")
@@ -103,47 +189,6 @@ def print_table(scores: Sequence[Score], explain: bool) -> None:
     if explain:
         for s in scores:
             console.print(s.explain(), markup=False, highlight=False)
-
-
-def score_command(
-    paths: list[str],
-    model: str,
-    output: Path | None = None,
-    batch_size: int = 16,
-    workers: int = 2,
-    device: str | None = None,
-    explain: bool = False,
-) -> None:
-    """Score pictures with a model and show, or write, one row for each.
-
-    Args:
-        paths: pictures, and folders that are searched for pictures.
-        model: ckpt:PATH, local-dir:PATH, hf-hub:ORG/REPO[@REV], or a name of 'rali-zoo list models'.
-        output: CSV file for the columns path, score, std, error, model.
-        batch_size: pictures a forward pass.
-        workers: threads that decode.
-        device: where to compute, e.g. cuda; the CPU by default.
-        explain: also show the prototypes and descriptions behind each score.
-    """
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from rali_zoo.zoo import load_model
-
-    pictures = find_pictures(paths)
-    scorer = load_model(model, device)
-    # The bar goes to stderr, so that the table can be piped.
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("scoring", total=len(pictures))
-        scores = scorer.score(pictures, batch_size, lambda done: bar.update(task, completed=done), workers)
-    failed = sum(s.error is not None for s in scores)
-    if output is not None:
-        write_csv(scores, output)
-        print(f"{len(scores)} rows ({failed} with an error) written to {output}")
-    if output is None or explain:
-        print_table(scores, explain)
-    if failed:
-        print(f"{failed} of {len(scores)} pictures have no score; their error says why", file=sys.stderr)
 
 
 def main(words: Sequence[str]) -> None:

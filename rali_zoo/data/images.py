@@ -103,7 +103,7 @@ def _reason(error: Exception) -> str:
 
 
 def _from_path(path: str, max_pixels: int) -> Image.Image:
-    mode = os.stat(path).st_mode
+    mode = os.stat(path).st_mode  # before opening it: to open a pipe is to wait
     if stat.S_ISDIR(mode):
         raise ImageDecodeError("is a folder, not a picture")
     if not stat.S_ISREG(mode):
@@ -148,16 +148,18 @@ def _finish(image: Image.Image, max_pixels: int) -> Image.Image:
     if width * height > max_pixels:
         raise ImageDecodeError(f"{width}x{height} is {width * height:,} pixels; the limit is {max_pixels:,}")
     image.load()
-    turn = _turn(image)
-    rgb = _to_rgb(image)
+    turn = exif_turn(image)
+    rgb = _to_rgb(image)  # always a picture of its own, never the one that was handed over
+    if turn is not None:
+        rgb = rgb.transpose(turn)
     # Metadata ends here: an orientation left behind would be applied a second time.
-    rgb = rgb.transpose(turn) if turn is not None else rgb.copy()
     rgb.info = {}
     rgb.getexif().clear()
     return rgb
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
+def exif_turn(image: Image.Image) -> Image.Transpose | None:
+    """What sets the picture upright, as its EXIF block says; ``None`` if it is, or if nothing is said."""
     try:
         return _TURNS.get(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # an EXIF block that cannot be read asks for no turn; the pixels are whole

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from rali_zoo.errors import ConfigError
-from rali_zoo.types import Interpolation, Preprocess
+from rali_zoo.types import Interpolation, Preprocess, Resize
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 #: A resized picture of at most this many times the area of its centre crop is made whole before it is cut.
-_WHOLE = 4
+WHOLE = 4
 
 ViewKind = Literal["backbone", "whole", "center_crop", "random_crop", "grid", "multi", "multi_random"]
 
@@ -101,7 +101,7 @@ def random_crop(
     """
     import torch
 
-    full = _cover(image, size, shrink=False)
+    full = cover((image.height, image.width), size, shrink=False)
     top, left = (
         int(torch.randint(f - s + 1, (), generator=generator)) for f, s in zip(full, size, strict=True)
     )
@@ -126,7 +126,7 @@ def grid_crops(
     """
     import torch
 
-    full = _cover(image, size, shrink=False)
+    full = cover((image.height, image.width), size, shrink=False)
     places = grid_places(full, size, crops)
     return torch.stack([pixels(_cut(image, full, place, size, interpolation)) for place in places])
 
@@ -148,9 +148,9 @@ def _spread(room: int, count: int) -> list[int]:
     return [room // 2] if count == 1 else [round(room * i / (count - 1)) for i in range(count)]
 
 
-def _cover(image: Image.Image, size: tuple[int, int], shrink: bool) -> tuple[int, int]:
-    """(height, width) at which the picture just covers ``size``; its own if larger and not ``shrink``."""
-    width, height = image.size
+def cover(picture: tuple[int, int], size: tuple[int, int], shrink: bool) -> tuple[int, int]:
+    """(height, width) at which a picture just covers ``size``; its own if larger and not ``shrink``."""
+    height, width = picture
     if not shrink and height >= size[0] and width >= size[1]:
         return height, width
     # Truncated as torchvision and transformers do, so that the pixels fall in the same places.
@@ -159,12 +159,18 @@ def _cover(image: Image.Image, size: tuple[int, int], shrink: bool) -> tuple[int
     return max(size[0], int(size[1] * height / width)), size[1]
 
 
+def centre(picture: tuple[int, int], preprocess: Preprocess) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(height, width) that a picture is resized to for its centre crop, and (top, left) of the crop."""
+    full = cover(picture, preprocess.size, shrink=True)
+    rest = [f - s for f, s in zip(full, preprocess.size, strict=True)]
+    top, left = (r // 2 if preprocess.crop_rule == "floor" else round(r / 2) for r in rest)
+    return full, (top, left)
+
+
 def _center_crop(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     size = preprocess.size
-    full = _cover(image, size, shrink=True)
-    rest = [f - s for f, s in zip(full, size, strict=True)]
-    top, left = (r // 2 if preprocess.crop_rule == "floor" else round(r / 2) for r in rest)
-    if full[0] * full[1] <= _WHOLE * size[0] * size[1]:
+    full, (top, left) = centre((image.height, image.width), preprocess)
+    if full[0] * full[1] <= WHOLE * size[0] * size[1]:
         # Pillow may filter rows and columns in another order when it computes only a box, which rounds
         # otherwise: pictures of ordinary shape are resized whole, as transformers and torchvision do.
         whole = image.resize((full[1], full[0]), _FILTERS[preprocess.interpolation])
@@ -227,6 +233,20 @@ class View:
         """Whether the same picture can look different at the next visit (so nothing can be cached)."""
         return self.flip or self.kind in ("random_crop", "multi_random")
 
+    def size_for(self, preprocess: Preprocess) -> tuple[int, int]:
+        """(height, width) of what is cut: the view's own, else the backbone's."""
+        return preprocess.size if self.size is None else (self.size, self.size)
+
+    def resized(self, preprocess: Preprocess) -> Preprocess | None:
+        """How the first piece is resized; ``None`` for a view of native crops only."""
+        if self.kind in ("random_crop", "grid"):
+            return None
+        resize: Resize = "center_crop" if self.kind == "center_crop" else "squash"
+        if self.kind == "backbone" and (preprocess.resize != "none" or self.size is None):
+            # A size that was asked for is obeyed even by a backbone that takes any.
+            resize = preprocess.resize
+        return replace(preprocess, size=self.size_for(preprocess), resize=resize)
+
     def __call__(
         self, image: Image.Image, preprocess: Preprocess, generator: torch.Generator | None = None
     ) -> Tensor:
@@ -243,22 +263,16 @@ class View:
         """
         import torch
 
-        size = preprocess.size if self.size is None else (self.size, self.size)
+        size = self.size_for(preprocess)
         if self.flip and bool(torch.rand((), generator=generator) < 0.5):
             image = ImageOps.mirror(image)
-        if self.kind == "backbone":
-            # A size that was asked for is obeyed even by a backbone that takes any.
-            resize = "squash" if preprocess.resize == "none" and self.size is not None else preprocess.resize
-            return to_tensor(image, replace(preprocess, size=size, resize=resize))
-        if self.kind == "center_crop":
-            return to_tensor(image, replace(preprocess, size=size, resize="center_crop"))
         views = []
-        if self.kind in ("whole", "multi", "multi_random"):
-            views.append(to_tensor(image, replace(preprocess, size=size, resize="squash"))[None])
+        if (resized := self.resized(preprocess)) is not None:
+            views.append(to_tensor(image, resized)[None])
         if self.kind in ("grid", "multi"):
             views.append(grid_crops(image, size, self.crops, preprocess.interpolation))
         if self.kind in ("random_crop", "multi_random"):
             cuts = [random_crop(image, size, generator, preprocess.interpolation) for _ in range(self.crops)]
             views.append(torch.stack([pixels(cut) for cut in cuts]))
-        stacked = torch.cat(views)
+        stacked = torch.cat(views) if len(views) > 1 else views[0]
         return stacked[0] if len(stacked) == 1 else stacked

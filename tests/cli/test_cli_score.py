@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import pytest
 import torch
 
 from rali_zoo.cli.main import main
-from rali_zoo.cli.score import find_pictures
-from rali_zoo.errors import ConfigError
 from rali_zoo.models import Regression
 from rali_zoo.models.files import save_scorer
 
@@ -21,21 +20,23 @@ def model(tmp_path_factory) -> str:
     return f"local-dir:{path}"
 
 
+def read(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def test_csv_has_one_row_a_picture_errors_included(model, photo_folder, tmp_path, capsys):
     good = photo_folder(3)
     folder = good[0].parent
     (folder / "sub" / "dir.jpg").mkdir(parents=True)
     (folder / "sub" / "ünïcode ☂.png").write_bytes(good[0].read_bytes())
     (folder / "zero.jpg").write_bytes(b"")
-    (folder / "notes.txt").write_text("no picture, and not looked at")
+    (folder / "notes.md").write_text("no picture, and not looked at")
     (folder / "loop").symlink_to(folder)
     target = tmp_path / "out" / "scores.csv"
-    assert (
-        main(["score", str(good[1]), str(folder), f"--model={model}", f"--output={target}", "--batch_size=2"])
-        == 0
-    )
-    with target.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    words = ["score", str(good[1]), str(folder), f"--model={model}", f"--output={target}", "--batch_size=2"]
+    assert main(words) == 0
+    rows = read(target)
     assert list(rows[0]) == ["path", "score", "std", "error", "model"]
     names = [r["path"] for r in rows]
     assert names[0] == str(good[1]) and len(names) == len(set(names)) == 6
@@ -44,6 +45,34 @@ def test_csv_has_one_row_a_picture_errors_included(model, photo_folder, tmp_path
     assert all((r["score"] == "") == bool(r["error"]) for r in rows)
     assert all(1 <= float(r["score"]) <= 5 for r in rows if r["score"])
     assert "6 rows (2 with an error)" in capsys.readouterr().out
+    assert list(target.parent.iterdir()) == [target]
+    assert main(words) == 1
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_parquet_says_the_same_and_what_made_it(model, photo_folder, tmp_path):
+    import pyarrow.parquet as pq
+
+    folder = photo_folder(3)[0].parent
+    (folder / "zero.jpg").write_bytes(b"")
+    common = ["score", str(folder), f"--model={model}"]
+    assert main([*common, f"--output={tmp_path / 's.csv'}"]) == 0
+    assert main([*common, f"--output={tmp_path / 's.parquet'}"]) == 0
+    table = pq.read_table(tmp_path / "s.parquet")
+    for row, text in zip(table.to_pylist(), read(tmp_path / "s.csv"), strict=True):
+        assert row["path"] == text["path"] and (row["error"] or "") == text["error"]
+        assert text["score"] == ("" if row["score"] is None else f"{row['score']:.6f}")
+    job = json.loads(table.schema.metadata[b"rali_zoo"])
+    assert job["model"] == model and job["pictures"] == 4 and len(job["revision"]) > 8
+
+
+def test_shares_of_two_jobs_are_the_whole(model, photo_folder, tmp_path):
+    folder = photo_folder(8)[0].parent
+    for k in (1, 2):
+        words = [f"--model={model}", f"--output={tmp_path / f'{k}.csv'}", f"--shard={k}/2"]
+        assert main(["score", str(folder), *words]) == 0
+    shares = [[row["path"] for row in read(tmp_path / f"{k}.csv")] for k in (1, 2)]
+    assert all(shares) and sorted(sum(shares, [])) == sorted(str(p) for p in folder.iterdir())
 
 
 def test_table_on_the_terminal(model, photo_folder, capsys):
@@ -58,8 +87,17 @@ def test_table_on_the_terminal(model, photo_folder, capsys):
     [
         (["nowhere.jpg", "--model=ckpt:x.ckpt"], "does not exist"),
         ([".", "--model=ckpt:x.ckpt"], "no picture below"),
+        (["*.tif", "--model=ckpt:x.ckpt"], "no picture below"),
         (["photo000.png", "--model=ckpt:x.ckpt"], "no checkpoint at x.ckpt"),
         (["photo000.png", "--model=cpkt:x.ckpt"], "Did you mean 'ckpt'"),
+        (["photo000.png", "--model=ckpt:x.ckpt", "--output=scores.txt"], ".parquet or .csv"),
+        (["photo000.png", "--model=ckpt:x.ckpt", "--shard=3/2"], "K/N"),
+        (["photo000.png", "--model=ckpt:x.ckpt", "--batch_size=0"], "at least 1"),
+        (["photo000.png", "--model=rali-tiny-synthetic", "--device=gpu"], "this machine has cpu"),
+        (["photo000.png", "--model=rali-tiny-synthetic", "--threads=0"], "at least 1"),
+        (["photo000.png", "--model=rali-tiny-synthetic", "--workers=0"], "at least 1"),
+        (["photo000.png", "--model=ckpt:x.ckpt", "--engine=ray"], "give --output"),
+        (["photo000.png", "--model=ckpt:x.ckpt", "--explain", "--output=a.csv"], "leave out --output"),
     ],
 )
 def test_errors_say_what_to_do(words, says, photo_folder, tmp_path, monkeypatch, capsys):
@@ -68,11 +106,11 @@ def test_errors_say_what_to_do(words, says, photo_folder, tmp_path, monkeypatch,
         photo_folder(1, tmp_path)
     assert main(["score", *words]) == 1
     assert says in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.parts"))
 
 
-def test_a_named_file_is_scored_whatever_its_suffix(tmp_path, photo_folder):
+def test_options_that_are_none(model, photo_folder, capsys):
     (path,) = photo_folder(1)
-    renamed = path.rename(tmp_path / "no_suffix")
-    assert find_pictures([str(renamed)]) == [str(renamed)]
-    with pytest.raises(ConfigError):
-        find_pictures([str(tmp_path / "gone")])
+    with pytest.raises(SystemExit) as stop:
+        main(["score", str(path), f"--model={model}", "--decode=fsat"])
+    assert stop.value.code == 2 and "exact" in capsys.readouterr().err

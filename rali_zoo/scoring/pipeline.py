@@ -1,0 +1,117 @@
+"""The stages between a list of pictures and their scores: prepare in threads, score in batches.
+
+Threads, not processes: reading, decoding and resizing leave Python's lock, and what is prepared needs no
+copy to get to the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rali_zoo.errors import ConfigError, ImageDecodeError
+from rali_zoo.scoring.sources import Item
+from rali_zoo.types import Score
+
+if TYPE_CHECKING:
+    from rali_zoo.scoring.runtime import Decode
+    from rali_zoo.types import Scorer
+
+
+class Slice(NamedTuple):
+    """Pictures that go through the model together; which ones is a matter of their place in the list only.
+
+    Attributes:
+        part: number of the part of the table that they belong to.
+        start: place of the first of them in that part.
+        items: the pictures.
+    """
+
+    part: int
+    start: int
+    items: list[Item]
+
+
+def slices(parts: Iterable[tuple[int, list[Item]]], batch_size: int) -> Iterator[Slice]:
+    """Cut parts into batches; none spans two parts, so a part is scored alike whenever it is."""
+    for number, items in parts:
+        for start in range(0, len(items), batch_size):
+            yield Slice(number, start, items[start : start + batch_size])
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What is done to a picture.
+
+    Attributes:
+        prepare: reads, decodes and cuts one picture, or returns why it cannot; runs in threads.
+        score: one score for each of what ``prepare`` returned, under the names given.
+    """
+
+    prepare: Callable[[Item], Any]
+    score: Callable[[Sequence[Any], Sequence[str]], list[Score]]
+
+
+def make_stages(scorer: Scorer, decode: Decode = "exact") -> Stages:
+    """The stages of a scorer.
+
+    Args:
+        scorer: one of :func:`rali_zoo.load_model`, or anything with the interface
+            :class:`~rali_zoo.types.Scorer`, which gets paths (bytes, of a shard) and decodes for itself.
+        decode: ``exact`` or ``fast``, see :mod:`rali_zoo.scoring.decode`.
+
+    Raises:
+        ConfigError: ``fast`` for a scorer that decodes for itself.
+    """
+    from rali_zoo.models.scorer import ModuleScorer
+
+    if not isinstance(scorer, ModuleScorer):
+        if decode == "fast":
+            raise ConfigError(f"--decode fast: {scorer.name} decodes pictures itself; leave it out")
+        return Stages(_source, lambda sources, names: _score_sources(scorer, sources, names))
+    prepare: Callable[[Any], Any] = scorer.prepare
+    if decode == "fast":
+        from rali_zoo.scoring.preprocess import FastView
+
+        prepare = FastView(scorer.module.view, scorer.module.preprocess).prepare
+
+    def ready(item: Item) -> Any:
+        source = _source(item)
+        return source if isinstance(source, ImageDecodeError) else prepare(source)
+
+    return Stages(ready, scorer.score_prepared)
+
+
+def _source(item: Item) -> str | bytes | ImageDecodeError:
+    try:
+        return item.source()
+    except ImageDecodeError as error:
+        return error
+
+
+def _score_sources(scorer: Scorer, sources: Sequence[Any], names: Sequence[str]) -> list[Score]:
+    """Through :meth:`Scorer.score`, which calls pictures in memory by their position."""
+    good = [i for i, source in enumerate(sources) if not isinstance(source, ImageDecodeError)]
+    scores = scorer.score([sources[i] for i in good], batch_size=len(good)) if good else []
+    found = {i: replace(score, path=names[i]) for i, score in zip(good, scores, strict=True)}
+    for i, source in enumerate(sources):
+        if i not in found:
+            found[i] = Score(None, error=str(source), path=names[i], model=scorer.name)
+    return [found[i] for i in range(len(sources))]
+
+
+def run(batches: Iterable[Slice], stages: Stages, workers: int) -> Iterator[tuple[Slice, list[Score]]]:
+    """Score batches in their order, preparing the next while one is in the model; memory stays flat."""
+    from rali_zoo.models.scorer import overlapped
+
+    waiting: list[Slice] = []
+
+    def items() -> Iterator[list[Item]]:
+        for batch in batches:
+            waiting.append(batch)
+            yield batch.items
+
+    for _, prepared in overlapped(items(), stages.prepare, workers):
+        batch = waiting.pop(0)
+        yield batch, stages.score(prepared, [item.path for item in batch.items])

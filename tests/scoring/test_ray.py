@@ -1,0 +1,91 @@
+"""The same table from Ray, also when workers are killed. Slow: starting Ray takes longer than scoring."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from rali_zoo.cli.main import main
+from rali_zoo.scoring.ray import _Decoder, _unpack
+from rali_zoo.scoring.sources import Item
+
+
+def test_pictures_survive_the_journey_exactly(model, photo_folder):
+    """Packed and unpacked, rows are what the plain engine's threads hand to the model."""
+    import json
+
+    import torch
+
+    import rali_zoo
+
+    scorer = rali_zoo.load_model(model)
+    paths = photo_folder(3)
+    items = [Item(str(paths[0])), Item("gone.jpg"), Item(str(paths[1])), Item(paths[2].name)]
+    row = {"part": 1, "start": 2, "items": json.dumps(items), "folder": str(paths[2].parent)}
+    for decode in ("exact", "fast"):
+        if decode == "fast":
+            pytest.importorskip("simplejpeg")
+        found = _unpack(_Decoder(scorer, decode)(row))
+        assert "no such file" in str(found[1])
+        for i, path in ((0, paths[0]), (2, paths[1]), (3, paths[2])):
+            exact = scorer.prepare(path)
+            assert found[i].dtype == torch.float32 and found[i].shape == exact.shape
+            assert torch.equal(found[i], exact) or decode == "fast"
+    nothing = _unpack(_Decoder(scorer, "exact")({**row, "items": json.dumps([Item("gone.jpg")])}))
+    assert len(nothing) == 1 and "no such file" in str(nothing[0])
+
+
+def run(folder, model, output, *more):
+    words = ["score", str(folder), "--model", model, "--output", str(output), "--batch_size", "16", *more]
+    assert main(words) == 0
+    return pq.read_table(output)
+
+
+def actors_at_work() -> list[int]:
+    """Processes that hold a model, as Ray names them while they score."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            name = status.read_bytes()
+        except OSError:
+            continue
+        if name.startswith(b"ray::") and b"_Worker" in name and b".submit" in name:
+            found.append(int(status.parent.name))
+    return found
+
+
+def kill_one_actor(killed: list[int], stop: threading.Event) -> None:
+    """Wait until two actors are at work, then kill one in the middle of it."""
+    while not stop.wait(0.02):
+        working = actors_at_work()
+        if len(working) == 2:
+            os.kill(working[0], signal.SIGKILL)
+            killed.append(working[0])
+            return
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are found as Linux has them")
+def test_two_actors_of_which_one_is_killed(tmp_path, many, model):
+    ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    folder = many(tmp_path / "photos", 2000)
+    plain = run(folder, model, tmp_path / "plain.parquet")
+    killed: list[int] = []
+    stop = threading.Event()
+    thread = threading.Thread(target=kill_one_actor, args=(killed, stop))
+    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
+    try:
+        thread.start()
+        found = run(folder, model, tmp_path / "ray.parquet", "--engine", "ray", "--actors", "2")
+    finally:
+        stop.set()
+        thread.join()
+        ray.shutdown()
+    assert killed
+    assert found.equals(plain)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["photos", "plain.parquet", "ray.parquet"]

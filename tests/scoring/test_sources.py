@@ -1,0 +1,113 @@
+"""Each way to name pictures gives each of them once, and what cannot be read is a row."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rali_zoo.errors import ConfigError, ImageDecodeError
+from rali_zoo.scoring.sources import Item, find_items
+
+
+def names(paths, shard="1/1"):
+    return [item.path for item in find_items([str(p) for p in paths], shard)]
+
+
+def make_tar(path, members):
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_a_folder_is_searched_in_order_without_following_links(tmp_path):
+    (tmp_path / "b" / "c.jpg").mkdir(parents=True)
+    for name in ("z.PNG", "a.jpeg", "b/x.webp", "no.txt"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "b" / "up").symlink_to(tmp_path)
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nothing")
+    wanted = ["a.jpeg", "b/c.jpg", "b/x.webp", "gone.jpg", "z.PNG"]
+    assert names([tmp_path]) == [str(tmp_path / n) for n in wanted]
+    assert names([tmp_path, tmp_path / "z.PNG", tmp_path / "b"]) == names([tmp_path])
+
+
+def test_a_named_file_is_taken_whatever_its_suffix(tmp_path):
+    (tmp_path / "plain").write_bytes(b"")
+    assert names([tmp_path / "plain"]) == [str(tmp_path / "plain")]
+    with pytest.raises(ConfigError, match="does not exist"):
+        find_items([str(tmp_path / "gone")])
+    with pytest.raises(ConfigError, match="no picture below"):
+        list(find_items([str(tmp_path)]))
+
+
+def test_globs(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for name in ("a/1.jpg", "a/b/2.jpg", "a/b/3.png", "a/b/4.md"):
+        (tmp_path / name).write_bytes(b"")
+    assert names([tmp_path / "a" / "*.jpg"]) == [str(tmp_path / "a/1.jpg")]
+    deep = [str(tmp_path / n) for n in ("a/1.jpg", "a/b/2.jpg", "a/b/3.png")]
+    assert names([tmp_path / "**" / "*"]) == deep
+
+
+def test_text_lists_take_any_name(tmp_path):
+    odd = "späce and ☂\x07.jpg"
+    raw = os.fsencode(odd) + b"\r\n\n/no/utf\xff8.jpg\n" + os.fsencode(odd) + b"\n/last.jpg"
+    (tmp_path / "list.txt").write_bytes(raw)
+    assert names([tmp_path / "list.txt"]) == [odd, os.fsdecode(b"/no/utf\xff8.jpg"), "/last.jpg"]
+
+
+def test_parquet_lists(tmp_path):
+    path = tmp_path / "list.parquet"
+    pq.write_table(pa.table({"path": ["a.jpg", None, "b.jpg"], "more": [1, 2, 3]}), path)
+    items = list(find_items([str(path)]))
+    assert [i.path for i in items] == ["a.jpg", f"{path}[1]", "b.jpg"] and "no path" in items[1].error
+    pq.write_table(pa.table({"file": ["a.jpg"]}), path)
+    with pytest.raises(ConfigError, match="no column 'path'; it has file"):
+        list(find_items([str(path)]))
+    path.write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(ConfigError, match="no parquet file"):
+        list(find_items([str(path)]))
+
+
+def test_members_of_a_shard_are_read_in_place(tmp_path):
+    """Names that point out of the folder are harmless: nothing is unpacked."""
+    members = {"a.jpg": b"first", "a.json": b"{}", "../../evil.png": b"second", "d/b.webp": b""}
+    shard = make_tar(tmp_path / "s.tar", members)
+    items = list(find_items([str(shard)]))
+    assert [i.path for i in items] == [f"{shard}/a.jpg", f"{shard}/../../evil.png", f"{shard}/d/b.webp"]
+    assert [i.source() for i in items] == [b"first", b"second", b""]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["s.tar"]
+    assert names([tmp_path / "*.tar"]) == [i.path for i in items]
+
+
+def test_a_shard_that_is_cut_gives_what_is_whole_and_says_so(tmp_path):
+    shard = make_tar(tmp_path / "s.tar", {"a.jpg": b"x" * 600, "b.jpg": b"y" * 6000})
+    items = list(find_items([str(shard)]))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: items[1].offset + 100])
+    found = list(find_items([str(shard)]))
+    assert [i.path for i in found][:2] == [i.path for i in items] and found[0].source() == b"x" * 600
+    with pytest.raises(ImageDecodeError, match="ends before"):
+        found[1].source()
+    (tmp_path / "t.tar").write_bytes(b"no tar at all" * 100)
+    (bad,) = find_items([str(tmp_path / "t.tar")])
+    with pytest.raises(ImageDecodeError, match="cannot be read to its end"):
+        bad.source()
+    with pytest.raises(ImageDecodeError, match="shard cannot be read: No such file"):
+        Item("x", shard=str(tmp_path / "gone.tar"), size=1).source()
+
+
+def test_shares_are_disjoint_and_together_everything(tmp_path):
+    (tmp_path / "l.txt").write_text("\n".join(f"{i}.jpg" for i in range(100)))
+    shares = [names([tmp_path / "l.txt"], f"{k}/3") for k in (1, 2, 3)]
+    assert sorted(sum(shares, [])) == sorted(names([tmp_path / "l.txt"])) and min(map(len, shares)) > 15
+    for wrong in ("0/3", "4/3", "3", "a/b", "1/0"):
+        with pytest.raises(ConfigError, match="K/N"):
+            find_items([str(tmp_path)], wrong)
