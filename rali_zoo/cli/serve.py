@@ -1,0 +1,76 @@
+"""``rali-zoo serve``: an HTTP service that scores pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from rali_zoo.cli import run_function
+from rali_zoo.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from rali_zoo.types import Scorer
+
+
+def serve_command(
+    model: str = "rali-tiny-synthetic",
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    batch_size: int = 16,
+    workers: int = 2,
+    threads: int | None = None,
+    device: str | None = None,
+    max_pictures: int = 32,
+    max_megabytes: int = 64,
+    max_megapixels: int = 64,
+    timeout: float = 30.0,
+    decode_timeout: float = 10.0,
+) -> None:
+    """Score pictures over HTTP: POST /score, GET /health, GET /model. See docs/serve.md.
+
+    Args:
+        model: ckpt:PATH, local-dir:PATH, hf-hub:ORG/REPO[@REV], or a name of 'rali-zoo list models'.
+        host: address to listen at; the default is reached from this machine only.
+        port: 0 takes a free one.
+        batch_size: most pictures a forward pass.
+        workers: processes that decode.
+        threads: of the computation; OMP_NUM_THREADS, or the cores that are free, by default.
+        device: where to compute, e.g. cuda; the CPU by default.
+        max_pictures: in a request.
+        max_megabytes: of a request.
+        max_megapixels: of a picture.
+        timeout: seconds that a request may take to arrive, and again to be answered.
+        decode_timeout: seconds that a picture may take to decode.
+    """
+    try:
+        from rali_zoo.serving.http import make_app
+        from rali_zoo.serving.server import serve
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "starlette", "serve") from None
+    from rali_zoo.serving.engine import Engine, Limits
+
+    limits = Limits(
+        max_pictures, max_megabytes, max_megapixels, decode_seconds=decode_timeout, seconds=timeout
+    )
+
+    def make() -> Any:
+        return make_app(Engine(load(model, device, threads), limits, batch_size, workers))
+
+    serve(make, host, port, f"{model}: POST /score")
+
+
+def load(model: str, device: str | None, threads: int | None) -> Scorer:
+    """The scorer, with the number of threads set."""
+    import torch
+
+    from rali_zoo.scoring.runtime import check_device, set_threads
+    from rali_zoo.zoo import load_model
+
+    scorer = cast("Scorer", load_model(model, check_device(device)))
+    set_threads(threads, torch.device(device or "cpu"))
+    return scorer
+
+
+def main(words: Sequence[str]) -> None:
+    """Run the command; ``words`` are its name and what follows it."""
+    run_function(serve_command, words)

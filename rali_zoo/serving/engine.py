@@ -1,0 +1,287 @@
+"""Pictures from many callers to one model: decoded beside it, scored in batches of what is waiting."""
+
+from __future__ import annotations
+
+import io
+import logging
+import queue
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from PIL import Image
+
+from rali_zoo.errors import ConfigError, ImageDecodeError, RaliZooError
+from rali_zoo.serving.decoding import Decoded, DecodePool
+from rali_zoo.types import MOS_RANGE, Score
+
+if TYPE_CHECKING:
+    from rali_zoo.types import Scorer
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is taken from a caller.
+
+    Attributes:
+        pictures: in a request.
+        megabytes: of a request (MB of 1,000,000 bytes).
+        megapixels: of a picture; read from its header before anything is decoded.
+        waiting_megabytes: of all pictures that wait; more are turned away.
+        decode_seconds: that a picture may take to decode.
+        seconds: that a request may take to arrive, and again to be answered.
+    """
+
+    pictures: int = 32
+    megabytes: int = 64
+    megapixels: int = 64
+    waiting_megabytes: int = 512
+    decode_seconds: float = 10.0
+    seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise ConfigError(f"the limit {name} is {value:g}; it must be above 0")
+
+
+class BusyError(RaliZooError):
+    """More pictures are waiting than the service holds; try again later."""
+
+
+class Upload(NamedTuple):
+    """A file that somebody sent: ``name`` is only repeated to them, never opened."""
+
+    name: str
+    data: bytes
+
+
+class Answer(NamedTuple):
+    """What became of a picture.
+
+    Attributes:
+        score: of it, or why there is none.
+        width: in pixels, upright; 0 where it could not be decoded.
+        height: in pixels, upright; 0 where it could not be decoded.
+        preview: a small JPEG; empty if none was asked for.
+    """
+
+    score: Score
+    width: int = 0
+    height: int = 0
+    preview: bytes = b""
+
+
+@dataclass
+class _Job:
+    upload: Upload
+    answer: Future[Answer] = field(default_factory=Future)
+    decoded: Decoded | None = None
+    prepared: Any = None
+
+
+class Engine:
+    """Scores pictures for many callers at once.
+
+    While the model computes one batch the next gathers, so batches grow with the load, and a single picture
+    waits for nobody.
+
+    Args:
+        scorer: a no-reference scorer.
+        limits: what is taken.
+        batch_size: most pictures a forward pass.
+        workers: processes that decode, and threads that cut.
+        preview: longer side of the small copies in the answers, in pixels; 0 for none.
+
+    Raises:
+        ConfigError: a scorer that needs more than a picture, or looks at none.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        limits: Limits | None = None,
+        batch_size: int = 16,
+        workers: int = 2,
+        preview: int = 0,
+    ) -> None:
+        from rali_zoo.scoring.pipeline import make_stages
+
+        if batch_size < 1 or workers < 1:
+            raise ConfigError("--batch_size and --workers are at least 1")
+        _check(scorer)
+        self.scorer, self.limits = scorer, limits or Limits()
+        self.revision = scorer.revision  #: of the scorer, which may be a hash of all weights
+        self.stages, self.batch_size = make_stages(scorer), batch_size
+        self.batches = 0  #: forward passes so far
+        self.scored = 0  #: pictures that went through the model so far
+        self._waiting = 0
+        self._lock = threading.Lock()
+        self._closed = False
+        self._ready: queue.Queue[_Job | None] = queue.Queue()
+        self._decode = DecodePool(
+            workers, self.limits.megapixels * 1_000_000, self.limits.decode_seconds, preview
+        )
+        self._preparing = ThreadPoolExecutor(workers, "prepare")
+        self._model = threading.Thread(target=self._run, name="model", daemon=True)
+        self._model.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether pictures are taken and the model runs."""
+        return not self._closed and self._model.is_alive()
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of the pictures that wait."""
+        return self._waiting
+
+    def submit(self, uploads: Sequence[Upload]) -> list[Future[Answer]]:
+        """Take the pictures of one request, all or none.
+
+        Returns:
+            One future a picture, in order. A picture that cannot be read is an answer with the reason.
+
+        Raises:
+            BusyError: too much is waiting, or the engine is closed.
+        """
+        size = sum(len(upload.data) for upload in uploads)
+        with self._lock:
+            if self._closed:
+                raise BusyError("the service is stopping")
+            if self._waiting and self._waiting + size > self.limits.waiting_megabytes * 1_000_000:
+                raise BusyError(
+                    f"{self._waiting / 1e6:.0f} MB of pictures are waiting; try again in a moment"
+                )
+            self._waiting += size
+            jobs = [_Job(upload) for upload in uploads]
+            for job in jobs:
+                job.answer.add_done_callback(partial(self._leave, job, len(job.upload.data)))
+                self._preparing.submit(self._prepare, job)
+        return [job.answer for job in jobs]
+
+    def warm_up(self) -> None:
+        """Score a grey picture, so that the first caller does not wait for processes to start."""
+        buffer = io.BytesIO()
+        Image.new("RGB", (512, 384), (128, 128, 128)).save(buffer, "PNG")
+        for future in self.submit([Upload("grey.png", buffer.getvalue())]):
+            future.result()
+
+    def close(self) -> None:
+        """Take nothing more, answer what waits with an error, end threads and processes."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._decode.close()
+        self._preparing.shutdown(wait=True)
+        self._ready.put(None)
+        self._model.join()
+
+    def _leave(self, job: _Job, size: int, _: Future[Answer]) -> None:
+        job.upload = Upload(job.upload.name, b"")  # a cancelled job stays in line, but not its bytes
+        with self._lock:
+            self._waiting -= size
+
+    def _prepare(self, job: _Job) -> None:
+        """In a thread: bytes to what the model takes."""
+        if not job.answer.set_running_or_notify_cancel():
+            return  # whoever asked has gone
+        try:
+            job.decoded = self._decode(job.upload.data)
+            image = job.decoded.image()
+            job.decoded = job.decoded._replace(pixels=b"")
+            job.prepared = self.stages.prepare(cast("Any", _Held(job.upload.name, image)))
+        except ImageDecodeError as error:
+            job.prepared = error
+        except Exception as error:
+            _log.exception("preparing a picture failed")
+            job.prepared = ImageDecodeError(_failed(error))
+        self._ready.put(job)
+
+    def _run(self) -> None:
+        """In the model's thread: batches of what is there."""
+        while (job := self._ready.get()) is not None:
+            batch, last = [job], False
+            while len(batch) < self.batch_size and not last:
+                try:
+                    more = self._ready.get_nowait()
+                except queue.Empty:
+                    break
+                if more is None:
+                    last = True
+                else:
+                    batch.append(more)
+            self._score(batch)
+            if last:
+                return
+
+    def _score(self, batch: list[_Job]) -> None:
+        try:
+            scores = self.stages.score([job.prepared for job in batch], [job.upload.name for job in batch])
+        except Exception as error:
+            if len(batch) > 1:  # a picture that the model cannot take is not to fail its neighbours
+                for job in batch:
+                    self._score([job])
+                return
+            _log.exception("the model failed")
+            name = batch[0].upload.name
+            scores = [Score(None, error=_failed(error), path=name, model=self.scorer.name)]
+        self.batches += 1
+        self.scored += len(batch)
+        for job, score in zip(batch, scores, strict=True):
+            shape = (0, 0, b"") if job.decoded is None else job.decoded[1:]
+            job.answer.set_result(Answer(score, *shape))
+
+
+class _Held(NamedTuple):
+    """A decoded picture in the place of a :class:`~rali_zoo.scoring.sources.Item`."""
+
+    path: str
+    picture: Image.Image
+
+    def source(self) -> Image.Image:
+        return self.picture
+
+
+def _failed(error: Exception) -> str:
+    return f"the model failed on it: {(str(error).strip().splitlines() or [type(error).__name__])[0]}"
+
+
+def _check(scorer: Scorer) -> None:
+    """Refuse scorers that a picture alone does not serve."""
+    from rali_zoo.baselines.csv import TableScorer
+
+    if isinstance(scorer, TableScorer):
+        raise ConfigError(f"{scorer.name!r} is a table of scores and looks at no picture; give a model")
+    if getattr(scorer, "needs_reference", False):
+        raise ConfigError(f"{scorer.name!r} compares with a reference picture; give a no-reference model")
+
+
+def score_range(scorer: Scorer) -> tuple[float, float] | None:
+    """Nominal range of the scores: [1, 5] for models of ours; ``None`` where an end is open."""
+    found: tuple[float, float] | None = getattr(scorer, "score_range", MOS_RANGE)
+    return found
+
+
+def is_synthetic(scorer: Scorer) -> bool:
+    """Whether labels that come from a rule, not from people, took part in the training."""
+    return any(name.startswith("synthetic:") for name in scorer.training_sets or ())
+
+
+def caution(scorer: Scorer) -> str:
+    """What a score of this model is not, in a sentence or two."""
+    if is_synthetic(scorer):
+        return (
+            "Trained on synthetic labels, made by a rule instead of people: it tells strong distortions from "
+            "weak ones, and is no judge of real photographs, nor of the people in them."
+        )
+    return (
+        "A score says how well a picture is reproduced (sharpness, noise, compression, exposure), as the "
+        "raters of the training pictures saw it; nothing of what it shows, nor of the people in it."
+    )

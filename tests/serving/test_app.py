@@ -1,0 +1,184 @@
+"""The page: its HTML, and what a browser makes of it."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from serving_toys import picture, served
+
+from rali_zoo.serving.cards import cards, comparison, header
+from rali_zoo.serving.engine import Answer
+from rali_zoo.types import Score
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+RANGE = (1.0, 5.0)
+NASTY = '<img src=x onerror="alert(1)">${1+1}{{name}}'
+
+
+def answer(score=3.0, std=0.5, path="a.png", error=None, texts=("blurred",)) -> Answer:
+    reasons = ((0.6, 2.5, texts), (0.2, 4.0, ()))
+    return Answer(Score(score, std, error, path, "toy", reasons if error is None else ()), 64, 48, b"jpeg")
+
+
+# ---- HTML ----
+
+
+def test_nothing_from_a_file_or_a_model_is_markup() -> None:
+    shown = [
+        cards([answer(path=NASTY, texts=(NASTY,)), answer(None, error=NASTY, path=NASTY)], RANGE, NASTY),
+        comparison(answer(path=NASTY), answer(2.0, path=NASTY), RANGE),
+        header(NASTY, RANGE, NASTY),
+    ]
+    for html in shown:
+        assert "onerror" in html and "<img src=x" not in html
+        assert not re.search(r"\$\{|\{\{", html)
+
+
+def test_a_card_says_score_spread_scale_and_reasons() -> None:
+    html = cards([answer(3.0, 0.5)], RANGE)
+    assert "3.00" in html and "± 0.50" in html and "64 × 48 pixels" in html
+    assert "left:50.0%" in html and "left:37.5%;width:25.0%" in html
+    assert "60%" in html and "blurred" in html and "no description was kept" in html
+    assert "<details open>" in html and "<details open>" not in cards([answer()] * 4, RANGE)
+    own_scale = cards([answer(31.0, None)], None)
+    assert "31.00" in own_scale and "±" not in own_scale and 'class="scale"' not in own_scale
+    other = cards([answer(80.0, 50.0)], (0.0, 100.0))
+    assert "left:80.0%" in other and "left:30.0%;width:70.0%" in other and "100 (high)" in other
+    failed = cards([answer(None, None, error="the file is empty")], RANGE)
+    assert "No score: the file is empty" in failed and "details" not in failed
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (
+            answer(4.0, path="a"),
+            answer(3.0, path="b"),
+            "<b>a</b> scores 1.00 higher than <b>b</b>, which is more",
+        ),
+        (
+            answer(3.0, path="a"),
+            answer(3.4, path="b"),
+            "<b>b</b> scores 0.40 higher than <b>a</b>, which is less",
+        ),
+        (answer(3.0, None), answer(3.4, None), "does not say how sure"),
+        (answer(3.0), answer(3.001), "Both have the same score."),
+        (answer(3.0), answer(None, error="empty"), "One of the two has no score."),
+    ],
+)
+def test_the_verdict_minds_the_spread(first: Answer, second: Answer, said: str) -> None:
+    assert said in comparison(first, second, RANGE)
+
+
+# ---- the application ----
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    from rali_zoo.zoo import load_model
+
+    return load_model("rali-tiny-synthetic")
+
+
+@pytest.fixture(scope="module")
+def page(scorer, tmp_path_factory) -> Iterator[str]:
+    """Address of the app."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
+        patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+        pytest.importorskip("gradio", reason="pip install 'rali-zoo[app]'")
+        from rali_zoo.serving.app import PREVIEW, make_app
+        from rali_zoo.serving.engine import Engine
+
+        with served(make_app(Engine(scorer, workers=1, preview=PREVIEW))) as port:
+            yield f"127.0.0.1:{port}"
+
+
+@pytest.mark.slow
+def test_the_page_may_load_nothing_from_elsewhere(page: str) -> None:
+    connection = http.client.HTTPConnection(page, timeout=60)
+    connection.request("GET", "/")
+    found = connection.getresponse()
+    html = found.read().decode()
+    assert found.status == 200 and "default-src 'self'" in found.headers["content-security-policy"]
+    sources = re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="([^"]+)"', html)
+    assert sources and not [name for name in sources if re.match(r"(https?:)?//(?!127\.0\.0\.1)", name)]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with sync_api.sync_playwright() as running:
+        found = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def files(photo, tmp_path: Path) -> list[Path]:
+    from PIL import Image, ImageFilter
+
+    sharp = Image.fromarray(photo(240, 320, seed=1))
+    names = ["<b>sharp ${1+1}.png", "blurred.png", "broken.jpg"]
+    sharp.save(tmp_path / names[0])
+    sharp.filter(ImageFilter.GaussianBlur(6)).save(tmp_path / names[1])
+    (tmp_path / names[2]).write_bytes(b"no picture")
+    return [tmp_path / name for name in names]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
+def test_drop_score_explain_compare(page, browser, scorer, files, scheme, width) -> None:
+    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 850})
+    tab = context.new_page()
+    asked: list[str] = []
+    wrong: list[str] = []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.on("dialog", lambda dialog: wrong.append(dialog.message))
+    tab.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    tab.set_default_timeout(60_000)
+    tab.goto(f"http://{page}/")
+    tab.wait_for_selector("text=no judge of real photographs")
+    drop = tab.locator("#pictures input[type=file]")
+    drop.wait_for(state="attached")
+    assert tab.locator("#compare").count() == 0 or not tab.locator("#compare").is_visible()
+    drop.set_input_files(files)
+    tab.wait_for_selector("#pair .card")
+    numbers = [f"{score.score:.2f}" for score in scorer.score(files[:2])]
+    assert tab.locator("#scores .number").all_inner_texts() == numbers
+    assert tab.locator("#scores .card").count() == 3 and tab.locator("#scores b img").count() == 0
+    assert "no known picture format" in tab.locator("#scores .error").inner_text()
+    assert tab.locator("#scores .reason").count() == 6
+    assert sorted(tab.locator("#pair .number").all_inner_texts()) == sorted(numbers)
+    assert "higher than" in tab.locator("#pair .verdict").inner_text()
+    tab.locator("#second input").click()
+    tab.locator("#second [role=option]", has_text="broken").click()
+    tab.wait_for_selector("#pair >> text=One of the two has no score.")
+    assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    colour = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", colour)[:3])) < 200) == (scheme == "dark")
+    tab.locator(
+        "#pictures [aria-label='Remove this file'], #pictures button[aria-label*='lear']"
+    ).first.click()
+    tab.wait_for_function("document.querySelectorAll('#scores .card').length < 3")
+    assert {url.split("/")[2] for url in asked if url.startswith("http")} == {page}
+    assert wrong == []
+    context.close()
+
+
+def test_a_broken_picture_among_good_ones(engine) -> None:
+    """What the engine answers is what the cards show, previews included."""
+    made = engine(preview=32)
+    from rali_zoo.serving.engine import Upload
+
+    found = [f.result(60) for f in made.submit([Upload("a", picture()), Upload("b", b"")])]
+    html = cards(found, RANGE)
+    assert html.count('class="card"') == 2 and "the file is empty" in html and "data:image/jpeg" in html
