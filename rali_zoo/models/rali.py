@@ -167,8 +167,7 @@ class RALI(BackboneModule):
         order = weights.topk(min(k, int(self.active.sum()))).indices.tolist()
         texts, scores = self.prototype_texts, self.scores.detach().clamp(1, 5)
         return [
-            (float(weights[i]), float(scores[i]), tuple(texts[i]) if i < len(texts) else ())
-            for i in order
+            (float(weights[i]), float(scores[i]), tuple(texts[i]) if i < len(texts) else ()) for i in order
         ]
 
     # ---- training -----------------------------------------------------------------------------
