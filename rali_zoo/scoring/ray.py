@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from rali_zoo.data.images import MAX_PIXELS
 from rali_zoo.errors import ConfigError, ImageDecodeError, MissingExtraError
 from rali_zoo.scoring.pipeline import Slice
 from rali_zoo.scoring.sources import Item
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 #: Batches that one decoding task takes: enough to be worth starting, few enough to spread.
 BATCHES_A_TASK = 8
-#: How often a decoding task is started again when its process or its machine dies.
-TRIES = 3
+#: Bytes that a decoding task may need: the largest picture that is decoded, as RGB.
+MEMORY = 3 * MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _stream(
     scored = (
         ray.data.from_items(rows, override_num_blocks=-(-len(rows) // BATCHES_A_TASK))
         # Equal demands would make Ray run both stages in the actor, one after the other; these differ.
-        .map(_Decoder(scorer, recipe.decode), num_cpus=1, max_retries=TRIES)
+        .map(_Decoder(scorer, recipe.decode), num_cpus=1, memory=MEMORY)
         .map(
             cast(Any, _Worker),  # a class is made once an actor
             fn_constructor_args=(recipe,),
