@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 #: Batches that one decoding task takes: enough to be worth starting, few enough to spread.
 BATCHES_A_TASK = 8
-#: Bytes that a decoding task may need: the largest picture that is decoded, as RGB.
-MEMORY = 3 * MAX_PIXELS
+#: Bytes that a decoding task may need: its libraries, and the largest picture that is decoded, as RGB.
+MEMORY = 2**29 + 3 * MAX_PIXELS
 
 
 @dataclass(frozen=True)
