@@ -5,8 +5,9 @@
 
 writes ``benchmarks/results/ract_study.json`` and prints its table. SRCC, each the mean over folds and seeds:
 
-* ``in-domain``: a domain of the mix; ``single`` is tested on the domain that it was trained on;
-* ``left out``: the domain that the mix leaves out; ``single`` on each domain that it was not trained on;
+* ``in-domain``: a domain of the mix; ``cold start`` and ``single`` (the same after reinforcement) are tested
+  on the domain that they were trained on;
+* ``left out``: the domain that the mix leaves out; those two on each domain that they were not trained on;
 * ``biq2021``: real photographs that none has seen.
 
 Intervals and p-values come from resampling seeds and, within each test set, photographs (all pictures made
@@ -38,6 +39,7 @@ TARGET = Path("benchmarks/results/ract_study.json")
 DOMAINS = ("lab", "wild", "phone")
 #: Row of the table to (stage, column of its predictions).
 METHODS = {
+    "cold start": ("cold", "score"),
     "single": ("single", "score"),
     "naive mix": ("naive", "score"),
     "ranking mix": ("ranking", "score"),
@@ -49,6 +51,7 @@ METHODS = {
 KINDS = ("in-domain", "left out", "biq2021")
 #: Which differences are tested: first minus second.
 PAIRS = [
+    ("single", "cold start"),
     ("RACT", "single"),
     ("RACT", "naive mix"),
     ("RACT", "ranking mix"),
@@ -116,7 +119,7 @@ class Runs:
         tested = self.domain(ref)
         if tested not in DOMAINS:
             return tested
-        own = tested == domain if METHODS[name][0] == "single" else tested != domain
+        own = tested == domain if METHODS[name][0] in ("cold", "single") else tested != domain
         return "in-domain" if own else "left out"
 
 

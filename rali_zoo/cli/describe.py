@@ -266,7 +266,11 @@ def _texts(
 
 def _read(parsed: Any, truncated: bool) -> tuple[str, float, str]:
     """Text, score and error of a completion; a score that cannot be read does not spoil the text."""
+    from rali_zoo.rl.parsing import TAG
+
     wrong = [problem for problem in parsed.problems if problem.startswith("think")]
+    if TAG.search(parsed.think):  # nobody could learn to write it between tags
+        wrong.append("think-has-tags")
     error = ", ".join([*wrong, *(["cut at the limit of length"] if truncated and wrong else [])])
     return parsed.think, math.nan if parsed.score is None else parsed.score, error
 
