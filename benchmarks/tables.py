@@ -1,4 +1,6 @@
-"""Write the README's tables from the committed results files; ``--check`` fails when they are stale.
+"""Write the tables of README and docs from the committed results files; ``--check`` fails when they are stale.
+
+A table stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``, in any page, several if wanted.
 
 python benchmarks/tables.py [--check]
 """
@@ -128,29 +130,43 @@ def rl_study() -> str:
 
 
 TABLES = {"quickstart": quickstart, "reasoner": reasoner, "rl_study": rl_study, "biq2021": biq2021}
+_BLOCK = re.compile(r"(<!-- ([a-z0-9_]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
-def render(text: str) -> str:
-    """The README with every table between its markers made anew."""
-    for name, make in TABLES.items():
-        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        table = make()
-        text, found = re.subn(pattern, lambda m, t=table: m[1] + t + "\n" + m[2], text, flags=re.DOTALL)
-        if found != 1:
-            raise SystemExit(f"README.md needs one pair of markers <!-- {name} --> … <!-- /{name} -->")
-    return text
+def render(text: str, page: str = "README.md") -> str:
+    """A page with every table between its markers made anew."""
+
+    def fill(match: re.Match[str]) -> str:
+        if match[2] not in TABLES:
+            raise SystemExit(f"{page} asks for a table {match[2]!r}; there are {', '.join(TABLES)}")
+        return f"{match[1]}{TABLES[match[2]]()}\n{match[3]}"
+
+    return _BLOCK.sub(fill, text)
+
+
+def pages() -> list[Path]:
+    """README and all pages of the documentation.
+
+    Raises:
+        SystemExit: a table stands nowhere.
+    """
+    found = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    asked = {match[2] for page in found for match in _BLOCK.finditer(page.read_text())}
+    if missing := sorted(set(TABLES) - asked):
+        raise SystemExit(f"no page has the markers <!-- {missing[0]} --> … <!-- /{missing[0]} -->")
+    return found
 
 
 def main() -> None:
     """Write or check."""
-    path = ROOT / "README.md"
-    old = path.read_text()
-    new = render(old)
-    if "--check" in sys.argv[1:]:
-        if new != old:
-            raise SystemExit("README.md is stale: run python benchmarks/tables.py")
-        return
-    path.write_text(new)
+    for path in pages():
+        old = path.read_text()
+        new = render(old, path.name)
+        if new == old:
+            continue
+        if "--check" in sys.argv[1:]:
+            raise SystemExit(f"{path.relative_to(ROOT)} is stale: run python benchmarks/tables.py")
+        path.write_text(new)
 
 
 if __name__ == "__main__":
