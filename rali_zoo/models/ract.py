@@ -47,7 +47,8 @@ class RACT(Reasoner):
         vision_from: as in :class:`~rali_zoo.models.Reasoner`.
         prompt: name of the question about the score.
         answers: ``text`` = descriptions alone: what ``init_from`` knows of scores is kept.
-            ``text-and-score`` = with the picture's MOS on [1, 5] behind them.
+            ``text-and-score`` = with the picture's MOS on [1, 5] behind them. ``score`` = the MOS alone, the
+            control without descriptions.
         tuning: which weights learn; the vision encoder (with what joins it to the language model) if
             ``null``. ``{freeze_vision: true}`` tunes the language model, ``{freeze_vision: false}`` both.
         schedule: learning rate and optimizer.

@@ -64,7 +64,8 @@ class Reasoner(IQAModule):
             that, and not about the score.
         answers: what ``sft`` imitates: the description with the verdict behind it, or (``text``, RACT's
             labels) up to ``</think>`` and nothing after it, not even an end token, so that a model that can
-            rate already goes on to its verdict as before. Such pictures need no MOS.
+            rate already goes on to its verdict as before; such pictures need no MOS. ``score`` is the verdict
+            behind an empty description.
         tuning: which weights learn.
         schedule: learning rate and optimizer.
         sampling: how completions are drawn for ``grpo``.
@@ -144,8 +145,11 @@ class Reasoner(IQAModule):
 
     def _check(self) -> None:
         limit, options = self.grpo.max_completion_length, self.reward_options
-        if self.tasks.answers == "text" and self.objective == "grpo":
-            raise ConfigError("answers=text is what objective=sft imitates; leave it out of objective=grpo")
+        answers = self.tasks.answers
+        if answers != "text-and-score" and self.objective == "grpo":
+            raise ConfigError(
+                f"answers={answers} is what objective=sft imitates; leave it out of objective=grpo"
+            )
         if "length_guard" in self.rewards.weights and options.max_length != limit:
             raise ConfigError(
                 f"reward_options.max_length={options.max_length} is where generation stops, and that is "
@@ -249,7 +253,7 @@ class Reasoner(IQAModule):
         self.train()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Loss of a batch of pictures; ``None`` where several updates were made here."""
+        """Scalar loss of a batch of pictures; ``None`` where several updates were made here."""
         key = f"{self.seed}|{self.current_epoch}|{batch_idx}|{self.global_rank}"
         seed = zlib.crc32(key.encode())
         questions = self.tasks.ask(batch, seed)

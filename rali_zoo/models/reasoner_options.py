@@ -11,8 +11,8 @@ from rali_zoo.errors import ConfigError, UnknownNameError
 from rali_zoo.rl.vlm import Precision
 
 ScoreKind = Literal["greedy", "samples", "expectation"]
-#: What is imitated: descriptions alone (RACT's labels), or with the verdict behind them.
-Answers = Literal["text", "text-and-score"]
+#: What is imitated: descriptions alone (RACT's labels), with the verdict behind them, or the verdict alone.
+Answers = Literal["text", "text-and-score", "score"]
 T = TypeVar("T")
 
 

@@ -53,7 +53,8 @@ class Tasks:
         degradation: name of a prompt of the degradation task; ``None`` for the score task alone.
         share: probability in [0, 1] that a picture of known degradation is asked about it. A picture without
             a MOS always is, unless no answer is wanted.
-        answers: whether :meth:`answer` is the description alone, or with the verdict behind it.
+        answers: whether :meth:`answer` is the description alone, with the verdict behind it, or the verdict
+            behind an empty description.
 
     Raises:
         UnknownNameError: no such prompt.
@@ -119,12 +120,14 @@ class Tasks:
         return max(known, key=lambda pair: pair[1]) if known else None
 
     def answer(self, question: Question) -> str:
-        """The completion to imitate; with ``answers="text"`` it stops where the verdict would begin.
+        """The completion to imitate; with ``answers="text"`` it stops where the verdict would begin, and with
+        ``answers="score"`` nothing stands before the verdict.
 
         Raises:
             ConfigError: a picture without a description, or tags in it.
         """
-        if not question.text:
+        text = "" if self.answers == "score" else question.text
+        if not text and self.answers != "score":
             raise ConfigError(
                 f"{question.id} of {question.dataset} has no description to imitate; give data.descriptions, "
                 "such as 'labels', 'attributes' or a table"
@@ -134,11 +137,11 @@ class Tasks:
                 raise ConfigError(f"the description of {question.id} has tags; give the text between them")
             return f"<think>{question.text.strip()}</think>"
         if question.asked.task == "score":
-            return write_completion(question.text, question.mos, style=question.asked.style)
+            return write_completion(text, question.mos, style=question.asked.style)
         truth = self._truth(question.distortion, question.level)
         if truth is None:  # never asked: see ask()
             raise ConfigError(f"{question.id} of {question.dataset} has no degradation to name")
-        return write_completion(question.text, distortion=truth[0], level=truth[1], words=self.words)
+        return write_completion(text, distortion=truth[0], level=truth[1], words=self.words)
 
 
 def ask_rows(

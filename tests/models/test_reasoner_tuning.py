@@ -60,6 +60,9 @@ def test_text_alone_stops_before_the_verdict():
     assert tasks.answer(question) == "<think>Blurred edges.</think>"
     with pytest.raises(ConfigError, match="no MOS"):
         Tasks("score-short", None, 0.0).ask(batch, 0)
+    alone = Tasks("score-short", None, 0.0, "score")
+    (question,) = alone.ask({**batch, "mos": torch.tensor([3.0]), "text": [""]}, 0)
+    assert alone.answer(question) == '<think></think><answer>{"rating": 3.00}</answer>'
     (tagged,) = tasks.ask({**batch, "text": ["<think>x"]}, 0)
     with pytest.raises(ConfigError, match="tags"):
         tasks.answer(tagged)
@@ -74,3 +77,5 @@ def test_text_alone_teaches_no_end():
     assert vlm.read(ids, mask) == ["<think>Blurred.</think>"]
     with pytest.raises(ConfigError, match="objective=sft"):
         Reasoner(TINY, objective="grpo", answers="text")
+    with pytest.raises(ConfigError, match="answers=score"):
+        Reasoner(TINY, objective="grpo", answers="score")

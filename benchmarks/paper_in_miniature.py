@@ -1,9 +1,10 @@
-"""RACT against its rivals, from the stages of configs/pipelines/ract_study.yaml.
+"""The paper in miniature: RACT against its rivals, and the paper's claims, from the stages of the recipe.
 
-    rali-zoo pipeline configs/pipelines/ract_study.yaml
-    python benchmarks/ract_study.py [--folder runs/ract_study] [--seeds 0 1 2]
+    rali-zoo pipeline configs/pipelines/paper_in_miniature.yaml
+    python benchmarks/paper_in_miniature.py [--folder runs/paper_in_miniature] [--seeds 0 1 2]
 
-writes ``benchmarks/results/ract_study.json`` and prints its table. SRCC, each the mean over folds and seeds:
+writes ``benchmarks/results/paper_in_miniature.json`` and prints its table.
+SRCC, each the mean over folds and seeds:
 
 * ``in-domain``: a domain of the mix; ``cold start`` and ``single`` (the same after reinforcement) are tested
   on the domain that they were trained on;
@@ -18,6 +19,7 @@ seeds the part of the interval that is due to training is itself rough.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +28,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
+from claims import claims, costs
 from scipy.stats import rankdata
 
 from rali_zoo.cli.report import provenance
@@ -34,8 +37,8 @@ from rali_zoo.paths import atomic_path
 from rali_zoo.pipeline import seconds
 from rali_zoo.recipe import read_recipe
 
-RECIPE = Path("configs/pipelines/ract_study.yaml")
-TARGET = Path("benchmarks/results/ract_study.json")
+RECIPE = Path("configs/pipelines/paper_in_miniature.yaml")
+TARGET = Path("benchmarks/results/paper_in_miniature.json")
 DOMAINS = ("lab", "wild", "phone")
 #: Row of the table to (stage, column of its predictions).
 METHODS = {
@@ -47,6 +50,11 @@ METHODS = {
     "RACT, text alone": ("ract", "text_score"),
     "RALI from RACT": ("rali", "score"),
     "regression, naive mix": ("eyes_mix", "score"),
+    "RACT on label texts": ("ract_labels", "score"),
+    "RACT, text and score": ("ract_scored", "score"),
+    "RALI from the reasoners' own texts": ("rali_own", "score"),
+    "RACT, whole model": ("ract_whole", "score"),
+    "scores alone, whole model": ("scores_whole", "score"),
 }
 KINDS = ("in-domain", "left out", "biq2021")
 #: Which differences are tested: first minus second.
@@ -59,7 +67,17 @@ PAIRS = [
     ("ranking mix", "naive mix"),
     ("RALI from RACT", "RACT"),
     ("RALI from RACT", "regression, naive mix"),
+    ("RACT on label texts", "RACT"),
+    ("RACT, text and score", "RACT"),
+    ("RALI from the reasoners' own texts", "RALI from RACT"),
+    ("RACT, whole model", "naive mix"),
+    ("RACT, whole model", "ranking mix"),
+    ("RACT, whole model", "RACT"),
+    ("RACT, whole model", "scores alone, whole model"),
+    ("RALI from RACT", "RACT, whole model"),
 ]
+#: Which row keeps how much of which: first divided by second.
+RATIOS = [("RALI from RACT", "RACT"), ("RALI from RACT", "RACT, whole model")]
 _RESAMPLES = 1000
 
 
@@ -186,7 +204,8 @@ def study(runs: Runs, resamples: int) -> dict[str, Any]:
         for name in METHODS
     }
     paired = {f"{a} - {b}": {kind: difference(value, draws, a, b, kind) for kind in KINDS} for a, b in PAIRS}
-    return {"measured": table, "paired": paired}
+    kept = {f"{a} / {b}": {kind: ratio(value, draws, a, b, kind) for kind in KINDS} for a, b in RATIOS}
+    return {"measured": table, "paired": paired, "kept": kept}
 
 
 def by_test(found: dict[tuple[str, int, str, str], float], name: str, kind: str) -> dict[str, float]:
@@ -213,6 +232,15 @@ def difference(
     }
 
 
+def ratio(
+    value: dict[tuple[str, str], float], draws: dict[tuple[str, str], list[float]], a: str, b: str, kind: str
+) -> dict[str, float]:
+    """SRCC of row a in parts of row b's, with its interval from the same resamples."""
+    parts = np.array(draws[a, kind]) / np.array(draws[b, kind])
+    low, high = np.quantile(parts, [0.025, 0.975])
+    return {"ratio": value[a, kind] / value[b, kind], "low": float(low), "high": float(high)}
+
+
 def _mean(values: list[float | None]) -> float:
     """Mean of the values that are defined; NaN without any."""
     known = [value for value in values if value is not None]
@@ -220,27 +248,22 @@ def _mean(values: list[float | None]) -> float:
 
 
 def gaps(folder: Path, seeds: list[int]) -> dict[str, Any]:
-    """The gap between the domains before and after: means over folds, seeds and pairs; pooled SRCC."""
-    files = [folder / str(s) / "gap" / f"{d}.json" for s in seeds for d in DOMAINS]
-    contents = [json.loads(file.read_text()) for file in files]
-    rows = []
-    for space in (space for content in contents for space in content["spaces"]):
-        names = ("cka", "mmd2", "classifier")
-        means = {name: _mean([pair[name] for pair in space["pairs"]]) for name in names}
-        everyone = {"everyone": space["classifier"], "chance": space["chance"]}
-        rows.append({"space": f"{space['space']}, {space['name']}", **means, **everyone})
-    spaces = pd.DataFrame(rows).groupby("space").mean()
-    pooled = pd.DataFrame(
-        [
-            {"method": name, "mean": row["mean"], "pooled": row["pooled"]}
-            for content in contents
-            for name, row in content["scores"].items()
-        ]
-    )
-    return {
-        "spaces": spaces.to_dict("index"),
-        "pooled_srcc": pooled.groupby("method").mean().to_dict("index"),
-    }
+    """The gap between the domains before and after: means over folds and pairs, and by seed; pooled SRCC."""
+    rows, pooled = [], []
+    for seed, part, domain in itertools.product(seeds, ("gap", "gap_text"), DOMAINS):
+        content = json.loads((folder / str(seed) / part / f"{domain}.json").read_text())
+        for space in content["spaces"]:
+            means = {k: _mean([pair[k] for pair in space["pairs"]]) for k in ("cka", "mmd2", "classifier")}
+            name = f"{space['space']}, {space['name']}"
+            everyone = {"everyone": space["classifier"], "chance": space["chance"]}
+            rows.append({"space": name, "seed": seed, **means, **everyone})
+        for name, row in (content.get("scores") or {}).items():
+            pooled.append({"method": name, "mean": row["mean"], "pooled": row["pooled"]})
+    frame = pd.DataFrame(rows)
+    spaces = frame.drop(columns="seed").groupby("space").mean().to_dict("index")
+    for name, part in frame.groupby("space"):
+        spaces[name]["by_seed"] = part.groupby("seed")["everyone"].mean().tolist()
+    return {"spaces": spaces, "pooled_srcc": pd.DataFrame(pooled).groupby("method").mean().to_dict("index")}
 
 
 def show(content: dict[str, Any]) -> None:
@@ -254,7 +277,9 @@ def show(content: dict[str, Any]) -> None:
             f"{name}: "
             + "; ".join(f"{k} {row[k]['srcc_difference']:+.3f} (p {row[k]['p']:.3f})" for k in KINDS)
         )
-    print(json.dumps(content["gaps"], indent=2))
+    for row in content["claims"]:
+        span = f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+        print(f"{row['claim']}: {row['measured']}: {span}: {row['verdict']}")
 
 
 def main() -> None:
@@ -262,7 +287,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--folder", type=Path, default=Path("runs/ract_study"))
+    parser.add_argument("--folder", type=Path, default=Path("runs/paper_in_miniature"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--root", default="../shared/data")
     parser.add_argument("--resamples", type=int, default=_RESAMPLES)
@@ -284,6 +309,8 @@ def main() -> None:
         "minutes": {str(s): sum(v for k, v in took.items() if f"-{s}-" in k) / 60 for s in given.seeds},
         **provenance(yaml.safe_load(RECIPE.read_text())),
     }
+    content["cost"] = costs(given.folder)
+    content["claims"] = claims(content, content["cost"])
     with atomic_path(given.output) as path:
         path.write_text(json.dumps(content, indent=2) + "\n")
     show(content)
