@@ -1,4 +1,4 @@
-"""Write the tables of README and docs from the committed results files; ``--check`` fails when they are stale.
+"""Write the tables of README and docs from the committed results; ``--check`` fails when they are stale.
 
 A table stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``, in any page, several if wanted.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,13 +20,17 @@ LAYERS = (
     ("backbones", "text", "data", "metrics", "prototypes", "losses"),
     ("rl", "models"),
     ("baselines", "zoo"),
-    ("bench", "pipeline", "scoring", "export", "serving"),
+    ("analysis", "bench", "pipeline", "scoring", "export", "serving"),
     ("cli",),
     ("__init__", "__main__"),
 )
 LAYER = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 MAX_FILE = 400
 MAX_FUNCTION = 60
+#: A function with as many arguments lists them all; fewer may be told in a sentence.
+ARGS_FROM = 4
+#: What counts as a shape in a docstring: (B, 3, H, W), (n,), (), "of any shape", "scalar".
+SHAPE = re.compile(r"\([A-Za-z0-9.…][^()]{0,20}[,)]|\(\)|\bshape|\bscalar|\bflat", re.IGNORECASE)
 
 
 def part_of(path: Path) -> str:
@@ -87,7 +92,8 @@ def test_file(path: Path) -> None:
         for f in functions(tree)
         if f.end_lineno is not None and f.end_lineno - f.lineno + 1 > MAX_FUNCTION
     ]
-    wrong += [f"line {line}: {what}" for line, what in [*undocumented(tree), *forbidden(tree)]]
+    found = [*undocumented(tree), *half_documented(tree), *forbidden(tree)]
+    wrong += [f"line {line}: {what}" for line, what in found]
     assert not wrong, "\n" + "\n".join(wrong)
 
 
@@ -110,6 +116,44 @@ def _undocumented(node: ast.stmt, owner: str) -> Iterator[tuple[int, str]]:
     if isinstance(node, ast.ClassDef):
         for child in node.body:
             yield from _undocumented(child, f"{node.name}.")
+
+
+def public_functions(tree: ast.Module) -> Iterator[tuple[ast.FunctionDef | ast.AsyncFunctionDef, bool]]:
+    """Public functions, and public methods of public classes; whether each is a method."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from ((child, True) for child in node.body if _is_public(child))
+        elif _is_public(node):
+            yield node, False
+
+
+def _is_public(node: ast.stmt) -> bool:
+    return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not node.name.startswith("_")
+
+
+def half_documented(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Docstrings that leave out arguments, describe others, or do not give the shape of a tensor."""
+    for node, method in public_functions(tree):
+        doc = ast.get_docstring(node) or ""
+        given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        names = [a.arg for a in given if a.arg not in ("self", "cls")]
+        section = re.search(r"^Args:\n((?:(?: {4}.*)?\n?)*)", doc, re.MULTILINE)
+        if section is None:
+            if not method and len(names) >= ARGS_FROM:
+                yield node.lineno, f"{node.name} takes {len(names)} arguments and has no section Args"
+        elif (told := re.findall(r"^ {4}(\w+):", section[1], re.MULTILINE)) != names:
+            yield node.lineno, f"{node.name}: Args are {told} in the docstring, {names} in the signature"
+        types = [a.annotation for a in given if a.annotation] + [node.returns] * (node.returns is not None)
+        if any(map(_is_array, types)) and not SHAPE.search(doc):
+            yield node.lineno, f"{node.name} takes or gives a tensor and does not say its shape"
+
+
+def _is_array(annotation: ast.expr) -> bool:
+    """Whether a type names a tensor or an array that is not one of a state dict."""
+    text = ast.unparse(annotation)
+    return bool(re.search(r"\b(Tensor|ndarray|NDArray)\b", text)) and not re.search(
+        r"\b(dict|Mapping|str)\b", text
+    )
 
 
 def forbidden(tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -160,4 +204,11 @@ def test_the_rules_can_fail() -> None:
     assert {line for line, _ in forbidden(tree)} == {1, 4, 5, 6, 7}
     assert list(imported_parts(tree)) == [(2, "cli")]
     assert [what for _, what in undocumented(tree)] == ["the module has no docstring", "f has no docstring"]
+    half = ast.parse(
+        'def f(a, b, c, d):\n    """Do."""\n'
+        'def g(a, b):\n    """Do.\n\n    Args:\n        a: this.\n        c: that.\n    """\n'
+        'def h(x: Tensor):\n    """Do."""\ndef i(x: Tensor):\n    """Do with (B, C)."""\n'
+        'def j(x: dict[str, Tensor]):\n    """Do."""\n'
+    )
+    assert [line for line, _ in half_documented(half)] == [1, 3, 10]
     assert not list(imported_parts(ast.parse("if TYPE_CHECKING:\n    from rali_zoo.cli import main\n")))

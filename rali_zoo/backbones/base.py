@@ -109,6 +109,8 @@ def finish(backbone: Backbone, options: Options, from_library: bool, pretrained:
     """Load ``?checkpoint=`` and set the revision; the common end of every adapter's ``create``.
 
     Args:
+        backbone: the new encoder.
+        options: those of its reference.
         from_library: whether the library has already loaded weights into the network.
         pretrained: as given to :func:`rali_zoo.backbones.create_backbone`.
     """

@@ -251,6 +251,8 @@ def plain_encoder(uri: Uri, config: PretrainedConfig, takes: str, what: str) -> 
     """Class of the encoder that a one-tower config describes, and arguments of its constructor.
 
     Args:
+        uri: the reference, for messages.
+        config: of the model.
         takes: name of the model input it must take.
         what: that input in words.
     """

@@ -116,7 +116,14 @@ def find(uri: Uri, needs_tag: bool) -> Source:
 
 
 def build(uri: Uri, source: Source, weights: bool, size: tuple[int, int] | None = None) -> Any:
-    """Both towers of a CLIP model, with the source's weights or random ones."""
+    """Both towers of a CLIP model, with the source's weights or random ones.
+
+    Args:
+        uri: the reference, for messages.
+        source: architecture and where its weights are.
+        weights: whether to load them.
+        size: (height, width) of the input in pixels; ``None`` = as the architecture says.
+    """
     tagged = open_clip.get_pretrained_cfg(source.model, source.tag) if source.tag else {}
     with from_library(uri, "open_clip", ADVICE):
         return open_clip.create_model(

@@ -78,7 +78,14 @@ class Options:
 
 
 def choice(uri: Uri, key: str, value: str | None, valid: Sequence[str]) -> str | None:
-    """``value`` if it is valid or absent; raises :class:`UriError` otherwise."""
+    """``value`` if it is valid or absent; raises :class:`UriError` otherwise.
+
+    Args:
+        uri: the reference, for messages.
+        key: name of the option.
+        value: what was given; ``None`` = nothing.
+        valid: the values that can be.
+    """
     if value is None or value in valid:
         return value
     raise UriError(f"'{uri}': {key}={value!r} is not possible here. {near_miss(value, valid)}")
@@ -90,7 +97,14 @@ def flag(uri: Uri, key: str, value: str) -> bool:
 
 
 def integer(uri: Uri, key: str, value: str, minimum: int = 0) -> int:
-    """Read a whole number that is at least ``minimum``."""
+    """Read a whole number that is at least ``minimum``.
+
+    Args:
+        uri: the reference, for messages.
+        key: name of the option.
+        value: what was given.
+        minimum: the least that can be.
+    """
     if not value.isdecimal() or int(value) < minimum:
         raise UriError(f"'{uri}': {key}={value!r} must be a whole number, at least {minimum}")
     return int(value)

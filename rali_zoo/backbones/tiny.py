@@ -59,7 +59,7 @@ class LogEnergy(nn.Module):
         self.register_buffer("colour", torch.tensor(ycc), persistent=False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-energies at full and at half scale."""
+        """(B, 3, H, W) pictures in [0, 1] to log-energies at full and at half scale, both (B, C, h, w)."""
         # faint high frequencies drown in the rounding of half precision
         with torch.autocast(image.device.type, enabled=False):
             fine, coarse = self._scales(image.float())
@@ -135,7 +135,7 @@ class ConvNet(nn.Module):
         self.widths = (fine, width, top)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Maps to pool, finest first."""
+        """(B, 3, H, W) pictures in [0, 1] to the maps that are pooled, (B, C, h, w) each, finest first."""
         mixed, fine = self.stem(*self.front(image))
         return [fine, mixed, self.blocks(mixed)]
 
@@ -156,7 +156,7 @@ class ViT(nn.Module):
         self.widths = (fine, width, width)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Maps to pool, finest first."""
+        """(B, 3, H, W) pictures in [0, 1] to the maps that are pooled, (B, C, h, w) each, finest first."""
         mixed, fine = self.stem(*self.front(image))
         grid = self.down(mixed)
         tokens = self.layers(map_tokens(grid) + positions(grid))

@@ -274,11 +274,11 @@ class IQADataModule(L.LightningDataModule):
             return self._make(
                 joined, batch_sampler=SingleDatasetBatchSampler(owner, self.batch_size, seed=self.seed)
             )
-        if self.sampling == "balanced":
-            return self._make(
-                joined, batch_size=self.batch_size, sampler=BalancedSampler(owner, seed=self.seed)
-            )
-        return self._make(joined, batch_size=self.batch_size, sampler=self._dealt(joined, shuffle=True))
+        balanced = BalancedSampler(owner, seed=self.seed) if self.sampling == "balanced" else None
+        sampler = balanced or self._dealt(joined, shuffle=True)
+        # Batch normalisation cannot learn from one picture, so that a last batch of one waits for its turn.
+        lonely = len(sampler) > self.batch_size and len(sampler) % self.batch_size == 1
+        return self._make(joined, batch_size=self.batch_size, sampler=sampler, drop_last=lonely)
 
     def train_eval_dataloader(self) -> DataLoader[Any]:
         """The training pictures once, in order, cut as for evaluation: what prototypes are made of."""

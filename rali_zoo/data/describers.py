@@ -84,6 +84,15 @@ def labels(frame: pd.DataFrame, dataset: str, seed: int, workers: int) -> list[P
     """From the distortion classes (joined by ``;``) and their levels, 1 to 5, that a table knows.
 
     The verdict comes from the levels alone. Levels of 0 are unknown: then nothing is said of strength.
+
+    Args:
+        frame: columns ``id``, ``distortion``, and ``levels`` or ``level`` where known.
+        dataset: reference of the data set; with the ids it decides the choice of words.
+        seed: of that choice.
+        workers: not used.
+
+    Raises:
+        ConfigError: a picture whose distortion is not known.
     """
     if "distortion" not in frame or (frame["distortion"].fillna("").astype(str) == "").any():
         raise ConfigError(
@@ -103,7 +112,14 @@ def labels(frame: pd.DataFrame, dataset: str, seed: int, workers: int) -> list[P
 
 
 def attributes(frame: pd.DataFrame, dataset: str, seed: int, workers: int) -> list[Parts]:
-    """From what :mod:`rali_zoo.data.attributes` measures, in words whose thresholds are constants."""
+    """From what :mod:`rali_zoo.data.attributes` measures, in words whose thresholds are constants.
+
+    Args:
+        frame: columns ``id`` and ``path``.
+        dataset: reference of the data set; with the ids it decides the choice of words.
+        seed: of that choice.
+        workers: processes that measure.
+    """
     measured = measurements(frame["path"].astype(str).tolist(), workers)
     return [
         (_attribute_text(values, _rng(dataset, str(image_id), seed, "attributes")), "")

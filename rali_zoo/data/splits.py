@@ -1,15 +1,12 @@
 """Protocols: which rows are trained on, validated on, tested on.
 
-========  ===============================================================  ================================
-protocol  rows                                                             options
-========  ===============================================================  ================================
-official  the split its authors published                                  val_fraction, seed
-deqa      DeQA-Score's lists (7k/2k of KonIQ-10k …), from their metas      metas, val_fraction, seed
-whole     every row is tested on
-kfold     fold ``fold`` of ``folds`` is tested on, contents kept apart     folds, fold, val_fraction, seed
-random    a share ``ratio`` of the contents is trained on, the rest        ratio, val_fraction, seed
-          tested on
-========  ===============================================================  ================================
+| protocol | rows | options |
+|---|---|---|
+| official | the split its authors published | val_fraction, seed |
+| deqa | DeQA-Score's lists (7k/2k of KonIQ-10k …), from their metas | metas, val_fraction, seed |
+| whole | every row is tested on | |
+| kfold | fold ``fold`` of ``folds`` is tested on, contents kept apart | folds, fold, val_fraction, seed |
+| random | a share ``ratio`` of the contents is trained on, the rest tested on | ratio, val_fraction, seed |
 
 Where a protocol names no validation rows, ``val_fraction`` of the training contents is taken for them. In
 every draw, pictures that share a ``content`` stay together, and the draw depends on the contents and ``seed``

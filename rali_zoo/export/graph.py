@@ -90,7 +90,7 @@ class ScoreGraph(nn.Module):
         self.module = module
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """The outputs that the module has, in the order of :data:`OUTPUTS`."""
+        """(B, 3, H, W) pictures to the outputs that the module has, (B, …) each, as in :data:`OUTPUTS`."""
         return tuple(value for value in self.module.predict_batch(Batch(image=image)) if value is not None)
 
 
@@ -148,7 +148,14 @@ def make_header(module: BackboneModule, size: tuple[int, int] | None, outputs: l
 
 
 def example(module: BackboneModule, size: tuple[int, int] | None, batch: int = 2, seed: int = 0) -> Tensor:
-    """(batch, 3, H, W) random smooth pictures; of another shape than the module's own if any is taken."""
+    """(batch, 3, H, W) random smooth pictures; of another shape than the module's own if any is taken.
+
+    Args:
+        module: what they are for.
+        size: (H, W) if the graph takes no other; ``None`` = any.
+        batch: pictures.
+        seed: of the draw.
+    """
     height, width = size or (module.preprocess.size[0], module.preprocess.size[1] + 32)
     coarse = torch.rand(batch, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
     smooth = nn.functional.interpolate(coarse, (height, width), mode="bicubic")

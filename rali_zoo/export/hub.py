@@ -146,7 +146,18 @@ def from_pretrained(name: str | Path, revision: str | None = None, device: str |
 
 
 def model_card(scorer: ModuleScorer, licence: str, results: Results | None, notes: str, repo_id: str) -> str:
-    """The card's text: metadata of the hub, what the scorer is, what was measured, what it cannot do."""
+    """The card's text: metadata of the hub, what the scorer is, what was measured, what it cannot do.
+
+    Args:
+        scorer: a RALI or a Regression.
+        licence: of the weights, as the hub abbreviates it.
+        results: by data set, metrics by name; ``None`` = not measured.
+        notes: further text in markdown; may be empty.
+        repo_id: ``ORG/REPO``.
+
+    Raises:
+        ConfigError: no licence, or an unknown metric.
+    """
     from huggingface_hub import ModelCard
 
     if not licence.strip():

@@ -33,7 +33,14 @@ def units_of(rows: int, content: Sequence[Hashable] | None) -> tuple[Literal["pi
 def draw(
     rows: int, resamples: int, seed: int, content: Sequence[Hashable] | None = None
 ) -> Iterator[FloatArray]:
-    """Chunks of shape (≤ 256, rows): how often each row was drawn; the same as of ``bootstrap_ci``."""
+    """Chunks of shape (≤ 256, rows): how often each row was drawn; the same as of ``bootstrap_ci``.
+
+    Args:
+        rows: how many there are.
+        resamples: how often to draw.
+        seed: of the draws.
+        content: of each row, for draws of whole contents; ``None`` = rows are drawn.
+    """
     unit, _ = units_of(rows, content)
     return _resamples(rows, resamples, seed, 0.95, content if unit == "content" else None)
 

@@ -182,17 +182,17 @@ def format_grade(rollouts: Rollouts, options: RewardOptions) -> Tensor:
 
 
 def score_within(rollouts: Rollouts, options: RewardOptions) -> Tensor:
-    """1 where the score is nearer than ``epsilon`` to the MOS; see :func:`within`."""
+    """(N,) 1 where the score is nearer than ``epsilon`` to the MOS; see :func:`within`."""
     return within(rollouts.scores(), rollouts.mos_of_task(), options.epsilon)
 
 
 def score_gaussian(rollouts: Rollouts, options: RewardOptions) -> Tensor:
-    """A bell around the MOS; see :func:`gaussian`."""
+    """(N,) A bell around the MOS; see :func:`gaussian`."""
     return gaussian(rollouts.scores(), rollouts.mos_of_task(), options.sigma)
 
 
 def thurstone_fidelity(rollouts: Rollouts, options: RewardOptions) -> Tensor:
-    """Ranking against the batch's other pictures of the same data set; see :func:`thurstone`.
+    """(N,) Ranking against the batch's other pictures of the same data set; see :func:`thurstone`.
 
     NaN for the only picture of its data set in a batch: give the DataModule a sampler that keeps a batch
     inside one data set. MOS scales of different data sets need no alignment.
@@ -246,17 +246,17 @@ def _degradation(rollouts: Rollouts, options: RewardOptions, with_level: bool) -
 
 
 def degradation_class(rollouts: Rollouts, options: RewardOptions) -> Tensor:
-    """1 where the named class is (one of) the picture's, else 0; NaN where the class is unknown."""
+    """(N,) 1 where the named class is one of the picture's, else 0; NaN where the class is unknown."""
     return _degradation(rollouts, options, with_level=False)
 
 
 def degradation_level(rollouts: Rollouts, options: RewardOptions) -> Tensor:
-    """1 only where class and severity are right, as in Q-Insight; NaN where the level is unknown."""
+    """(N,) 1 only where class and severity are right, as in Q-Insight; NaN where the level is unknown."""
     return _degradation(rollouts, options, with_level=True)
 
 
 def length_guard(rollouts: Rollouts, options: RewardOptions) -> Tensor:
-    """In [-1, 0]; see :func:`soft_overlong`."""
+    """(N,) In [-1, 0]; see :func:`soft_overlong`."""
     return soft_overlong(torch.tensor(rollouts.column("length")), options.max_length, options.length_cache)
 
 

@@ -122,7 +122,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def completion_logits(model: nn.Module, prompts: Prompts, ids: Tensor, mask: Tensor) -> Tensor:
-    """(N, C, V) logits: position t predicts ``ids[:, t]`` from the prompt and what stands before it."""
+    """(N, C, V) logits: position t predicts ``ids[:, t]`` from the prompt and what stands before it.
+
+    Args:
+        model: the policy.
+        prompts: N questions.
+        ids: (N, C) tokens of the completions.
+        mask: (N, C) 1 for tokens, 0 for padding.
+    """
     inputs = prompts.followed_by(ids, mask)
     # one more than the completion: the last token of the prompt predicts its first
     logits: Tensor = model(**inputs, logits_to_keep=ids.shape[1] + 1, use_cache=False).logits

@@ -78,7 +78,7 @@ def let_go(model: nn.Module) -> None:
 
 
 def whole(weight: Tensor) -> Tensor:
-    """A weight, put together where it is sharded; all processes have to ask for it."""
+    """A weight of any shape, put together where it is sharded; all processes have to ask for it."""
     from torch.distributed.tensor import DTensor
 
     return weight.full_tensor() if isinstance(weight, DTensor) else weight

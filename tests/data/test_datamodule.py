@@ -91,6 +91,13 @@ def test_balanced_draws_as_many_of_each(two_sets):
     assert seen[two_sets[0]] == seen[two_sets[1]] > 0
 
 
+@pytest.mark.parametrize(("size", "batches"), [(19, [19]), (6, [6, 6, 6, 2]), (64, [20])])
+def test_no_last_batch_of_a_single_picture(two_sets, size, batches):
+    """Batch normalisation cannot learn from it; 20 pictures are there to train on."""
+    data = IQADataModule(train=two_sets[0], batch_size=size)
+    assert [len(b["id"]) for b in run(data)] == batches
+
+
 def test_single_dataset_batches_stay_inside_one(two_sets):
     batches = run(IQADataModule(train=list(two_sets), batch_size=4, sampling="single_dataset"))
     assert all(len(set(b["dataset"])) == 1 for b in batches)

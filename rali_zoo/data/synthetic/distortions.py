@@ -39,6 +39,12 @@ class Distortion:
 def distort(image: Image3, name: str, level: int, rng: np.random.Generator) -> Image3:
     """Apply one distortion to an (H, W, 3) picture in [0, 1].
 
+    Args:
+        image: (H, W, 3) in [0, 1], RGB.
+        name: a key of :data:`DISTORTIONS`.
+        level: 1 (faint) to 5 (severe).
+        rng: of whatever the distortion draws.
+
     Raises:
         UnknownNameError: no such distortion.
         ConfigError: a level outside 1 to 5.

@@ -147,6 +147,15 @@ def window(content: str, size: int, rng: np.random.Generator, photos: str = "") 
     """A pristine picture: a square of a content, shrunk or cut 1:1 to ``size`` pixels, perhaps mirrored.
 
     Grey photographs are toned, so that a distortion of colour always finds some.
+
+    Args:
+        content: id of the content.
+        size: height and width in pixels.
+        rng: of place, scale and mirroring.
+        photos: the user's folder that ids beginning with ``own:`` are looked for in.
+
+    Returns:
+        (size, size, 3) in [0, 1].
     """
     whole = canvas(content, photos if content.startswith(_OWN) else "")
     side = int(round(rng.uniform(size, min(max(size, 3 * size), *whole.size))))
