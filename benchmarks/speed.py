@@ -1,10 +1,13 @@
 """How fast scoring is, as ratios measured side by side in one run.
 
-    python benchmarks/speed.py                     # everything; half an hour on two quiet cores
-    python benchmarks/speed.py --quick --only preprocessing fast
+    python benchmarks/speed.py                     # everything; a quarter of an hour on two quiet cores
+    python benchmarks/speed.py --only preprocessing fast
+    python benchmarks/speed.py --quick             # small sizes, to see that it runs; three minutes
 
-writes ``benchmarks/results/speed.json``. The encoder's weights are random: speed does not depend on them. The
-change in score is measured on the checkpoint that the package carries.
+writes ``benchmarks/results/speed.json``, a section as soon as it is measured, and then the tables of
+docs/speed.md and docs/scale_out.md. A run that was stopped goes on; ``--fresh`` measures everything again.
+A section that fails is noted in the file, and the others go on. The encoder's weights are random: speed does
+not depend on them. The change in score is measured on the checkpoint that the package carries.
 """
 
 from __future__ import annotations
@@ -13,13 +16,11 @@ import argparse
 import importlib.util
 import io
 import os
-import resource
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -28,24 +29,29 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
+import scale_out
 import torch
 from PIL import Image
-from speed_ab import Row, compare, from_values, show, write
+from speed_ab import Row, compare, from_values, seconds
+from speed_device import gpu
+from speed_process import memory, startup, thin, threads
+from speed_results import PAGE, ROOT, TARGET, Results, markdown, read, show, update
 
 import rali_zoo
-from rali_zoo.backbones import create_backbone
 from rali_zoo.cli.report import provenance
 from rali_zoo.data.images import load_image
 from rali_zoo.data.transforms import View
 from rali_zoo.models import Regression
 from rali_zoo.models.files import save_scorer
 from rali_zoo.models.scorer import ModuleScorer
-from rali_zoo.scoring.pipeline import make_stages, run, slices
+from rali_zoo.scoring.decode import decode_fast
+from rali_zoo.scoring.pipeline import Slice, make_stages, run, slices
 from rali_zoo.scoring.preprocess import FastView
+from rali_zoo.scoring.runtime import available_cores
 from rali_zoo.scoring.sources import Item
-from rali_zoo.types import Preprocess
+from rali_zoo.types import Preprocess, Score
 
-TARGET = Path(__file__).resolve().parent / "results" / "speed.json"
+QUICK = ROOT / "runs" / "speed_quick.json"
 ROUNDS = 7
 CLIP = Preprocess((224, 224), resize="center_crop")
 
@@ -81,7 +87,7 @@ def clip_folder(folder: Path, quick: bool) -> Path:
     return folder
 
 
-# ---- rows -----------------------------------------------------------------------------------------
+# ---- sections -------------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
@@ -92,21 +98,24 @@ def encoder(quick: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         place = clip_folder(Path(folder), quick)
         theirs = CLIPVisionModelWithProjection.from_pretrained(place).eval()
-        ours = create_backbone(f"hf:local-dir:{place}").eval()
+        module = Regression(f"hf:local-dir:{place}").eval()
+    ours = module.backbone
     image = torch.rand(1 if quick else 4, 3, 224, 224)
     pixels = (image - ours.mean) / ours.std
-    change = (theirs(pixel_values=pixels).image_embeds - ours(image).pooled).abs().max()
+
+    def plain() -> torch.Tensor:
+        return theirs(pixel_values=pixels).image_embeds
+
+    apart = float((plain() - ours(image).pooled).abs().max())
+    scores = [module.predict_features(x).score for x in (plain(), ours(image).pooled)]
+    same = (
+        f"its values are up to {float(plain().abs().max()):.1f}; a score of a random head on it differs by "
+        f"{float((scores[0] - scores[1]).abs().max()):.1g}"
+    )
+    name, note = "encoder: transformers / ours", f"ViT-B/32, {len(image)} pictures"
     return [
-        compare(
-            "encoder: transformers / ours",
-            lambda: theirs(pixel_values=pixels).image_embeds,
-            lambda: ours(image).pooled,
-            ">= 0.97",
-            f"largest difference of an embedding {change:.1e}",
-            ROUNDS,
-            2,
-            "cpu",
-        )
+        compare(name, plain, lambda: ours(image).pooled, ">= 0.97", note, ROUNDS, 2, "cpu"),
+        from_values("encoder: difference of a value of the embedding", [apart], "<= 1e-05", same),
     ]
 
 
@@ -120,6 +129,19 @@ def straight(data: bytes) -> torch.Tensor:
     return torch.from_numpy(array).permute(2, 0, 1).float() / 255
 
 
+def decoding_limit(data: bytes, least: Callable[[int, int], tuple[int, int] | None]) -> Callable[..., str]:
+    """What decoding alone allows, however fast the rest were."""
+    alone = seconds(lambda: decode_fast(data, least))
+
+    def said(slow: float, fast: float) -> str:
+        return (
+            f"decoding alone (libjpeg-turbo) takes {alone * 1e3:.1f} of the {fast * 1e3:.1f} ms, so that "
+            f"without any resizing it were {slow / alone:.2f} times"
+        )
+
+    return said
+
+
 def preprocessing(quick: bool) -> list[Row]:
     """Decoding and cutting a 1024x768 JPEG: Pillow's usual way against both modes, smooth and grainy."""
     fast, rows = FastView(View(), CLIP), []
@@ -128,15 +150,22 @@ def preprocessing(quick: bool) -> list[Row]:
         ("smooth", photograph(1024, 768, seed=2, grain=0)),
         ("grainy", photograph(1024, 768)),
     ):
-        for mode, prepare, goal in (
-            ("exact", lambda d: View()(load_image(d), CLIP), ""),
-            ("fast", fast.prepare, ">= 2.5"),
-        ):
-            change = (prepare(data) - straight(data)).abs().max() * 255
-            note = f"{len(data) // 1000} KB; largest difference {change:.0f} of 255"
-            usual, ours = partial(straight, data), partial(prepare, data)
-            name = f"preprocessing 1024x768, {content}: Pillow / {mode}"
-            rows.append(compare(name, usual, ours, goal, note, ROUNDS, repeat, "cpu"))
+        ways = (("exact", lambda d: View()(load_image(d), CLIP), ""), ("fast", fast.prepare, ">= 2.5"))
+        for mode, prepare, goal in ways:
+            apart = float((prepare(data) - straight(data)).abs().max() * 255)
+            name = f"1024x768, {content}"
+            rows.append(
+                compare(
+                    f"preprocessing {name}: Pillow / {mode}", partial(straight, data), partial(prepare, data),
+                    goal, f"{len(data) // 1000} KB", ROUNDS, repeat, "cpu", decoding_limit(data, fast.least),
+                    {"bytes": len(data)},
+                )
+            )  # fmt: skip
+            rows.append(
+                from_values(
+                    f"preprocessing {name}: {mode}, difference of a pixel of 255", [apart], "<= 2", "largest"
+                )
+            )
     return rows
 
 
@@ -145,30 +174,29 @@ def fast(quick: bool) -> list[Row]:
     size = (2000, 1500) if quick else (4000, 3000)
     pictures = [photograph(*size, seed=i) for i in range(3)]
     scorer = rali_zoo.load_model("rali-tiny-synthetic")
-    module = scorer.module
-    quick_view = FastView(module.view, module.preprocess)
+    quick_view = FastView(scorer.module.view, scorer.module.preprocess)
     exact = [s.score for s in scorer.score(pictures)]
     found = scorer.score_prepared([quick_view.prepare(p) for p in pictures], ["", "", ""])
     change = max(abs(a - b.score) for a, b in zip(exact, found, strict=True))
-    clip, at = FastView(View(), CLIP), f"{size[0]}x{size[1]}"
+    clip, data = FastView(View(), CLIP), pictures[0]
+    apart = (clip.prepare(data) - View()(load_image(data), CLIP)).square().mean().sqrt() * 255
+    note = (
+        f"{len(data) // 1000} KB; pixels differ by {apart:.2f} of 255 (root mean square); largest change of "
+        f"3 scores of rali-tiny-synthetic {change:.3f} on [1, 5], whose view reads "
+        f"{'reduced pictures' if quick_view.least(*size) else 'native pixels'}"
+    )
     return [
         compare(
-            f"fast mode {at}: exact / fast",
-            lambda: View()(load_image(pictures[0]), CLIP),
-            lambda: clip.prepare(pictures[0]),
-            ">= 4",
-            f"largest change of 3 scores of rali-tiny-synthetic {change:.3f} on [1, 5], "
-            f"whose view reads {'reduced pictures' if quick_view.least(*size) else 'native pixels'}",
-            ROUNDS,
-            1,
-            "cpu",
+            f"fast mode {size[0]}x{size[1]}: exact / fast", lambda: View()(load_image(data), CLIP),
+            lambda: clip.prepare(data), ">= 4", note, ROUNDS, 1, "cpu", decoding_limit(data, clip.least),
+            {"bytes": len(data)},
         )
-    ]
+    ]  # fmt: skip
 
 
 def folder(quick: bool) -> list[Row]:
     """Scoring files against the bare model on tensors: what decoding costs when it overlaps."""
-    count, batch = (8, 4) if quick else (48, 8)
+    count, batch = (8, 4) if quick else (32, 8)
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         backbone = clip_folder(place / "clip", quick)
@@ -186,141 +214,128 @@ def folder(quick: bool) -> list[Row]:
             stages = make_stages(scorer, decode)  # type: ignore[arg-type]
             return lambda: [None for _ in run(slices([(0, items)], batch), stages, 2)] and None
 
-        threads = torch.get_num_threads()
-        note = f"{count} JPEGs of 1024x768 by {batch}, 2 decoding threads beside {threads} of the model"
-        rounds = 5 if quick else ROUNDS
-        return [
-            compare(f"folder: bare model / {d}", bare, files(d), ">= 0.95", note, rounds)
-            for d in ("exact", "fast")
-        ]
+        used, cores = torch.get_num_threads(), available_cores()
+        note = f"{count} JPEGs of 1024x768 by {batch}; 2 threads decode, {used} compute; {cores} cores"
+        rows = []
+        for decode in ("exact", "fast"):
+            work = seconds(lambda d=decode: [make_stages(scorer, d).prepare(i) for i in items], 3)
 
+            def limit(model: float, both: float, work: float = work) -> str:
+                left = cores - used
+                best = 1.0 if left > 0 and work / left <= model else model / (model + work)
+                return (
+                    f"decoding takes {work / model:.0%} of the model's time on one core, and {left} of "
+                    f"{cores} cores are left beside the model, so {best:.2f} is the most that overlapping "
+                    f"can give; load of the machine {os.getloadavg()[0]:.1f}"
+                )
 
-def _peak_of_run(count: int, model: str, place: Path) -> float:
-    """Peak memory in MiB of scoring ``count`` names of one tiny picture each (links to one file)."""
-    photos = place / str(count)
-    photos.mkdir()
-    (place / "one.png").write_bytes(_tiny())
-    for i in range(count):
-        os.link(place / "one.png", photos / f"{i:07d}.png")
-    words = ["score", str(photos), "--model", model, "--output", str(place / f"{count}.parquet")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rali_zoo", *words, "--batch_size", "64"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"scoring {count} pictures failed")
-    return usage.ru_maxrss / 1024
-
-
-def _tiny() -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(
-        buffer, "PNG"
-    )
-    return buffer.getvalue()
-
-
-def memory(quick: bool) -> list[Row]:
-    """Peak memory of the command on many pictures over that on few."""
-    few, many = (100, 2000) if quick else (1000, 100_000)
-    torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        model = save_scorer(Regression("rali:tiny?size=32"), place / "model.safetensors")
-        peaks = [_peak_of_run(count, f"local-dir:{model}", place) for count in (few, many)]
-    ratio = peaks[1] / peaks[0]
-    note = f"{peaks[0]:.0f} MiB and {peaks[1]:.0f} MiB, one run each"
-    return [Row(f"peak memory: {many:,} pictures / {few:,}", ratio, ratio, ratio, "<= 1.05", note)]
-
-
-def startup(quick: bool) -> list[Row]:
-    """Seconds from the start of Python to the first score, less those of importing torch."""
-    picture = Path(tempfile.mkdtemp()) / "one.png"
-    picture.write_bytes(_tiny())
-    first = f"import rali_zoo; rali_zoo.load_model('rali-tiny-synthetic').score({str(picture)!r})"
-    seconds: dict[str, list[float]] = {"import torch": [], first: []}
-    for _ in range(5):
-        for code, times in seconds.items():
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            begun = time.perf_counter()
-            subprocess.run([sys.executable, "-c", code], check=True)
-            wall = time.perf_counter() - begun
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            # On a busy machine the time on the processor is the better measure; the wall cannot be below it.
-            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            times.append(min(wall, cpu) if quick else wall)
-    picture.unlink()
-    picture.parent.rmdir()
-    beyond = [b - a for a, b in zip(*seconds.values(), strict=True)]
-    note = f"importing torch alone {statistics.median(seconds['import torch']):.1f} s"
-    return [from_values("start-up to first score beyond torch, seconds", beyond, "<= 3", note)]
+            rows.append(
+                compare(
+                    f"folder: bare model / {decode}", bare, files(decode), ">= 0.95", note, 5, limit=limit
+                )
+            )
+        return rows
 
 
 def ray(quick: bool) -> list[Row]:
-    """Steady state of the Ray engine over the plain one: pictures a second between first and last batch."""
+    """Steady state of the Ray engine over the plain one, each with a core to decode and one for the model."""
     if importlib.util.find_spec("ray") is None:
-        print("ray is not installed: left out", file=sys.stderr)
-        return []
+        raise RuntimeError("ray is not installed: pip install 'rali-zoo[ray]'")
+    import ray as library
+
     from rali_zoo.scoring.ray import Recipe, run_ray
 
-    count, batch = (200, 10) if quick else (2000, 16)
+    count, batch = (400, 8) if quick else (1600, 8)
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         for i in range(20):
             (place / f"{i}.jpg").write_bytes(photograph(512, 384, i))
         items = [Item(str(place / f"{i % 20}.jpg")) for i in range(count)]
-        scorer = rali_zoo.load_model("rali-tiny-synthetic")
-        stages, recipe = make_stages(scorer), Recipe("rali-tiny-synthetic", "exact")
-        ratios = []
-        for _ in range(2 if quick else 5):
-            plain = _rate(run(slices([(0, items)], batch), stages, 1))
-            ratios.append(_rate(run_ray(slices([(0, items)], batch), scorer, recipe)) / plain)
-    return [from_values("ray / plain, pictures a second, steady state", ratios, ">= 0.9", "1 actor")]
+        # Heavy enough for the engine not to be all that is measured, and light enough to wait for.
+        torch.manual_seed(0)
+        network = Regression("timm:mobilenetv3_small_100?pretrained=false")
+        ref = f"local-dir:{save_scorer(network, place / 'model.safetensors')}"
+        scorer = rali_zoo.load_model(ref)
+        library.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        try:
+            ratios = []
+            for _ in range(2 if quick else 5):
+                plain = rate(run(slices([(0, items)], batch), make_stages(scorer), 1))
+                ratios.append(
+                    rate(run_ray(slices([(0, items)], batch), scorer, Recipe(ref, "exact"))) / plain
+                )
+        finally:
+            library.shutdown()
+    note = f"MobileNetV3-small, {count} JPEGs of 512x384, 1 actor, 1 CPU decodes; plain: {plain:.0f} a second"
+    return [from_values("ray / plain, pictures a second, steady state", ratios, ">= 0.9", note)]
 
 
-def _rate(results: object) -> float:
-    """Pictures a second after the first tenth, which has the start-up in it."""
-    arrived: list[tuple[float, int]] = []
-    for _, scores in results:  # type: ignore[attr-defined]
-        arrived.append((time.perf_counter(), len(scores)))
-    start = len(arrived) // 10
-    return sum(n for _, n in arrived[start + 1 :]) / (arrived[-1][0] - arrived[start][0])
+def rate(results: Iterable[tuple[Slice, list[Score]]]) -> float:
+    """Pictures a second between the first and last quarter, where nothing starts or ends.
+
+    The slope of a line through the arrivals: Ray hands over several batches at once, and the difference of
+    two of them would depend on which.
+    """
+    arrived = [(time.perf_counter(), len(scores)) for _, scores in results]
+    quarter = len(arrived) // 4
+    when = np.array([t for t, _ in arrived])[quarter : len(arrived) - quarter]
+    done = np.cumsum([n for _, n in arrived])[quarter : len(arrived) - quarter]
+    return float(np.polyfit(when - when[0], done, 1)[0])
 
 
 def exports(quick: bool) -> list[Row]:
-    """ONNX Runtime, OpenVINO and int8, where they are installed."""
-    if importlib.util.find_spec("speed_exports") is None:
-        return []
+    """ONNX Runtime, OpenVINO and int8."""
     from speed_exports import rows
 
-    return list(rows())
+    return list(rows(quick))
 
 
-ALL = {f.__name__: f for f in (encoder, preprocessing, fast, folder, memory, startup, ray, exports)}
+SECTIONS = (encoder, preprocessing, fast, thin, folder, exports, threads, startup, memory, ray, gpu)
+ALL = {f.__name__: f for f in SECTIONS}
+
+
+def measure(names: Iterable[str], results: Results, quick: bool, again: bool) -> int:
+    """Measure sections, each kept as soon as it is done; how many failed."""
+    failed = 0
+    for name in names:
+        if results.done(name) and not again:
+            print(f"# {name}: there from an earlier run", file=sys.stderr)
+            continue
+        print(f"# {name}", file=sys.stderr, flush=True)
+        begun, rows, error = time.perf_counter(), list[Row](), ""
+        try:
+            rows = ALL[name](quick)
+        except (
+            Exception
+        ) as problem:  # the other sections can still be measured; the file says what is missing
+            traceback.print_exc()
+            error, failed = f"{type(problem).__name__}: {problem}".splitlines()[0], failed + 1
+        results.put(name, rows, time.perf_counter() - begun, error)
+        show(results.content["sections"][name]["rows"])
+    return failed
 
 
 def main() -> None:
     """Measure, print, and write what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=ALL, default=list(ALL))
-    parser.add_argument(
-        "--quick", action="store_true", help="small sizes, to see that it runs; nothing is written"
-    )
-    parser.add_argument("--output", type=Path, default=TARGET)
+    parser.add_argument("--only", nargs="+", choices=ALL, help="these sections, measured again")
+    parser.add_argument("--fresh", action="store_true", help="measure again what is in the file")
+    parser.add_argument("--quick", action="store_true", help=f"small sizes; writes {QUICK.relative_to(ROOT)}")
+    parser.add_argument("--output", type=Path, help="results file")
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    rows: list[Row] = []
-    for name in options.only:
-        print(f"# {name}", file=sys.stderr)
-        found = ALL[name](options.quick)
-        show(found)
-        rows += found
-    if not options.quick:
-        about = provenance({"rows": options.only, "load_average": os.getloadavg()[0]})
-        write(rows, options.output, {**about, "load_average": os.getloadavg()})
-        print(f"written to {options.output}", file=sys.stderr)
+    output = options.output or (QUICK if options.quick else TARGET)
+    results = Results(output, provenance({"quick": options.quick}), options.quick)
+    again = options.fresh or options.quick or options.only is not None
+    failed = measure(options.only or ALL, results, options.quick, again)
+    print(f"written to {output}", file=sys.stderr)
+    if output == TARGET:
+        update(PAGE, "speed", markdown(read()), check=False)
+        scale_out.update_page(check=False)
+    if failed:
+        raise SystemExit(
+            f"{failed} sections failed; the file says why, and the same command tries them again"
+        )
 
 
 if __name__ == "__main__":

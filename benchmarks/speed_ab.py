@@ -5,18 +5,16 @@ Times of different runs on a machine that others use too cannot be compared; tho
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
-
-from rali_zoo.paths import atomic_path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 Clock = Literal["wall", "cpu"]
 _CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+#: Rounds below which nothing is said about spread.
+LEAST_ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,9 @@ class Row:
         high: largest of a round.
         goal: ``">= 0.97"`` or ``"<= 3"``, for ``ratio``; empty where there is none.
         note: what else was measured, with units.
+        limit: why the goal may be out of reach here, with the number that was measured to show it; said
+            only where it is not met.
+        values: numbers of the note that are computed with; seconds, bytes, or of the unit in their name.
     """
 
     name: str
@@ -39,6 +40,8 @@ class Row:
     high: float
     goal: str = ""
     note: str = ""
+    limit: str = ""
+    values: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def met(self) -> bool | None:
@@ -47,6 +50,13 @@ class Row:
             return None
         sign, value = self.goal.split()
         return self.ratio >= float(value) if sign == ">=" else self.ratio <= float(value)
+
+    @property
+    def reason(self) -> str:
+        """Why the goal is not met; empty where it is, or where there is none."""
+        if self.met is not False:
+            return ""
+        return self.limit or "no physical reason is known"
 
 
 def ab(
@@ -61,15 +71,15 @@ def ab(
     Args:
         baseline: what the candidate is compared with.
         candidate: the other.
-        rounds: at least 5.
+        rounds: at least :data:`LEAST_ROUNDS`.
         repeat: calls of each in a round.
         clock: ``cpu`` counts the time of all threads of this process, whatever else the machine does.
 
     Returns:
         Baseline's time over candidate's for each round, and the median time of a call of each in seconds.
     """
-    if rounds < 5:
-        raise ValueError("fewer than 5 rounds say nothing about the spread")
+    if rounds < LEAST_ROUNDS:
+        raise ValueError(f"fewer than {LEAST_ROUNDS} rounds say nothing about the spread")
     baseline(), candidate()
     times: dict[int, list[float]] = {0: [], 1: []}
     for number in range(rounds):
@@ -92,29 +102,40 @@ def compare(
     rounds: int = 7,
     repeat: int = 1,
     clock: Clock = "wall",
+    limit: Callable[[float, float], str] | None = None,
+    values: Mapping[str, float] | None = None,
 ) -> Row:
-    """:func:`ab` as a row, whose note also has both times."""
+    """:func:`ab` as a row, whose note also has both times.
+
+    Args:
+        limit: of the seconds of baseline and candidate; see :class:`Row`.
+        values: see :class:`Row`; ``baseline_s`` and ``candidate_s`` are added.
+    """
     ratios, slow, fast = ab(baseline, candidate, rounds, repeat, clock)
     said = f"{slow * 1e3:.1f} ms against {fast * 1e3:.1f} ms of {clock} time, {rounds} rounds"
-    return from_values(name, ratios, goal, f"{said}; {note}" if note else said)
+    numbers = {**(values or {}), "baseline_s": slow, "candidate_s": fast}
+    why = "" if limit is None else limit(slow, fast)
+    return from_values(name, ratios, goal, f"{said}; {note}" if note else said, why, numbers)
 
 
-def from_values(name: str, values: Sequence[float], goal: str = "", note: str = "") -> Row:
+def from_values(
+    name: str,
+    found: Sequence[float],
+    goal: str = "",
+    note: str = "",
+    limit: str = "",
+    values: Mapping[str, float] | None = None,
+) -> Row:
     """A row of one value a round."""
-    return Row(name, statistics.median(values), min(values), max(values), goal, note)
+    return Row(name, statistics.median(found), min(found), max(found), goal, note, limit, values or {})
 
 
-def show(rows: Sequence[Row]) -> None:
-    """Print a table."""
-    for row in rows:
-        met = {True: "met", False: "NOT MET", None: ""}[row.met]
-        print(
-            f"{row.name:52} {row.ratio:7.3f} [{row.low:.3f}, {row.high:.3f}]  {row.goal:8} {met:7} {row.note}"
-        )
-
-
-def write(rows: Sequence[Row], path: Path, about: dict[str, Any]) -> None:
-    """Write rows and where they come from as json, whole or not at all."""
-    content = {**about, "rows": [{**asdict(row), "met": row.met} for row in rows]}
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def seconds(function: Callable[[], object], rounds: int = 7, clock: Clock = "cpu") -> float:
+    """Median time of a call, after one for warming up."""
+    function()
+    times = []
+    for _ in range(rounds):
+        begun = _CLOCKS[clock]()
+        function()
+        times.append(_CLOCKS[clock]() - begun)
+    return statistics.median(times)

@@ -13,6 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import analysis_tables
+import board_tables
+import miniature_tables
+import scale_out
+import speed_results
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -129,7 +135,20 @@ def rl_study() -> str:
     return "\n".join(lines)
 
 
-TABLES = {"quickstart": quickstart, "reasoner": reasoner, "rl_study": rl_study, "biq2021": biq2021}
+TABLES = {
+    "quickstart": quickstart,
+    "reasoner": reasoner,
+    "rl_study": rl_study,
+    "biq2021": biq2021,
+    "comparison": board_tables.comparison,
+    "speed": lambda: speed_results.markdown(speed_results.read()),
+    "scale_out": lambda: scale_out.block(speed_results.read()),
+    "ract_study": miniature_tables.ract_study,
+    "ract_pairs": miniature_tables.ract_pairs,
+    "ract_gaps": miniature_tables.ract_gaps,
+    "miniature_claims": miniature_tables.miniature_claims,
+    **analysis_tables.TABLES,
+}
 _BLOCK = re.compile(r"(<!-- ([a-z0-9_]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 

@@ -37,11 +37,16 @@ MODELS = Table(
 #: models of ours; those of :data:`~rali_zoo.baselines.BASELINES` are somebody else's
 SCHEMES = ("ckpt", "local-dir", "hf-hub")
 
-#: scheme of an exported file to the module whose ``load(uri, device)`` returns a scorer
+#: scheme of an exported file, or of a vision-language model that rates in words, to the module whose
+#: ``load(uri, device)`` returns a scorer
 RUNTIMES = Table(
     "runtime",
     "rali_zoo.runtimes",
-    {"onnx": "rali_zoo.export.onnx", "openvino": "rali_zoo.export.openvino"},
+    {
+        "onnx": "rali_zoo.export.onnx",
+        "openvino": "rali_zoo.export.openvino",
+        "levels": "rali_zoo.models.levels",
+    },
 )
 
 
@@ -58,7 +63,8 @@ def load_model(ref: str, device: str | None = None) -> ModuleScorer | MetricScor
             folder with one named model.safetensors or with the files of the released RALI),
             ``hf-hub:ORG/REPO[/FOLDER][@REV]`` (the same on the hub), a zoo name,
             ``onnx:PATH.onnx[?threads=N]`` or ``openvino:PATH.xml[?threads=N]`` (written by 'rali-zoo
-            export'), ``pyiqa:NAME``, ``piq:NAME``, ``torchmetrics:NAME``, or ``csv:PATH``
+            export'), ``levels:hf:ORG/MODEL`` (a vision-language model that rates in the words of a
+            scale), ``pyiqa:NAME``, ``piq:NAME``, ``torchmetrics:NAME``, or ``csv:PATH``
             (scores computed elsewhere).
         device: where to compute, e.g. ``cuda``; the CPU by default.
 

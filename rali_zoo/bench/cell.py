@@ -67,7 +67,17 @@ def measured_cell(
 def empty_cell(
     contender: Contender, scorer: Any, rows: Rows, status: str, reason: str, leak: Leakage, origin: Json
 ) -> Json:
-    """A cell of a model that could not be run; ``scorer`` is ``None`` if it could not even be loaded."""
+    """A cell of a model that could not be run; ``scorer`` is ``None`` if it could not even be loaded.
+
+    Args:
+        contender: the model, as the suite names it.
+        scorer: the loaded model, if it could be.
+        rows: of the data set.
+        status: one word for what went wrong.
+        reason: a sentence for it.
+        leak: what the model was trained on, against these rows.
+        origin: where the cell was made.
+    """
     return {
         "schema": SCHEMA,
         "model": model_entry(contender, scorer, None),

@@ -31,6 +31,13 @@ Space = dict[str, "NDArray[np.float64]"]
 def sample(refs: Sequence[str], split: str, limit: int, root: str, seed: int) -> dict[str, pd.DataFrame]:
     """Rows of each data set, equally many, drawn with a seed.
 
+    Args:
+        refs: references of the data sets.
+        split: ``train``, ``val``, ``test`` or ``all``.
+        limit: most rows of each.
+        root: folder that holds the data sets' folders.
+        seed: of the draw.
+
     Raises:
         ConfigError: fewer than two data sets, or one without rows.
     """

@@ -218,7 +218,14 @@ def six(value: float | None) -> float | None:
 
 
 def cell_path(results: Path, name: str, revision: str, dataset: str) -> Path:
-    """Where a cell stands: by the model's name, its revision and the data set's slug."""
+    """Where a cell stands: by the model's name, its revision and the data set's slug.
+
+    Args:
+        results: folder of all results.
+        name: of the model.
+        revision: of its weights; twelve characters of it are used.
+        dataset: slug of the data set.
+    """
     folder = re.sub(r"[^A-Za-z0-9._-]+", "-", revision)[:12] or "none"
     return results / slug(name) / folder / f"{dataset}.json"
 

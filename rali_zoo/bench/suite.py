@@ -1,20 +1,18 @@
 """A suite is a yaml file: models × data sets, and what is measured. Names are checked before anything runs.
 
-.. code-block:: yaml
-
-    name: quick
-    models:
-      - rali-tiny-synthetic
-      - {ref: "ckpt:runs/mine/checkpoints/best.ckpt", name: mine, licence: Apache-2.0, batch_size: 32}
-      - pyiqa:*offline            # every metric of pyiqa that needs no download
-    exclude: ["pyiqa:mad"]        # of the groups above
-    datasets:
-      - synthetic:lab
-      - {ref: koniq10k, publish: false}
-    split: test
-    limit: 200                    # rows a data set, drawn by name; every row when left out
-    seed: 0
-    cost: {against: rali-tiny-synthetic, pictures: 20}   # false measures none
+name: quick
+models:
+  - rali-tiny-synthetic
+  - {ref: "ckpt:runs/mine/checkpoints/best.ckpt", name: mine, licence: Apache-2.0, batch_size: 32}
+  - pyiqa:*offline            # every metric of pyiqa that needs no download
+exclude: ["pyiqa:mad"]        # of the groups above
+datasets:
+  - synthetic:lab
+  - {ref: koniq10k, publish: false}
+split: test
+limit: 200                    # rows a data set, drawn by name; every row when left out
+seed: 0
+cost: {against: rali-tiny-synthetic, pictures: 20}   # false measures none
 """
 
 from __future__ import annotations
@@ -51,9 +49,9 @@ class Contender:
 
     @property
     def source(self) -> str:
-        """Who made it: the scheme of somebody else's metric, else ``rali_zoo``."""
+        """Who made it: the scheme of somebody else's metric or model, else ``rali_zoo``."""
         scheme = self.ref.partition(":")[0]
-        return scheme if scheme in (*LIBRARIES, "csv") else "rali_zoo"
+        return scheme if scheme in (*LIBRARIES, "csv", "levels") else "rali_zoo"
 
 
 @dataclass(frozen=True)
@@ -248,9 +246,9 @@ def check_model(ref: str) -> None:
     """
     from rali_zoo.baselines import BASELINES, list_metrics
     from rali_zoo.uri import parse_uri
-    from rali_zoo.zoo import MODELS, SCHEMES
+    from rali_zoo.zoo import MODELS, RUNTIMES, SCHEMES
 
-    uri = parse_uri(ref, [*SCHEMES, *BASELINES], "model", MODELS)
+    uri = parse_uri(ref, [*SCHEMES, *RUNTIMES, *BASELINES], "model", MODELS)
     if uri.scheme not in LIBRARIES or uri.id in list_metrics(uri.scheme, offline=True):
         return
     try:

@@ -59,7 +59,8 @@ def score_command(
 
     Args:
         paths: pictures, folders, globs, .txt files of paths, .parquet tables with a column path, .tar shards.
-        model: ckpt:PATH, local-dir:PATH, hf-hub:ORG/REPO[@REV], or a name of 'rali-zoo list models'.
+        model: ckpt:PATH, local-dir:PATH, hf-hub:ORG/REPO[@REV], onnx:FILE, openvino:FILE,
+            levels:hf:ORG/MODEL, or a name of 'rali-zoo list models'.
         output: table of the columns path, score, std, error, model; .parquet or .csv. A run that was stopped
             goes on when the same command is given again.
         decode: exact = the pixels of training; fast = large JPEGs at reduced size, 8-bit resizing.

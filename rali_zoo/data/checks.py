@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from rali_zoo.data.images import load_image
+from rali_zoo.data.video import is_video, sample_frames
 from rali_zoo.errors import ImageDecodeError
 from rali_zoo.paths import atomic_path, cache_dir
 
@@ -28,7 +29,7 @@ def file_key(path: str) -> str:
 def reason_unreadable(path: str) -> str | None:
     """Why a picture cannot be decoded; ``None`` when it can."""
     try:
-        load_image(path)
+        sample_frames(path) if is_video(path) else load_image(path)
     except ImageDecodeError as error:
         return str(error)
     return None

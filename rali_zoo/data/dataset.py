@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rali_zoo.data.images import load_image
 from rali_zoo.data.transforms import View
+from rali_zoo.data.video import load_views
 from rali_zoo.types import Batch, Preprocess, Sample
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class PictureDataset(Dataset[Sample]):
         if self.features is not None:
             sample["features"] = self.features[index]
         else:
-            sample["image"] = self.view(load_image(self.paths[index]), self.preprocess)
+            sample["image"] = load_views(self.paths[index], self.view, self.preprocess)
         if self.distortions is not None:
             sample["distortion"], sample["level"] = self.distortions[index], self.levels[index]
         if self.texts is not None:

@@ -5,5 +5,6 @@ from rali_zoo.models.ract import RACT
 from rali_zoo.models.rali import RALI
 from rali_zoo.models.reasoner import Reasoner
 from rali_zoo.models.regression import Regression
+from rali_zoo.models.uncertainty import DistributionRegression
 
-__all__ = ["RACT", "RALI", "IQAModule", "Reasoner", "Regression"]
+__all__ = ["RACT", "RALI", "DistributionRegression", "IQAModule", "Reasoner", "Regression"]

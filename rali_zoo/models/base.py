@@ -267,7 +267,7 @@ class BackboneModule(IQAModule):
 
     @torch.inference_mode()
     def encode_frozen(self, image: Tensor) -> Tensor:
-        """:meth:`encode` for the feature cache: evaluation mode, this module's device, no gradients."""
+        """:meth:`encode`, of the same shapes, for the feature cache: evaluation mode, no gradients."""
         self.backbone.eval()
         return self.encode(image.to(self.device))
 

@@ -227,7 +227,7 @@ class RALI(BackboneModule):
             self._describe_prototypes(torch.cat(query), [key for some in keys for key in some])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """The loss of the running stage; both in a ``fast_dev_run``, which has one epoch for all."""
+        """Scalar loss of the running stage; of both in a ``fast_dev_run``, which has one epoch."""
         with torch.set_grad_enabled(not self._is_still("finetune_encoder_lr")):
             views = self.features(batch)
         features = views.flatten(0, 1)

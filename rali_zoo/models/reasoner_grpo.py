@@ -97,7 +97,7 @@ class Reinforcement:
         return loss, entropy.sum(dim=1) / done.mask.sum(dim=1)
 
     def watch(self, rollout: Rollout, entropy: Tensor) -> dict[str, float]:
-        """Show the completions to the monitor, which may warn, and give all there is to log of them."""
+        """Show completions, with their entropy (N,), to the monitor, which may warn; all there is to log."""
         done, graded = rollout.completions, rollout.graded
         total, size = graded.total.tolist(), len(rollout.advantages)
         self.monitor.update(rollout.texts, total, self.sampling.rollouts, done.truncated, entropy.tolist())

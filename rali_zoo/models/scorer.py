@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rali_zoo.data.images import load_image
+from rali_zoo.data.video import load_views
 from rali_zoo.errors import CheckpointError, ConfigError, ImageDecodeError
 from rali_zoo.models.base import BackboneModule, IQAModule
 from rali_zoo.models.rali import RALI
@@ -171,7 +172,7 @@ class ModuleScorer:
             (3, H, W) or (V, 3, H, W) float32 in [0, 1], or why the picture cannot be read.
         """
         try:
-            return self.module.view(load_image(image), self.module.preprocess)
+            return load_views(image, self.module.view, self.module.preprocess)
         except ImageDecodeError as error:
             return error
 

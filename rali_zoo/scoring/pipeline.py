@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rali_zoo.data.video import Clip, is_video, pool_frames, sample_frames
 from rali_zoo.errors import ConfigError, ImageDecodeError
 from rali_zoo.scoring.sources import Item
 from rali_zoo.types import Score
@@ -53,13 +54,18 @@ class Stages:
     score: Callable[[Sequence[Any], Sequence[str]], list[Score]]
 
 
-def make_stages(scorer: Scorer, decode: Decode = "exact") -> Stages:
+class Frames(list[Any]):
+    """What ``prepare`` makes of a video: as many prepared pictures as frames are looked at."""
+
+
+def make_stages(scorer: Scorer, decode: Decode = "exact", clip: Clip | None = None) -> Stages:
     """The stages of a scorer.
 
     Args:
         scorer: one of :func:`rali_zoo.load_model`, or anything with the interface
             :class:`~rali_zoo.types.Scorer`, which gets paths (bytes, of a shard) and decodes for itself.
         decode: ``exact`` or ``fast``, see :mod:`rali_zoo.scoring.decode`.
+        clip: which frames of a video are looked at, and how their scores become one.
 
     Raises:
         ConfigError: ``fast`` for a scorer that decodes for itself.
@@ -69,7 +75,8 @@ def make_stages(scorer: Scorer, decode: Decode = "exact") -> Stages:
     if not isinstance(scorer, ModuleScorer):
         if decode == "fast":
             raise ConfigError(f"--decode fast: {scorer.name} decodes pictures itself; leave it out")
-        return Stages(_source, lambda sources, names: _score_sources(scorer, sources, names))
+        plain = Stages(_source, lambda sources, names: _score_sources(scorer, sources, names))
+        return _with_videos(plain, lambda frame: frame, clip or Clip())
     prepare: Callable[[Any], Any] = scorer.prepare
     if decode == "fast":
         from rali_zoo.scoring.preprocess import FastView
@@ -80,7 +87,36 @@ def make_stages(scorer: Scorer, decode: Decode = "exact") -> Stages:
         source = _source(item)
         return source if isinstance(source, ImageDecodeError) else prepare(source)
 
-    return Stages(ready, scorer.score_prepared)
+    return _with_videos(Stages(ready, scorer.score_prepared), scorer.prepare, clip or Clip())
+
+
+def _with_videos(stages: Stages, cut: Callable[[Any], Any], clip: Clip) -> Stages:
+    """Stages that take videos too: frames go through as pictures, and their scores become one."""
+
+    def prepare(item: Item) -> Any:
+        if not (isinstance(item, Item) and is_video(item.path)):  # the service hands over decoded pictures
+            return stages.prepare(item)
+        try:
+            return Frames(cut(frame) for frame in sample_frames(item.source(), clip))
+        except ImageDecodeError as error:
+            return error
+
+    def score(prepared: Sequence[Any], names: Sequence[str]) -> list[Score]:
+        groups = [one if isinstance(one, Frames) else [one] for one in prepared]
+        flat = [(picture, name) for group, name in zip(groups, names, strict=True) for picture in group]
+        scores: list[Score] = []
+        for start in range(0, len(flat), len(prepared) or 1):  # no batch is larger than one of pictures
+            pictures, own = zip(*flat[start : start + len(prepared)], strict=True)
+            scores += stages.score(pictures, own)
+        each = iter(scores)
+        return [
+            pool_frames([next(each) for _ in one], clip.pooling, name)
+            if isinstance(one, Frames)
+            else next(each)
+            for one, name in zip(prepared, names, strict=True)
+        ]
+
+    return Stages(prepare, score)
 
 
 def _source(item: Item) -> str | bytes | ImageDecodeError:

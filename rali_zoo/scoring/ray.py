@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import chdir, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -52,30 +53,41 @@ def run_ray(
         batches: all of them are listed at the start (names only).
         scorer: the one that the actors load too; asked for its view only.
         recipe: how they do.
-        actors: copies of the model; each takes a GPU if the device is one, else a CPU.
+        actors: copies of the model; each takes a GPU if the device is one, else a CPU. Where a cluster has no
+            room for all, the rest follow as it grows.
 
     Raises:
-        MissingExtraError: Ray is not installed.
         ConfigError: a scorer that is no module of ours, or too few CPUs.
+        MissingExtraError: Ray is not installed.
     """
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise MissingExtraError("ray", "ray") from None
     from rali_zoo.models.scorer import ModuleScorer
 
     if not isinstance(scorer, ModuleScorer):
-        raise ConfigError(f"--engine ray is for scorers of rali_zoo; {scorer.name} is none")
+        raise ConfigError(
+            f"--engine ray: {scorer.name} decodes pictures itself, so there are no stages to spread; "
+            "use --engine local, with --shard K/N on each of N machines. Ray takes ckpt:, local-dir:, "
+            "hf-hub:, onnx:, openvino:, levels: and names of 'rali-zoo list models'"
+        )
+    try:
+        import ray  # noqa: F401
+        import ray.data  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("ray", "ray") from None
+    folder = os.getcwd()
     rows = [
-        {"part": b.part, "start": b.start, "items": json.dumps(b.items), "folder": os.getcwd()}
-        for b in batches
+        {"part": b.part, "start": b.start, "items": json.dumps(b.items), "folder": folder} for b in batches
     ]
-    if not rows:
-        return
+    return _run(rows, scorer, recipe, actors, folder) if rows else iter(())
+
+
+def _run(
+    rows: list[dict[str, Any]], scorer: ModuleScorer, recipe: Recipe, actors: int, folder: str
+) -> Iterator[tuple[Slice, list[Score]]]:
+    import ray
+
     started = _begin(actors)
     try:
-        yield from _stream(rows, scorer, recipe, actors)
+        yield from _stream(rows, scorer, recipe, actors, folder)
     finally:
         if started:
             ray.shutdown()
@@ -91,30 +103,44 @@ def _begin(actors: int) -> bool:
     if here:
         cpus = None if "RAY_ADDRESS" in os.environ else max(available_cores(), actors + 1)
         ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    there = int(ray.cluster_resources().get("CPU", 0))
-    if there <= actors:
-        raise ConfigError(
-            f"--actors {actors} of {there} CPUs leaves none to decode; at most {max(there - 1, 0)}"
-        )
     return here
 
 
+def _fitting(actors: int, on_gpu: bool, resources: dict[str, float]) -> int:
+    """How many actors a cluster has room for now, beside a CPU that decodes; at least 1.
+
+    If there were more, they would hold every CPU while they wait for pictures that nobody decodes.
+
+    Raises:
+        ConfigError: no CPU is left to decode.
+    """
+    cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+    room = gpus if on_gpu else cpus - 1
+    if cpus < (1 if on_gpu else 2):
+        raise ConfigError(
+            f"--engine ray: the cluster has {cpus} CPUs, which leaves none to decode; add a node, "
+            "or use --engine local"
+        )
+    return min(actors, max(room, 1))
+
+
 def _stream(
-    rows: list[dict[str, Any]], scorer: ModuleScorer, recipe: Recipe, actors: int
+    rows: list[dict[str, Any]], scorer: ModuleScorer, recipe: Recipe, actors: int, folder: str
 ) -> Iterator[tuple[Slice, list[Score]]]:
     import ray
 
     ray.data.DataContext.get_current().enable_progress_bars = False  # we have our own
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     on_gpu = (recipe.device or "cpu").startswith("cuda")
+    first = _fitting(actors, on_gpu, ray.cluster_resources())
     scored = (
         ray.data.from_items(rows, override_num_blocks=-(-len(rows) // BATCHES_A_TASK))
         # Equal demands would make Ray run both stages in the actor, one after the other; these differ.
         .map(_Decoder(scorer, recipe.decode), num_cpus=1, memory=MEMORY)
         .map(
             cast(Any, _Worker),  # a class is made once an actor
-            fn_constructor_args=(recipe,),
-            compute=ray.data.ActorPoolStrategy(size=actors),
+            fn_constructor_args=(recipe, folder),
+            compute=ray.data.ActorPoolStrategy(min_size=first, max_size=actors),
             num_gpus=1 if on_gpu else 0,
             num_cpus=0 if on_gpu else 1,
         )
@@ -154,8 +180,11 @@ class _Decoder:
 
     def _prepare(self, item: Item, folder: str) -> Prepared:
         from rali_zoo.data.images import load_image
+        from rali_zoo.data.video import is_video
         from rali_zoo.scoring.preprocess import FastView
 
+        if is_video(item.path):
+            return ImageDecodeError("--engine ray takes pictures only; score videos with --engine local")
         try:
             # A worker's own folder need not be the driver's.
             shard = os.path.join(folder, item.shard) if item.shard else ""
@@ -172,14 +201,16 @@ class _Decoder:
 class _Worker:
     """An actor: loads the model once and scores rows."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, folder: str) -> None:
         import torch
 
         from rali_zoo.scoring.runtime import tune
         from rali_zoo.zoo import load_model
 
         torch.set_num_threads(recipe.threads or 1)
-        self.scorer = cast("ModuleScorer", load_model(recipe.model, recipe.device))
+        # Relative paths begin at the driver's folder; models of the hub or the package need none.
+        with chdir(folder) if os.path.isdir(folder) else nullcontext():
+            self.scorer = cast("ModuleScorer", load_model(recipe.model, recipe.device))
         tune(self.scorer, recipe.precision, recipe.compile)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

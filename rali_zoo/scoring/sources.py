@@ -14,10 +14,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from rali_zoo.data.video import VIDEO_SUFFIXES
 from rali_zoo.errors import ConfigError, ImageDecodeError
 
 #: What a folder, a glob and a shard are searched for; a file that is named is scored whatever its suffix.
-SUFFIXES = frozenset(
+SUFFIXES = VIDEO_SUFFIXES | frozenset(
     [
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif"),
         *(".jp2", ".j2k", ".avif", ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm"),
@@ -140,7 +141,7 @@ def _all(paths: Sequence[str]) -> Iterator[Item]:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file that is come across, and was not named, is taken for a picture."""
+    """Whether a file that is come across, and was not named, is taken for a picture or a video."""
     return path.suffix.lower() in SUFFIXES
 
 

@@ -115,6 +115,26 @@ def livec(root: Path) -> None:
     savemat(root / "Data" / "AllStdDev_release.mat", {"AllStdDev_release": np.full((1, 10), 17.5)})
 
 
+def konvid1k(root: Path) -> None:
+    ids = (8536919744, 6408325533, 5319047612)
+    videos = root / "KoNViD_1k_videos"
+    videos.mkdir()
+    rows = ["flickr_id,download_id,file_name,MOS,ti,si,colorfulness,contrast,blur,vniqe"]
+    for number, (name, mos) in enumerate(zip(ids, (1.22, 3.26, 4.64), strict=True)):
+        (videos / f"{name}.mp4").write_bytes(b"no video that can be decoded")
+        rows.append(f"{name},{number},{name}_original_centercrop_960x540_8s.mp4,{mos},1,1,1,1,1,1")
+    (root / "KoNViD_1k_attributes.csv").write_text("\n".join(rows) + "\n")
+
+
+def livevqc(root: Path) -> None:
+    names = ["A001.mp4", "A002.mp4", "F046.mp4"]
+    (root / "Video").mkdir()
+    for name in names:
+        (root / "Video" / name).write_bytes(b"no video that can be decoded")
+    mos = np.array([[80.2], [39.8], [6.2]])
+    savemat(root / "data.mat", {"video_list": cells(names, column=True), "mos": mos})
+
+
 def live(root: Path) -> None:
     folders = [("jp2k", 227), ("jpeg", 233), ("wn", 174), ("gblur", 174), ("fastfading", 174)]
     kept = {"jp2k/img2.bmp": 15.5129, "wn/img174.bmp": 111.7746935, "fastfading/img144.bmp": -2.64}
@@ -195,7 +215,11 @@ def biq2021(root: Path) -> None:
 
 
 MAKERS = {
-    f.__name__: f for f in (agiqa3k, biq2021, csiq, kadid10k, koniq10k, live, livec, pipal, spaq, tid2013)
+    f.__name__: f
+    for f in (
+        *(agiqa3k, biq2021, csiq, kadid10k, koniq10k, konvid1k, live, livec, livevqc),
+        *(pipal, spaq, tid2013),
+    )
 }
 
 

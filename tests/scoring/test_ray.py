@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from rali_zoo.cli.main import main
-from rali_zoo.scoring.ray import _Decoder, _unpack
+from rali_zoo.errors import ConfigError
+from rali_zoo.scoring.pipeline import Slice
+from rali_zoo.scoring.ray import Recipe, _Decoder, _fitting, _unpack, _Worker, run_ray
 from rali_zoo.scoring.sources import Item
 
 
@@ -38,6 +40,43 @@ def test_pictures_survive_the_journey_exactly(model, photo_folder):
             assert torch.equal(found[i], exact) or decode == "fast"
     nothing = _unpack(_Decoder(scorer, "exact")({**row, "items": json.dumps([Item("gone.jpg")])}))
     assert len(nothing) == 1 and "no such file" in str(nothing[0])
+
+
+def test_a_scorer_that_decodes_itself_is_refused():
+    """Before anything of Ray is started."""
+
+    class Foreign:
+        name = "piq:brisque"
+
+    with pytest.raises(ConfigError, match="piq:brisque decodes .* use --engine local, with --shard K/N"):
+        run_ray([Slice(0, 0, [Item("a.jpg")])], Foreign(), Recipe("piq:brisque", "exact"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("actors", "on_gpu", "resources", "fits"),
+    [
+        (2, False, {"CPU": 3.0}, 2),
+        (4, False, {"CPU": 3.0}, 2),  # the others follow as the cluster grows
+        (4, True, {"CPU": 16.0, "GPU": 2.0}, 2),
+        (4, True, {"CPU": 16.0}, 1),  # asked for, so that an autoscaler brings it
+    ],
+)
+def test_actors_leave_a_cpu_to_decode(actors, on_gpu, resources, fits):
+    assert _fitting(actors, on_gpu, resources) == fits
+
+
+@pytest.mark.parametrize(("on_gpu", "resources"), [(False, {"CPU": 1.0}), (True, {"GPU": 8.0})])
+def test_a_cluster_without_a_cpu_to_decode(on_gpu, resources):
+    with pytest.raises(ConfigError, match="none to decode"):
+        _fitting(1, on_gpu, resources)
+
+
+def test_an_actor_finds_a_model_of_the_drivers_folder(model, tmp_path, monkeypatch):
+    """Ray starts workers wherever it likes; what was typed is relative to where it was typed."""
+    file = Path(model.removeprefix("local-dir:"))
+    monkeypatch.chdir(tmp_path)
+    worker = _Worker(Recipe(f"local-dir:{file.name}", "exact"), str(file.parent))
+    assert Path.cwd() == tmp_path and worker.scorer.name == f"local-dir:{file.name}"
 
 
 def run(folder, model, output, *more):

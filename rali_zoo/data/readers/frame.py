@@ -104,7 +104,14 @@ def need_columns(frame: pd.DataFrame, names: Sequence[str], source: object) -> N
 
 
 def numbers(frame: pd.DataFrame, column: str | int, source: object, empty_is_nan: bool = False) -> pd.Series:
-    """A column as float64; raises :class:`ScoreTableError` naming the rows that hold no number."""
+    """A column as float64; raises :class:`ScoreTableError` naming the rows that hold no number.
+
+    Args:
+        frame: the table as read.
+        column: its name, or its place where there is no header.
+        source: what to call the table in messages.
+        empty_is_nan: whether an empty cell is NaN instead of an error.
+    """
     import pandas as pd
 
     text = frame[column]

@@ -19,7 +19,14 @@ def number_pair(ref: str, options: dict[str, str], key: str) -> tuple[float, flo
 
 
 def truth(ref: str, options: dict[str, str], key: str, default: bool) -> bool:
-    """``true`` or ``false``; raises :class:`UriError` for anything else."""
+    """``true`` or ``false``; raises :class:`UriError` for anything else.
+
+    Args:
+        ref: the reference, for messages.
+        options: those that were given.
+        key: name of the option.
+        default: where it is absent.
+    """
     value = options.get(key, str(default)).lower()
     if value not in ("true", "false"):
         raise UriError(f"{ref!r}: {key}={options[key]!r}; write {key}=true or {key}=false")

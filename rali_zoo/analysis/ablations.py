@@ -1,0 +1,196 @@
+"""Ablations: every config of a folder is trained for every seed, and one table says what each part is worth.
+
+The runs are stages of a pipeline (:mod:`rali_zoo.pipeline`): what is done is skipped, what was killed
+goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rali_zoo.errors import ConfigError, UnknownNameError
+from rali_zoo.metrics import holm, plcc, srcc
+from rali_zoo.metrics.resampling import draw, resampled_srcc
+from rali_zoo.recipe import Recipe, Stage
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Predictions of all runs on one test set.
+
+    Attributes:
+        scores: (variants, seeds, n), NaN where a run failed on a picture.
+        mos: (n,).
+        content: n names.
+        synthetic: whether the labels come from a rule.
+    """
+
+    scores: NDArray[np.float64]
+    mos: NDArray[np.float64]
+    content: list[str]
+    synthetic: bool
+
+
+def variants(folder: Path, base: str) -> dict[str, Path]:
+    """Config by name, the complete method first.
+
+    Raises:
+        ConfigError: a folder without configs.
+        UnknownNameError: no config of that name.
+    """
+    found = {path.stem: path for path in sorted(Path(folder).glob("*.yaml"))}
+    if len(found) < 2:
+        raise ConfigError(f"{folder} holds {len(found)} configs (*.yaml); two or more can be compared")
+    if base not in found:
+        raise UnknownNameError(f"config in {folder}", base, found)
+    return {base: found[base], **{name: path for name, path in found.items() if name != base}}
+
+
+def recipe(configs: Mapping[str, Path], seeds: Sequence[int], options: Sequence[str], output: Path) -> Recipe:
+    """One ``fit`` for every config and seed.
+
+    Args:
+        configs: config by name.
+        seeds: of the runs.
+        options: further words of every ``fit``, such as ``--trainer.max_epochs=2``.
+        output: folder of the runs.
+
+    Raises:
+        ConfigError: no seed, one twice, or words that are no options.
+    """
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--seeds {list(seeds)}: give one seed or more, each once")
+    if wrong := [word for word in options if not word.startswith("--") or "=" not in word]:
+        raise ConfigError(f"--options {wrong}: each is written --key=value, as for 'rali-zoo fit'")
+    stages = []
+    for seed in seeds:  # whole tables first, if it is stopped
+        for name, path in configs.items():
+            run = Path(output) / "runs" / f"{name}-{seed}"
+            words = (
+                "fit", f"--config={path}", f"--seed_everything={seed}", f"--data.seed={seed}",
+                f"--trainer.default_root_dir={run}", "--trainer.enable_progress_bar=false", *options,
+            )  # fmt: skip
+            stages.append(
+                Stage(f"{name}-{seed}", name, words, (str(run / "results.json"),), inputs=(str(path),))
+            )
+    again = shlex.join(["rali-zoo", "analyze", "ablations", f"--output={output}"])
+    return Recipe(str(output), tuple(stages), f"{again} and the options that you gave")
+
+
+def read(names: Sequence[str], seeds: Sequence[int], output: Path, root: str) -> dict[str, Tested]:
+    """Predictions of all runs by test set.
+
+    Args:
+        names: of the ablations.
+        seeds: one run of each ablation for every one.
+        output: folder with the runs.
+        root: folder that holds the data sets' folders.
+
+    Raises:
+        ConfigError: runs that were tested on different data sets or pictures.
+    """
+    import pandas as pd
+
+    from rali_zoo.data.tables import load_table
+
+    runs = {(name, seed): Path(output) / "runs" / f"{name}-{seed}" for name in names for seed in seeds}
+    listed = {key: json.loads((run / "results.json").read_text())["datasets"] for key, run in runs.items()}
+    refs = list(next(iter(listed.values())))
+    found = {}
+    for ref in refs:
+        table = load_table(ref, root)
+        rows = table.split("test").set_index("id")
+        columns = []
+        for key, run in runs.items():
+            if list(listed[key]) != refs:
+                raise ConfigError(f"{run} was tested on {list(listed[key])}, others on {refs}")
+            frame = pd.read_parquet(run / listed[key][ref]["predictions"]).set_index("id")
+            if not rows.index.isin(frame.index).all():
+                raise ConfigError(f"{run}: its predictions of {ref} are not of all test pictures")
+            columns.append(frame.loc[rows.index, "score"].to_numpy(float))
+        found[ref] = Tested(
+            np.stack(columns).reshape(len(names), len(seeds), len(rows)),
+            rows["mos"].to_numpy(float),
+            rows["content"].astype(str).tolist(),
+            table.card.synthetic,
+        )
+    return found
+
+
+def table(
+    names: Sequence[str], seeds: Sequence[int], tested: Mapping[str, Tested], resamples: int, seed: int
+) -> dict[str, Any]:
+    """SRCC of each variant, and its difference to the first one.
+
+    Each resample draws seeds, and in each test set contents, the same for all variants, so that differences
+    are paired. Where there is one seed the intervals hold for those very runs and say nothing of training
+    anew; with few, the part that is due to training is itself rough.
+
+    Args:
+        names: of the variants, the complete method first.
+        seeds: of the runs.
+        tested: predictions by test set.
+        resamples: of the bootstrap.
+        seed: of the resampling.
+
+    Returns:
+        ``tests``: by test set and then variant ``srcc`` (``value, low, high``), ``plcc``, ``failed``,
+        ``seeds`` (SRCC of each) and for all but the first ``minus`` (``value, low, high, p``); ``mean``: the
+        same over test sets, where ``minus`` has ``p_holm`` too, corrected for the number of variants.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(seeds), size=(resamples, len(seeds)))
+    tests: dict[str, Any] = {}
+    exact, resampled = [], []
+    for ref, part in tested.items():
+        there = np.asarray(np.isfinite(part.scores).all(axis=(0, 1)))
+        scores, mos = part.scores[:, :, there], part.mos[there]
+        content = [name for name, kept in zip(part.content, there, strict=True) if kept]
+        each = np.array([[srcc(x, mos) for x in row] for row in scores])
+        chunks = draw(len(mos), resamples, seed, content)
+        values = resampled_srcc(list(scores.reshape(-1, len(mos))), mos, chunks).reshape(*each.shape, -1)
+        means = np.stack([values[:, drawn[i], i].mean(axis=1) for i in range(resamples)], axis=1)
+        exact.append(each)
+        resampled.append(means)
+        rows = _rows(names, each, means)
+        for row, own, whole in zip(rows.values(), scores, part.scores, strict=True):
+            row["plcc"] = float(np.mean([plcc(x, mos) for x in own]))
+            row["failed"] = int(np.isnan(whole).sum())
+        tests[ref] = {"synthetic": part.synthetic, "n": int(there.sum()), "variants": rows}
+    overall = _rows(names, np.mean(exact, axis=0), np.mean(resampled, axis=0))
+    adjusted = holm([row["minus"]["p"] for row in list(overall.values())[1:]])
+    for row, p in zip(list(overall.values())[1:], adjusted, strict=True):
+        row["minus"]["p_holm"] = float(p)
+    return {"tests": tests, "mean": overall}
+
+
+def _rows(
+    names: Sequence[str], each: NDArray[np.float64], resampled: NDArray[np.float64]
+) -> dict[str, dict[str, Any]]:
+    """Rows of the table from (variants, seeds) values and (variants, resamples) means over seeds."""
+    rows: dict[str, dict[str, Any]] = {}
+    for i, name in enumerate(names):
+        low, high = np.nanquantile(resampled[i], [0.025, 0.975])
+        value = {"value": float(each[i].mean()), "low": float(low), "high": float(high)}
+        rows[name] = {"srcc": value, "seeds": [float(x) for x in each[i]]}
+        if i:
+            gap = resampled[i] - resampled[0]
+            gap = gap[np.isfinite(gap)]
+            # one is added to both counts, as in rali_zoo.metrics.paired_bootstrap
+            tail = min(np.sum(gap <= 0), np.sum(gap >= 0)) + 1
+            low, high = np.quantile(gap, [0.025, 0.975])
+            rows[name]["minus"] = {
+                "value": float(each[i].mean() - each[0].mean()), "low": float(low), "high": float(high),
+                "p": min(1.0, 2 * float(tail) / (gap.size + 1)),
+            }  # fmt: skip
+    return rows

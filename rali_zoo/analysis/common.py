@@ -1,0 +1,260 @@
+"""What the analyses share: which pictures, what the reasoner wrote of them, and results files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rali_zoo.errors import ConfigError, UnknownNameError
+from rali_zoo.paths import atomic_path, cache_dir
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from rali_zoo.models import Reasoner
+
+Split = Literal["train", "val", "test", "all"]
+ScoreKind = Literal["greedy", "expectation"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an analysis is made.
+
+    Attributes:
+        split: rows of a data set that are looked at.
+        limit: pictures of a data set, drawn with the seed.
+        batch_size: pictures a forward pass.
+        scoring: ``greedy`` reads the likeliest answer; ``expectation`` weighs its digits, which has fewer
+            ties (:mod:`rali_zoo.rl.expectation`).
+        resamples: of the bootstrap and of permutation tests.
+        root: folder that holds the data sets' folders.
+        seed: of the choice of pictures, folds, resamples and permutations.
+    """
+
+    split: Split = "test"
+    limit: int = 200
+    batch_size: int = 16
+    scoring: ScoreKind = "greedy"
+    resamples: int = 1000
+    root: str = "data"
+    seed: int = 0
+
+    def listed(self) -> dict[str, Any]:
+        """All that can change a number, for a results file."""
+        return {key: value for key, value in asdict(self).items() if key != "root"}
+
+    def __post_init__(self) -> None:
+        if self.limit < 10 or self.batch_size < 1 or self.resamples < 1:
+            raise ConfigError(
+                f"--limit {self.limit} is at least 10, --batch_size {self.batch_size} and --resamples "
+                f"{self.resamples} at least 1"
+            )
+
+
+def choose(refs: Sequence[str], settings: Settings) -> dict[str, pd.DataFrame]:
+    """At most ``limit`` rows with a MOS of each data set, in the order of the table, drawn with the seed.
+
+    Raises:
+        ConfigError: no data set, one twice, or one without such rows.
+    """
+    from rali_zoo.data.tables import load_table
+
+    if not refs or len(set(refs)) < len(refs):
+        raise ConfigError(f"--data {list(refs)}: give one data set or more, each once")
+    found = {}
+    for ref in refs:
+        table = load_table(ref, settings.root)
+        frame = table.frame if settings.split == "all" else table.split(settings.split)
+        frame = frame[frame["mos"].notna()]
+        if frame.empty:
+            raise ConfigError(f"{ref!r} has no {settings.split} rows with a MOS; {table.describe()}")
+        chosen = frame.sample(min(settings.limit, len(frame)), random_state=settings.seed).sort_index()
+        chosen.attrs = {"of": len(frame), "synthetic": table.card.synthetic}
+        found[ref] = chosen
+    return found
+
+
+def load_reasoner(ref: str, prompt: str, device: str | None) -> Reasoner:
+    """A reasoner in evaluation mode.
+
+    Args:
+        ref: a trained one (``ckpt:``, ``local-dir:``, ``hf-hub:``, a zoo name), or any vision-language model
+            (``hf:ORG/REPO``, ``hf:local-dir:FOLDER``).
+        prompt: the question to a model given as ``hf:``; a trained reasoner brings its own.
+        device: where to compute; the CPU if ``None``.
+
+    Raises:
+        UnknownNameError: no such model.
+        ConfigError: a model that writes no texts.
+    """
+    from rali_zoo.models import Reasoner
+    from rali_zoo.zoo import MODELS, SCHEMES, load_model
+
+    scheme = ref.partition(":")[0]
+    if scheme in ("hf", "rali"):
+        return Reasoner(ref, prompt=prompt).eval().to(device or "cpu")
+    if scheme not in SCHEMES and ref not in MODELS:
+        raise UnknownNameError("model", ref, [*MODELS, *(f"{s}:…" for s in (*SCHEMES, "hf"))])
+    module = load_model(ref, device).module
+    if not isinstance(module, Reasoner):
+        raise ConfigError(
+            f"{ref} is a {type(module).__name__}, which gives scores only; this analysis needs a Reasoner"
+        )
+    return module
+
+
+def batches(
+    module: Reasoner, paths: Sequence[str], batch_size: int, bad: dict[int, str]
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Positions in ``paths`` with their pictures, those of equal size together.
+
+    Args:
+        module: whose view of pictures.
+        paths: N files.
+        batch_size: most pictures at a time.
+        bad: gets position and reason of each picture that cannot be read.
+
+    Yields:
+        Positions, and (B, 3, H, W) in [0, 1] on the module's device.
+    """
+    import torch
+
+    from rali_zoo.data.images import load_image
+    from rali_zoo.errors import ImageDecodeError
+
+    for start in range(0, len(paths), batch_size):
+        sized: dict[tuple[int, ...], list[tuple[int, torch.Tensor]]] = {}
+        for place in range(start, min(start + batch_size, len(paths))):
+            try:
+                image = module.view(load_image(paths[place]), module.preprocess)
+            except ImageDecodeError as error:
+                bad[place] = str(error)
+                continue
+            sized.setdefault(tuple(image.shape), []).append((place, image))
+        for same in sized.values():
+            yield [place for place, _ in same], torch.stack([x for _, x in same]).to(module.device)
+
+
+def written(module: Reasoner, ref: str, frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """What a reasoner writes of pictures, greedily; kept in the cache by weights, question and pictures.
+
+    Args:
+        module: the reasoner.
+        ref: of the data set.
+        frame: columns id, path, mos and content.
+        settings: of which the batch size counts.
+
+    Returns:
+        Columns id, path, mos, content, ``text`` (with its tags), ``ids`` (tokens of the completion up to its
+        end), ``score`` in [1, 5] (NaN where none can be read) and ``error`` (of a picture that cannot be
+        read; its text is empty).
+    """
+    import pandas as pd
+
+    names = "\n".join(frame["id"].astype(str) + "\t" + frame["path"].astype(str))
+    question, limit = module.tasks.score, module.grpo.max_completion_length
+    key = "|".join((module.revision, module.vlm.fingerprint, str(question), str(limit), ref, names))
+    path = cache_dir("analysis") / f"texts-{hashlib.sha256(key.encode()).hexdigest()[:24]}.parquet"
+    if path.is_file():
+        said = pd.read_parquet(path)
+    else:
+        said = _write(module, frame["path"].tolist(), settings.batch_size)
+        with atomic_path(path) as temporary:
+            said.to_parquet(temporary, index=False)
+    kept = frame[["id", "path", "mos", "content"]].reset_index(drop=True)
+    return pd.concat([kept, said], axis=1)
+
+
+def _write(module: Reasoner, paths: list[str], batch_size: int) -> pd.DataFrame:
+    import pandas as pd
+
+    bad: dict[int, str] = {}
+    rows: dict[int, tuple[str, list[int], float, str]] = {}
+    for places, images in batches(module, paths, batch_size, bad):
+        done = module.write(images)
+        for place, text, parsed, ids, mask in zip(
+            places, done.texts, done.parsed, done.ids, done.mask.bool(), strict=True
+        ):
+            score = math.nan if parsed.score is None else parsed.score
+            rows[place] = (text, ids[mask].tolist(), score, "")
+    rows |= {place: ("", [], math.nan, reason) for place, reason in bad.items()}
+    return pd.DataFrame(
+        [rows[place] for place in range(len(paths))], columns=["text", "ids", "score", "error"]
+    )
+
+
+def readable(said: pd.DataFrame, ref: str) -> pd.DataFrame:
+    """The rows whose picture could be read; raises :class:`ConfigError` where fewer than 10 are left."""
+    good = said[said["error"] == ""].reset_index(drop=True)
+    if len(good) < 10:
+        reason = said.loc[said["error"] != "", "error"]
+        raise ConfigError(
+            f"{ref}: {len(good)} pictures are too few to say anything; give 10 or more"
+            + (f". The first that cannot be read: {reason.iloc[0]}" if len(reason) else "")
+        )
+    return good
+
+
+# ---- results files ----
+
+
+def about(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """How many pictures of each data set were chosen, and whether their labels come from a rule."""
+    return {ref: {"chosen": len(frame), **frame.attrs} for ref, frame in frames.items()}
+
+
+def write_result(
+    folder: Path,
+    name: str,
+    settings: Mapping[str, Any],
+    frames: Mapping[str, pd.DataFrame],
+    models: Mapping[str, str],
+    results: Mapping[str, Any],
+    took: Mapping[str, float],
+) -> Path:
+    """Write ``folder/NAME.json``, the whole file or none.
+
+    Args:
+        folder: where to.
+        name: of the analysis.
+        settings: how it was made; ``seed`` and ``resamples`` among them.
+        frames: the pictures by data set.
+        models: reference of each model to the hash of its weights.
+        results: the numbers; what is not defined becomes null.
+        took: seconds by clock.
+    """
+    from rali_zoo.bench.provenance import provenance
+
+    content = {
+        "analysis": name,
+        "models": dict(models),
+        "settings": dict(settings),
+        "data": about(frames),
+        "results": results,
+        **took,
+        **provenance(settings["seed"], settings["resamples"]),
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    target = Path(folder) / f"{name}.json"
+    with atomic_path(target) as path:
+        path.write_text(json.dumps(as_json(content), indent=1, allow_nan=False) + "\n")
+    return target
+
+
+def as_json(value: Any) -> Any:
+    """As JSON can hold it: numbers with 6 digits, what is not defined null."""
+    if isinstance(value, Mapping):
+        return {str(name): as_json(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(part) for part in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value

@@ -1,0 +1,137 @@
+"""Numbers with 95 % intervals; pictures of one content are drawn, or left out, together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rali_zoo.metrics import bootstrap_ci, paired_bootstrap, plcc, srcc
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+_STATISTICS = {"srcc": srcc, "plcc": plcc}
+_LEAST = 5  # contents below which no interval is given
+_GROUPS = 20  # of the jackknife
+
+
+def agreement(
+    pred: ArrayLike, mos: ArrayLike, content: Sequence[str], resamples: int, seed: int
+) -> dict[str, Any]:
+    """SRCC and PLCC of predictions with percentile bootstrap intervals.
+
+    Args:
+        pred: (n,) predictions; NaN where there is none.
+        mos: (n,) mean opinion scores.
+        content: n names; whole contents are drawn.
+        resamples: of the bootstrap.
+        seed: of the resampling.
+
+    Returns:
+        ``n`` predictions that there are, ``failed`` that there are not, and for ``srcc`` and ``plcc`` a dict
+        of ``value, low, high``, NaN where not defined.
+    """
+    x, y = np.asarray(pred, float), np.asarray(mos, float)
+    there = np.isfinite(x)
+    found: dict[str, Any] = {"n": int(there.sum()), "failed": int((~there).sum())}
+    names = np.asarray(content, dtype=str)[there].tolist()
+    for name, statistic in _STATISTICS.items():
+        if len(set(names)) < _LEAST:
+            found[name] = {"value": math.nan, "low": math.nan, "high": math.nan}
+            continue
+        ci = bootstrap_ci(x[there], y[there], statistic, resamples, seed, groups=names)
+        found[name] = {"value": ci.value, "low": ci.low, "high": ci.high}
+    return found
+
+
+def difference(
+    a: ArrayLike, b: ArrayLike, mos: ArrayLike, content: Sequence[str], resamples: int, seed: int
+) -> dict[str, Any]:
+    """How much better ``a`` agrees than ``b``, on the pictures that both have: paired bootstrap.
+
+    Args:
+        a: (n,) scores; NaN where there is none.
+        b: (n,) scores of the other.
+        mos: (n,) mean opinion scores.
+        content: (n,) names; pictures of one content are drawn together.
+        resamples: how often to draw.
+        seed: of the draws.
+
+    Returns:
+        ``n`` of those pictures, and for ``srcc`` and ``plcc`` a dict of ``value, low, high, p`` (two-sided).
+    """
+    x, z, y = (np.asarray(v, float) for v in (a, b, mos))
+    there = np.isfinite(x) & np.isfinite(z)
+    names = np.asarray(content, dtype=str)[there].tolist()
+    found: dict[str, Any] = {"n": int(there.sum())}
+    for name, statistic in _STATISTICS.items():
+        if len(set(names)) < _LEAST:
+            found[name] = dict.fromkeys(("value", "low", "high", "p"), math.nan)
+            continue
+        r = paired_bootstrap(x[there], z[there], y[there], statistic, resamples, seed, groups=names)
+        found[name] = {"value": r.difference, "low": r.low, "high": r.high, "p": r.p_value}
+    return found
+
+
+def mean_interval(values: ArrayLike, content: Sequence[str], resamples: int, seed: int) -> dict[str, float]:
+    """Mean of (n,) values with a percentile bootstrap interval over contents; ``value, low, high``.
+
+    Args:
+        values: (n,) numbers.
+        content: (n,) names; values of one content are drawn together.
+        resamples: how often to draw.
+        seed: of the draws.
+    """
+    x = np.asarray(values, float)
+    _, code = np.unique(np.asarray(content, dtype=str), return_inverse=True)
+    units = int(code.max()) + 1
+    if units < _LEAST:
+        return {"value": float(x.mean()), "low": math.nan, "high": math.nan}
+    total, count = np.bincount(code, x), np.bincount(code)
+    drawn = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), resamples)
+    means = (drawn @ total) / (drawn @ count)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return {"value": float(x.mean()), "low": float(low), "high": float(high)}
+
+
+def jackknife(
+    statistic: Callable[[list[NDArray[np.float64]]], float],
+    parts: Sequence[NDArray[np.float64]],
+    contents: Sequence[Sequence[str]],
+    seed: int,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> dict[str, float]:
+    """A smooth statistic of several samples with a delete-a-group jackknife interval.
+
+    A bootstrap would not do for MMD and CKA, which see a picture that is drawn twice as a very near pair. The
+    contents of each sample are dealt into 20 groups (fewer where there are fewer), and the statistic is taken
+    without each (Shao, Tu, The Jackknife and Bootstrap, 1995, section 5.5).
+
+    Args:
+        statistic: of the samples.
+        parts: (n_i, d) samples.
+        contents: for each sample n_i names that stay together.
+        seed: of the dealing.
+        bounds: between which the statistic lies, and so its interval.
+
+    Returns:
+        ``value, low, high`` with Student's t; NaN ends where a sample has fewer than 5 contents.
+    """
+    from scipy import stats
+
+    value = float(statistic(list(parts)))
+    codes = [np.unique(np.asarray(names, dtype=str), return_inverse=True)[1] for names in contents]
+    units = min(int(code.max()) + 1 for code in codes)
+    if units < _LEAST:
+        return {"value": value, "low": math.nan, "high": math.nan}
+    groups, rng = min(_GROUPS, units), np.random.default_rng(seed)
+    dealt = [(rng.permutation(int(code.max()) + 1) % groups)[code] for code in codes]
+    without = np.array(
+        [statistic([part[of != g] for part, of in zip(parts, dealt, strict=True)]) for g in range(groups)]
+    )
+    deviation = math.sqrt((groups - 1) / groups * np.square(without - without.mean()).sum())
+    wide = float(stats.t.isf(0.025, groups - 1)) * deviation
+    return {"value": value, "low": max(bounds[0], value - wide), "high": min(bounds[1], value + wide)}

@@ -1,0 +1,313 @@
+"""One analysis from references to files: models and pictures in; results file, plot and table out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rali_zoo.analysis import plots
+from rali_zoo.analysis.common import Settings, choose, load_reasoner, write_result
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rali_zoo.models import Reasoner
+    from rali_zoo.models.base import IQAModule
+
+#: Heading, then rows of cells, for the screen.
+Shown = tuple[Sequence[str], Sequence[Sequence[str]]]
+Clock = tuple[float, float]
+SCORE_LABEL = "SRCC with the MOS, 95 % interval"
+
+
+def clock() -> Clock:
+    """Seconds of the wall and of this process's processor time."""
+    return time.monotonic(), time.process_time()
+
+
+def since(started: Clock) -> dict[str, float]:
+    """What has passed since, as a results file says it."""
+    wall, processor = (now - then for now, then in zip(clock(), started, strict=True))
+    return {"seconds": round(wall, 1), "cpu_seconds": round(processor, 1)}
+
+
+@dataclass(frozen=True)
+class Done:
+    """What an analysis left behind.
+
+    Attributes:
+        result: the json file.
+        plot: the picture.
+        table: for the screen.
+    """
+
+    result: Path
+    plot: Path
+    table: Shown
+
+
+@dataclass
+class Subject:
+    """A reasoner and pictures for it, loaded once for several analyses.
+
+    Attributes:
+        models: reference to hash of the weights.
+        module: the reasoner.
+        frames: pictures by data set.
+        settings: how.
+        output: folder of results files.
+        images: folder of plots.
+        suffix: of plots, ``svg`` or ``png``.
+    """
+
+    models: dict[str, str]
+    module: Reasoner
+    frames: dict[str, pd.DataFrame]
+    settings: Settings
+    output: Path
+    images: Path
+    suffix: str = "svg"
+
+    def finish(
+        self,
+        name: str,
+        results: Mapping[str, Any],
+        started: Clock,
+        draw: Callable[[Path], Path],
+        table: Shown,
+        models: Mapping[str, str] | None = None,
+    ) -> Done:
+        """Write the results file and the plot."""
+        models, took = models or self.models, since(started)
+        result = write_result(self.output, name, self.settings.listed(), self.frames, models, results, took)
+        return Done(result, draw(self.images / f"{name}.{self.suffix}"), table)
+
+
+def subject(
+    model: str,
+    data: Sequence[str],
+    settings: Settings,
+    output: Path,
+    images: Path | None,
+    suffix: str,
+    prompt: str,
+    device: str | None,
+) -> Subject:
+    """Load a reasoner and choose pictures; see :class:`Subject`, and the commands for the rest.
+
+    Args:
+        model: reference of the reasoner.
+        data: references of the data sets.
+        settings: how many pictures, and how they are drawn.
+        output: folder of results.
+        images: folder of plots; ``None`` = the results' folder.
+        suffix: of plots, ``svg`` or ``png``.
+        prompt: the question to a model given as hf:.
+        device: where to compute; the CPU by default.
+    """
+    plots.require()
+    frames = choose(data, settings)
+    module = load_reasoner(model, prompt, device)
+    output = Path(output)
+    return Subject({model: module.revision}, module, frames, settings, output, Path(images or output), suffix)
+
+
+# ---- the analyses ----
+
+
+def text_vs_image(of: Subject) -> Done:
+    """:func:`rali_zoo.analysis.texts.text_vs_image`, written and drawn."""
+    from rali_zoo.analysis import texts
+
+    started = clock()
+    results = texts.text_vs_image(of.module, of.frames, of.settings)
+    heading, rows = _score_table(results)
+    quarrel = [
+        (ref, f"text, another picture: MOS of the {name}", "", cell(row["conflict"][name]), "")
+        for ref, row in results.items()
+        for name in ("text", "picture")
+    ]
+    table = (heading, [*rows, *quarrel])
+    return of.finish("text-vs-image", results, started, lambda path: _dots(results, path), table)
+
+
+def no_reasoning(of: Subject) -> Done:
+    """:func:`rali_zoo.analysis.texts.no_reasoning`, written and drawn."""
+    from rali_zoo.analysis import texts
+
+    started = clock()
+    results = texts.no_reasoning(of.module, of.frames, of.settings)
+    return of.finish(
+        "no-reasoning", results, started, lambda path: _dots(results, path), _score_table(results)
+    )
+
+
+def swap(of: Subject, others: Mapping[str, Reasoner]) -> Done:
+    """:func:`rali_zoo.analysis.texts.swap` of the reasoner and others, written and drawn.
+
+    Args:
+        of: the reasoner and the pictures.
+        others: further reasoners by reference.
+    """
+    from rali_zoo.analysis import texts
+
+    started = clock()
+    (own,) = of.models
+    results = texts.swap({own: of.module, **others}, of.frames, of.settings)
+    flat = {
+        (f"{ref}, by {writer}" if others else ref): row
+        for ref, writers in results.items()
+        for writer, row in writers.items()
+    }
+    models = {**of.models, **{name: module.revision for name, module in others.items()}}
+    return of.finish("swap", results, started, lambda path: _dots(flat, path), _score_table(flat), models)
+
+
+def attention(of: Subject) -> Done:
+    """:func:`rali_zoo.analysis.attention.attention`, written and drawn."""
+    from rali_zoo.analysis import attention as looks
+
+    started = clock()
+    results = looks.attention(of.module, of.frames, of.settings)
+    rows = []
+    for ref, row in results.items():
+        named = [(f"score, layer {k}", v) for k, v in row["score"].items()]
+        for where, shares in [*named, ("reasoning, layer all", row["text"]["all"]), ("if even", row["even"])]:
+            rows.append((ref, where, *(cell(shares[part]) for part in looks.PARTS)))
+    heading = ("data set", "at", *looks.PARTS)
+    return of.finish(
+        "attention", results, started, lambda path: plots.stacked(results, looks.PARTS, path), (heading, rows)
+    )
+
+
+def compression(of: Subject) -> Done:
+    """:func:`rali_zoo.analysis.attention.compression`, written and drawn."""
+    from rali_zoo.analysis import attention as looks
+
+    started = clock()
+    results = looks.compression(of.module, of.frames, of.settings)
+    rows = [
+        (ref, str(row["n"]), *(cell(row[k], 2) for k in ("visual", "text", "ratio")))
+        for ref, row in results.items()
+    ]
+    heading = ("data set", "n", "visual tokens", "text tokens", "visual / text")
+    return of.finish(
+        "compression", results, started, lambda path: plots.histograms(results, path), (heading, rows)
+    )
+
+
+def domains(of: Subject, students: Mapping[str, IQAModule], encoder: str) -> Done:
+    """:func:`rali_zoo.analysis.gaps.domains`, written and drawn.
+
+    Args:
+        of: the reasoner and the pictures.
+        students: scorers by reference.
+        encoder: text encoder by reference.
+    """
+    from rali_zoo.analysis import gaps
+    from rali_zoo.text import create_text_encoder
+
+    started = clock()
+    texts = create_text_encoder(encoder)
+    found, contents = gaps.spaces(of.module, students, of.frames, texts, of.settings)
+    results = gaps.domains(found, contents, of.settings)
+    maps = gaps.flattened(found, of.settings.seed)
+    rows = []
+    for name, row in results.items():
+        chance = f"all (chance {row['classifier']['chance']:.2f})"
+        rows.append((name, chance, cell(row["classifier"]), "", "", ""))
+        for pair in row["pairs"]:
+            numbers = (cell(pair["classifier"]), cell(pair["mmd2"], 4), f"{pair['mmd2']['p']:.3f}")
+            rows.append((name, f"{pair['a']} | {pair['b']}", *numbers, cell(pair["cka"])))
+    heading = ("space", "data sets", "classifier", "MMD²", "p", "CKA")
+    models = {
+        **of.models,
+        **{name: module.revision for name, module in students.items()},
+        encoder: texts.revision,
+    }
+    return of.finish(
+        "domains", results, started, lambda path: plots.scatters(maps, path), (heading, rows), models
+    )
+
+
+def ablations(
+    configs: Path,
+    seeds: Sequence[int],
+    output: Path,
+    base: str,
+    options: Sequence[str],
+    settings: Settings,
+    images: Path | None,
+    suffix: str,
+) -> Done:
+    """Train what is not trained yet, then :func:`rali_zoo.analysis.ablations.table`, written and drawn.
+
+    Args:
+        configs: folder of configs.
+        seeds: of the runs.
+        output: folder of the runs and of the results file.
+        base: config of the complete method.
+        options: further words of every ``fit``.
+        settings: of which resamples, root and seed count.
+        images: folder of the plot; ``output`` if ``None``.
+        suffix: of the plot.
+    """
+    from rali_zoo.analysis import ablations as parts
+    from rali_zoo.pipeline import Runner
+
+    plots.require()
+    started = clock()
+    found = parts.variants(configs, base)
+    plan = parts.recipe(found, seeds, [*options, f"--data.root={settings.root}"], output)
+    Runner(plan).run()
+    tested = parts.read(list(found), seeds, output, settings.root)
+    results = parts.table(list(found), seeds, tested, settings.resamples, settings.seed)
+    results["seeds"] = list(seeds)
+    how = {"options": list(options), "resamples": settings.resamples, "seed": settings.seed}
+    models = {name: str(p) for name, p in found.items()}
+    path = write_result(output, "ablations", how, {}, models, results, since(started))
+    panels = {"mean over test sets": {n: row["srcc"] for n, row in results["mean"].items()}} | {
+        ref: {n: row["srcc"] for n, row in test["variants"].items()} for ref, test in results["tests"].items()
+    }
+    plot = plots.dots(panels, SCORE_LABEL, Path(images or output) / f"ablations.{suffix}")
+    rows = []
+    for name, row in results["mean"].items():
+        minus = row.get("minus")
+        told = ("", "") if minus is None else (cell(minus, sign=True), f"{minus['p_holm']:.3f}")
+        tests = [cell(test["variants"][name]["srcc"]) for test in results["tests"].values()]
+        rows.append((name, cell(row["srcc"]), *told, *tests))
+    heading = ("variant", "mean SRCC", f"minus {base}", "p (Holm)", *results["tests"])
+    return Done(path, plot, (heading, rows))
+
+
+# ---- what is shown ----
+
+
+def cell(v: Mapping[str, Any], digits: int = 3, sign: bool = False) -> str:
+    """``value [low, high]``; a dash where nothing is defined."""
+    form = f"{'+' if sign else ''}.{digits}f"
+    numbers = [v[k] for k in ("value", "low", "high")]
+    if numbers[0] is None or numbers[0] != numbers[0]:
+        return "–"
+    value, low, high = (format(x, form) for x in numbers)
+    return f"{value} [{low}, {high}]"
+
+
+def _score_table(results: Mapping[str, Any]) -> Shown:
+    rows: list[Sequence[str]] = []
+    for ref, row in results.items():
+        for name, s in row["scores"].items():
+            count = f"{s['n']}" + (f" ({s['failed']} failed)" if s["failed"] else "")
+            rows.append((ref, name, count, cell(s["srcc"]), cell(s["plcc"])))
+        for name, d in row["differences"].items():
+            srcc = f"{cell(d['srcc'], sign=True)}, p = {d['srcc']['p']:.3f}"
+            rows.append((ref, f"Δ {name}", str(d["n"]), srcc, cell(d["plcc"], sign=True)))
+    return ("data set", "scored from", "n", "SRCC", "PLCC"), rows
+
+
+def _dots(results: Mapping[str, Any], path: Path) -> Path:
+    panels = {ref: {n: s["srcc"] for n, s in row["scores"].items()} for ref, row in results.items()}
+    return plots.dots(panels, SCORE_LABEL, path)

@@ -1,0 +1,233 @@
+"""Is the score in the text? Scoring from texts against scoring from pictures, swapped and switched off.
+
+The literature disagrees: "Reasoning as representation" (ICLR 2026) finds that the score is read from the
+text, and arXiv 2601.02441 that models score far worse from their texts than from pictures. So it is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rali_zoo.analysis import verdicts
+from rali_zoo.analysis.common import readable, written
+from rali_zoo.analysis.intervals import agreement, difference
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from rali_zoo.analysis.common import Settings
+    from rali_zoo.models import Reasoner
+
+Scores = dict[str, "NDArray[np.float64]"]
+OWN = "picture and text (its own answer)"
+NO_PICTURE = "text, no picture in the prompt"
+GREY = "text, a grey picture"
+OTHER = "text, another picture"
+BRIEF = "text less its last sentence, no picture"
+TEXT_RIDGE = "text, linear read-out"
+BRIEF_RIDGE = "text less its last sentence, linear read-out"
+PICTURE_RIDGE = "picture, linear read-out"
+SILENT = "picture, empty reasoning"
+
+
+def text_vs_image(module: Reasoner, frames: Mapping[str, pd.DataFrame], settings: Settings) -> dict[str, Any]:
+    """Scores from the text alone against scores from the picture.
+
+    Ways of scoring, each by data set: the reasoner's own answer; its verdict on its own text without the
+    picture, with a grey one, and with another picture of the data set in its place; and ridge regressions,
+    cross-validated by content, on the words and on the vectors that stand for the picture before the language
+    model. Many texts end by saying how good the picture is. Then they tell the score whatever stands before,
+    so they are tried without their last sentence too.
+
+    Args:
+        module: the reasoner.
+        frames: pictures by data set.
+        settings: how.
+
+    Returns:
+        By data set ``unreadable`` pictures, ``scores`` (by way, of
+        :func:`~rali_zoo.analysis.intervals.agreement`), ``differences`` (text minus picture) and
+        ``conflict``: with another picture's pixels, the SRCC of the verdict with the MOS of the ``text``'s
+        picture and of the ``picture`` shown, and of the two MOS with each other (``chance``).
+    """
+    from rali_zoo.bench.domains import picture_space
+    from rali_zoo.rl.monitor import text_only_srcc
+
+    results = {}
+    for ref, frame in frames.items():
+        said = written(module, ref, frame, settings)
+        good = readable(said, ref)
+        mos, content = good["mos"].to_numpy(float), good["content"].astype(str).tolist()
+        paths, texts = good["path"].tolist(), good["text"].tolist()
+        other = another(len(good), settings.seed)
+        reasoning = verdicts.thoughts(texts)
+        brief = [f"<think>{verdicts.less_last_sentence(thought)}</think>" for thought in reasoning]
+        vectors = picture_space(module, {ref: good}, settings.batch_size)[ref]
+        scores: Scores = {
+            OWN: verdicts.own(module, paths, texts, good["score"].tolist(), settings),
+            NO_PICTURE: verdicts.without_picture(module, texts, settings),
+            GREY: verdicts.with_picture(module, paths, reasoning, settings, "grey"),
+            OTHER: verdicts.with_picture(module, [paths[i] for i in other], reasoning, settings),
+            BRIEF: verdicts.without_picture(module, brief, settings),
+            TEXT_RIDGE: text_only_srcc(texts, mos.tolist(), content, seed=settings.seed).predictions,
+            BRIEF_RIDGE: text_only_srcc(brief, mos.tolist(), content, seed=settings.seed).predictions,
+            PICTURE_RIDGE: verdicts.read_out(vectors, mos, content, seed=settings.seed),
+        }
+        pairs = [
+            *((way, OWN) for way in (NO_PICTURE, GREY, OTHER, BRIEF, TEXT_RIDGE)),
+            (TEXT_RIDGE, PICTURE_RIDGE),
+            (BRIEF_RIDGE, PICTURE_RIDGE),
+        ]
+        results[ref] = _told(scores, pairs, mos, content, settings) | {
+            "unreadable": len(said) - len(good),
+            "conflict": _conflict(scores[OTHER], mos, other, content, settings),
+        }
+    return results
+
+
+def another(n: int, seed: int) -> list[int]:
+    """For each of n pictures the position of another one; each is used once."""
+    order = np.random.default_rng(seed).permutation(n)
+    other = np.empty(n, dtype=int)
+    other[order] = np.roll(order, 1)
+    return [int(i) for i in other]
+
+
+def _conflict(
+    score: NDArray[np.float64],
+    mos: NDArray[np.float64],
+    other: Sequence[int],
+    content: list[str],
+    settings: Settings,
+) -> dict[str, Any]:
+    """Which of two quarrelling sources a verdict follows."""
+    n, seed, shown = settings.resamples, settings.seed, mos[list(other)]
+    return {
+        "text": agreement(score, mos, content, n, seed)["srcc"],
+        "picture": agreement(score, shown, content, n, seed)["srcc"],
+        "chance": agreement(mos, shown, content, n, seed)["srcc"],
+    }
+
+
+def _told(
+    scores: Scores,
+    pairs: Sequence[tuple[str, str]],
+    mos: NDArray[np.float64],
+    content: list[str],
+    settings: Settings,
+) -> dict[str, Any]:
+    n, seed = settings.resamples, settings.seed
+    return {
+        "scores": {name: agreement(x, mos, content, n, seed) for name, x in scores.items()},
+        "differences": {
+            f"{a} - {b}": difference(scores[a], scores[b], mos, content, n, seed) for a, b in pairs
+        },
+    }
+
+
+def no_reasoning(module: Reasoner, frames: Mapping[str, pd.DataFrame], settings: Settings) -> dict[str, Any]:
+    """Answers with the reasoning switched off (an empty one is put into the model's mouth), against with.
+
+    Args:
+        module: the reasoner.
+        frames: pictures by data set.
+        settings: how.
+
+    Returns:
+        By data set ``unreadable``, ``scores`` and ``differences`` as in :func:`text_vs_image`, and
+        ``distinct``: how many different scores each way gave.
+    """
+    results = {}
+    for ref, frame in frames.items():
+        said = written(module, ref, frame, settings)
+        good = readable(said, ref)
+        mos, content = good["mos"].to_numpy(float), good["content"].astype(str).tolist()
+        paths, texts = good["path"].tolist(), good["text"].tolist()
+        scores: Scores = {
+            OWN: verdicts.own(module, paths, texts, good["score"].tolist(), settings),
+            SILENT: verdicts.with_picture(module, paths, [""] * len(good), settings),
+        }
+        results[ref] = _told(scores, [(SILENT, OWN)], mos, content, settings) | {
+            "unreadable": len(said) - len(good),
+            "distinct": {name: len(set(x[np.isfinite(x)].tolist())) for name, x in scores.items()},
+        }
+    return results
+
+
+def swap(
+    modules: Mapping[str, Reasoner], frames: Mapping[str, pd.DataFrame], settings: Settings
+) -> dict[str, Any]:
+    """Texts read by somebody else: another reasoner's language model, or a read-out of another data set.
+
+    Every reasoner writes about every data set. Each text is scored without the picture by its writer and by
+    each other reasoner, and by ridge regressions on words that were trained on this writer's texts of this
+    data set (cross-validated) and of each other one. Beside them stand the same on the vectors of pictures.
+
+    Args:
+        modules: reasoner by name.
+        frames: pictures by data set.
+        settings: how.
+
+    Returns:
+        By data set and writer ``unreadable``, ``scores`` and ``differences`` (swapped minus own reader, and
+        text minus picture where both are swapped) as in :func:`text_vs_image`.
+    """
+    from rali_zoo.bench.domains import picture_space
+
+    results: dict[str, Any] = {ref: {} for ref in frames}
+    for writer, module in modules.items():
+        said = {ref: written(module, ref, frame, settings) for ref, frame in frames.items()}
+        good = {ref: readable(rows, ref) for ref, rows in said.items()}
+        vectors = picture_space(module, good, settings.batch_size)
+        others = {name: other for name, other in modules.items() if name != writer}
+        for ref, rows in good.items():
+            mos, content = rows["mos"].to_numpy(float), rows["content"].astype(str).tolist()
+            own = f"read by {writer}"
+            texts = rows["text"].tolist()
+            scores: Scores = {own: verdicts.without_picture(module, texts, settings)}
+            for reader, other in others.items():
+                scores[f"read by {reader}"] = verdicts.without_picture(other, texts, settings)
+            pairs = [(name, own) for name in scores if name != own]
+            more, compared = _read_outs(ref, good, vectors, settings)
+            results[ref][writer] = _told(scores | more, [*pairs, *compared], mos, content, settings) | {
+                "unreadable": len(said[ref]) - len(rows)
+            }
+    return results
+
+
+def _read_outs(
+    ref: str,
+    good: Mapping[str, pd.DataFrame],
+    vectors: Mapping[str, NDArray[np.float64]],
+    settings: Settings,
+) -> tuple[Scores, list[tuple[str, str]]]:
+    """Scores of a data set by ridges trained on each one's texts and pictures, and what to compare."""
+    from rali_zoo.rl.monitor import text_only_srcc
+
+    mos = {name: rows["mos"].to_numpy(float) for name, rows in good.items()}
+    plain = {name: verdicts.words(rows["text"].tolist()) for name, rows in good.items()}
+    content = good[ref]["content"].astype(str).tolist()
+    told = text_only_srcc(
+        good[ref]["text"].tolist(), mos[ref].tolist(), content, seed=settings.seed
+    ).predictions
+    scores: Scores = {
+        f"text, read-out of {ref}": told,
+        f"picture, read-out of {ref}": verdicts.read_out(vectors[ref], mos[ref], content, seed=settings.seed),
+    }
+    pairs = []
+    for source in good:
+        if source == ref:
+            continue
+        text, picture = f"text, read-out of {source}", f"picture, read-out of {source}"
+        scores[text] = verdicts.text_transfer(plain[source], mos[source], plain[ref])
+        scores[picture] = verdicts.transfer(vectors[source], mos[source], vectors[ref])
+        pairs += [
+            (text, f"text, read-out of {ref}"),
+            (picture, f"picture, read-out of {ref}"),
+            (text, picture),
+        ]
+    return scores, pairs

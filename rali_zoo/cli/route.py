@@ -1,0 +1,132 @@
+"""``rali-zoo route``: what it is worth to send the least certain pictures to an expensive scorer."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rali_zoo.cli import run_function
+from rali_zoo.errors import ConfigError
+from rali_zoo.paths import atomic_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def route_command(
+    cheap: str,
+    expensive: str,
+    data: str,
+    second: str | None = None,
+    output: Path | None = None,
+    plot: Path | None = None,
+    shares: list[float] | None = None,
+    limit: int | None = None,
+    batch_size: int = 16,
+    root: str = "data",
+    device: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Measure SRCC against the share of pictures that go to the expensive scorer, least certain first.
+
+    Args:
+        cheap: reference of the scorer that judges every picture.
+        expensive: reference of the scorer that judges the routed ones.
+        data: reference of a data set; its validation rows bring both to one scale, its test rows are scored.
+        second: reference of another cheap scorer, for a cheap one that tells no uncertainty: pictures that
+            the two disagree about are routed.
+        output: json file for the curve.
+        plot: picture of the curve, .svg or .png; needs the extra 'analysis'.
+        shares: in [0, 1]; 0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75 and 1 by default.
+        limit: pictures of each split, drawn with the seed; all by default.
+        batch_size: pictures a forward pass.
+        root: folder that holds the data sets' folders.
+        device: where to compute, e.g. cuda; the CPU by default.
+        seed: of the choice of pictures, the resamples and the control.
+    """
+    if any(not 0 <= share <= 1 for share in shares or ()):
+        raise ConfigError(f"--shares {shares}: each lies between 0 and 1, e.g. [0, 0.1, 1]")
+    from rali_zoo.bench.routing import SHARES, plot_route, route
+    from rali_zoo.cli.report import provenance
+    from rali_zoo.data.tables import load_table
+    from rali_zoo.zoo import load_model
+
+    table = load_table(data, root)
+    val, test = (rows_of(table, role, limit, seed) for role in ("val", "test"))
+    scorers: list[Any] = [load_model(ref, device) for ref in (cheap, expensive, second) if ref is not None]
+    result = route(
+        scorers[0], scorers[1], val, test, scorers[2] if second else None, shares or SHARES, batch_size, seed
+    )
+    said = {"cheap": cheap, "expensive": expensive, "second": second, "data": data, "limit": limit}
+    content = said | {"synthetic": table.card.synthetic, **result}
+    show(content)
+    if output is not None:
+        write_json(output, content | provenance(said | {"seed_everything": seed}))
+    if plot is not None:
+        plot_route(result, plot, f"{cheap} to {expensive} on {data}")
+        print(f"written: {plot}")
+
+
+def rows_of(table: Any, role: str, limit: int | None, seed: int) -> pd.DataFrame:
+    """Rows of a split that have a MOS, at most ``limit``; raises :class:`ConfigError` if there is none.
+
+    Args:
+        table: the data set.
+        role: ``train``, ``val`` or ``test``.
+        limit: most rows; ``None`` = all.
+        seed: of the draw.
+    """
+    rows: pd.DataFrame = table.split(role)
+    rows = rows[rows["mos"].notna()]
+    if rows.empty:
+        raise ConfigError(f"{table.ref!r} has no {role} rows with a MOS; {table.describe()}")
+    return rows if limit is None else rows.sample(min(limit, len(rows)), random_state=seed)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write numbers whole or not at all; what is not finite is null."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+    print(f"written: {path}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def show(content: dict[str, Any]) -> None:
+    """Print a curve as a table, one row a share."""
+    from rich.console import Console
+    from rich.table import Table
+
+    label = " (synthetic labels)" if content["synthetic"] else ""
+    table = Table(title=f"{content['data']}{label}, {content['n']} pictures; by {content['uncertainty']}")
+    for heading in ("routed", "SRCC", "95 %", "at random", "gain", "95 %", "knowing the MOS", "ms a picture"):
+        table.add_column(heading, justify="right")
+    seconds = content["seconds"]
+    always = seconds["cheap"] + seconds.get("second", 0.0)
+    for p in content["points"]:
+        table.add_row(
+            f"{p['share']:.0%}",
+            f"{p['srcc']:.3f}",
+            f"{p['low']:.3f} to {p['high']:.3f}",
+            f"{p['random']:.3f}",
+            f"{p['gain']:+.3f}",
+            f"{p['gain_low']:+.3f} to {p['gain_high']:+.3f}",
+            f"{p['oracle']:.3f}",
+            f"{1000 * (always + p['share'] * seconds['expensive']):.1f}",
+        )
+    Console().print(table)
+    print(f"SRCC of uncertainty and error of the cheap scorer: {content['error_srcc']:.3f}")
+
+
+def main(words: Sequence[str]) -> None:
+    """Run the command; ``words`` are its name and what follows it."""
+    run_function(route_command, words)

@@ -1,0 +1,41 @@
+"""``rali-zoo teacher-scores``: a teacher that was asked several times, as a data set to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rali_zoo.cli import run_function
+
+
+def teacher_command(
+    descriptions: list[str],
+    data: str,
+    output: Path,
+    least: int = 2,
+    root: str = "data",
+) -> None:
+    """Make a table of a teacher's mean score and spread for each picture.
+
+    A DistributionRegression learns both from 'csv:OUTPUT?mos_range=1,5' with model.target=opinions.
+
+    Args:
+        descriptions: tables that 'rali-zoo describe' wrote with several seeds.
+        data: reference of the data set that was described.
+        output: .csv file: image, mos, std, samples, split, content.
+        least: samples with a score that a picture needs; others are left out.
+        root: folder that holds the data sets' folders.
+    """
+    from rali_zoo.data.opinions import teacher_opinions
+    from rali_zoo.data.tables import load_table
+    from rali_zoo.paths import atomic_path
+
+    found = teacher_opinions(descriptions, load_table(data, root), least)
+    with atomic_path(output) as path:
+        found.frame.to_csv(path, index=False)
+    print(f"{len(found.frame)} pictures ({found.left_out} left out) written to {output}")
+
+
+def main(words: Sequence[str]) -> None:
+    """Run the command; ``words`` are its name and what follows it."""
+    run_function(teacher_command, words, positional=("descriptions",))

@@ -1,0 +1,94 @@
+"""``rali-zoo uncertainty``: whether the spread that a scorer tells is honest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rali_zoo.cli import run_function
+from rali_zoo.errors import ConfigError
+
+
+def uncertainty_command(
+    model: str,
+    data: str,
+    output: Path | None = None,
+    limit: int | None = None,
+    batch_size: int = 16,
+    root: str = "data",
+    device: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Check a scorer's uncertainty: coverage and width of intervals at 50, 80 and 95 %.
+
+    Args:
+        model: reference of a scorer that tells a spread: a DistributionRegression, a RALI, a reasoner.
+        data: reference of a data set; intervals are calibrated on its validation rows and checked on its test
+            rows.
+        output: json file for the numbers.
+        limit: pictures of each split, drawn with the seed; all by default.
+        batch_size: pictures a forward pass.
+        root: folder that holds the data sets' folders.
+        device: where to compute, e.g. cuda; the CPU by default.
+        seed: of the choice of pictures.
+    """
+    import numpy as np
+
+    from rali_zoo.bench.uncertainty import coverage_report
+    from rali_zoo.cli.report import provenance
+    from rali_zoo.cli.route import rows_of, write_json
+    from rali_zoo.data.tables import load_table
+    from rali_zoo.zoo import load_model
+
+    table = load_table(data, root)
+    scorer: Any = load_model(model, device)
+    parts = []
+    for role in ("val", "test"):
+        rows = rows_of(table, role, limit, seed)
+        scores = scorer.score(rows["path"].tolist(), batch_size=batch_size)
+        told = [s.score is not None and s.std is not None and s.std > 0 for s in scores]
+        if not any(told):
+            raise ConfigError(
+                f"{model} tells no spread of the {role} pictures of {data}; train a DistributionRegression, "
+                "or take a RALI"
+            )
+        good = [s for s, ok in zip(scores, told, strict=True) if ok]
+        kept = rows[np.array(told)]
+        parts.append((kept, np.array([s.score for s in good]), np.array([s.std for s in good]), len(rows)))
+    (val, score_val, std_val, _), (test, score, std, all_test) = parts
+    report = coverage_report(
+        val["mos"], score_val, std_val, test["mos"], score, std, content=test["content"].astype(str).tolist()
+    )
+    said = {"model": model, "data": data, "limit": limit}
+    content = said | {"synthetic": table.card.synthetic, "left_out": all_test - len(test), **report}
+    _show(content)
+    if output is not None:
+        write_json(output, content | provenance(said | {"seed_everything": seed}))
+
+
+def _show(content: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    label = " (synthetic labels)" if content["synthetic"] else ""
+    table = Table(title=f"{content['data']}{label}, {content['n']} pictures, {content['n_val']} to calibrate")
+    for heading in ("level", "intervals", "coverage", "95 %", "mean width"):
+        table.add_column(heading, justify="right")
+    for level, kinds in content["levels"].items():
+        for kind, row in kinds.items():
+            bounds = f"{row['low']:.3f} to {row['high']:.3f}"
+            table.add_row(
+                level, kind.replace("_", " "), f"{row['coverage']:.3f}", bounds, f"{row['width']:.2f}"
+            )
+    Console().print(table)
+    if content["error_srcc"] is not None:
+        print(
+            f"SRCC of spread and error: {content['error_srcc']:.3f} "
+            f"({content['error_srcc_low']:.3f} to {content['error_srcc_high']:.3f})"
+        )
+
+
+def main(words: Sequence[str]) -> None:
+    """Run the command; ``words`` are its name and what follows it."""
+    run_function(uncertainty_command, words)

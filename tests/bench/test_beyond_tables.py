@@ -1,0 +1,40 @@
+"""The page on what goes beyond the paper shows what its results file holds."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def tables():
+    spec = importlib.util.spec_from_file_location("beyond_tables", ROOT / "benchmarks" / "beyond_tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_not_stale(tables):
+    page = tables.PAGE.read_text()
+    assert tables.render(page) == page
+    assert all(f"<!-- beyond-{name} -->" in page for name in tables.TABLES)
+
+
+def test_a_part_that_was_not_run_is_said_and_one_that_was_is_shown(tables, tmp_path):
+    tables.RESULTS = tmp_path / "beyond.json"
+    assert "Not measured yet" in tables.fusion()
+    row = {"n": 9, "dimensions": 4, "srcc": 0.5, "srcc_low": 0.1, "srcc_high": 0.8}
+    other = {**row, "srcc": 0.6, "minus a": {"difference": 0.1, "low": -0.1, "high": 0.3, "p": 0.2}}
+    content = {
+        "data": "D", "head": "RidgeCV", "trained on": 20, "variants": {"a": row, "b": other},
+        "hardware": {"processor": "P", "torch_threads": 1}, "versions": {"torch": "2", "rali-zoo": "0"},
+        "written": "2026-01-01T00:00:00",
+    }  # fmt: skip
+    tables.RESULTS.write_text(json.dumps({"fusion": content}))
+    assert "| b | 4 | 0.600 (0.100 to 0.800) | +0.100 (-0.100 to +0.300) |" in tables.fusion()
+    assert "9 test pictures" in tables.fusion()
