@@ -1,22 +1,14 @@
-"""Tables of docs/beyond_the_paper.md from benchmarks/results/beyond.json; ``--check`` fails on stale ones.
-
-A table stands between ``<!-- beyond-NAME -->`` and ``<!-- /beyond-NAME -->``.
-
-python benchmarks/beyond_tables.py [--check]
-"""
+"""Tables of ``benchmarks/results/beyond.json``, for ``benchmarks/tables.py``."""
 
 from __future__ import annotations
 
 import json
-import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results" / "beyond.json"
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "beyond_the_paper.md"
-_ABSENT = "Not measured yet: `python benchmarks/beyond.py --parts {part}` does, and fills in this table."
+_ABSENT = "Not measured yet: `python benchmarks/beyond.py --parts {part}` does."
 
 
 def _part(name: str) -> dict[str, Any] | None:
@@ -133,24 +125,9 @@ def crops() -> str:
     return _ridges("crops")
 
 
-TABLES = {"uncertainty": uncertainty, "routing": routing, "fusion": fusion, "crops": crops}
-_BLOCK = re.compile(r"(<!-- beyond-([a-z]+) -->\n).*?(<!-- /beyond-\2 -->)", re.DOTALL)
-
-
-def render(text: str) -> str:
-    """The page with every table made anew."""
-    return _BLOCK.sub(lambda match: f"{match[1]}{TABLES[match[2]]()}\n{match[3]}", text)
-
-
-def main() -> None:
-    """Write or check."""
-    old = PAGE.read_text()
-    new = render(old)
-    if new != old and "--check" in sys.argv[1:]:
-        raise SystemExit(f"{PAGE.name} is stale: run python benchmarks/beyond_tables.py")
-    if new != old:
-        PAGE.write_text(new)
-
-
-if __name__ == "__main__":
-    main()
+TABLES = {
+    "beyond_uncertainty": uncertainty,
+    "beyond_routing": routing,
+    "beyond_fusion": fusion,
+    "beyond_crops": crops,
+}

@@ -1,10 +1,9 @@
 """What a million, or five billion, pictures cost: GPUs, decoding cores, hours, storage, money.
 
     python benchmarks/scale_out.py --pictures 5.85e9 --rate 1100 --gpu-hour 3
-    python benchmarks/scale_out.py --write          # the table of docs/scale_out.md; --check: is it stale?
 
 Rates and prices are yours to set. What is not typed was measured by ``benchmarks/speed.py`` (decoding, bytes
-of a picture and of a row) or is cited below.
+of a picture and of a row) or is cited below. ``benchmarks/tables.py`` shows the sums in docs/scale_out.md.
 """
 
 from __future__ import annotations
@@ -15,9 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from speed_results import ROOT, read, rows_of, update
+from speed_results import read, rows_of
 
-PAGE = ROOT / "docs" / "scale_out.md"
 #: Rows of the results file of ``benchmarks/speed.py`` that are computed with.
 DECODE = "preprocessing 1024x768, grainy: Pillow / fast"
 _MEMORY = "peak memory: "
@@ -224,16 +222,9 @@ def block(content: Mapping[str, Any] | None) -> str:
     return "\n".join(lines)
 
 
-def update_page(check: bool) -> None:
-    """Write the block of docs/scale_out.md, or check that it is what it should be."""
-    update(PAGE, "scale_out", block(read()), check)
-
-
 def main() -> None:
-    """Print the sums for what is typed, or write the page."""
+    """Print the sums for what is typed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="write the table of docs/scale_out.md")
-    parser.add_argument("--check", action="store_true", help="fail if it is stale")
     parser.add_argument("--pictures", type=float, default=LAION)
     parser.add_argument("--rate", type=float, default=GPUS[0].rate, help="pictures a second of one GPU")
     parser.add_argument("--gpu-hour", type=float, default=GPUS[0].price, help="dollars")
@@ -244,8 +235,6 @@ def main() -> None:
     parser.add_argument("--decode-ms", type=float, help="of a core for a picture; as measured by default")
     parser.add_argument("--kilobytes", type=float, help="of a picture; as measured by default")
     o = parser.parse_args()
-    if o.write or o.check:
-        return update_page(o.check)
     one = measured(read()) or Pictures(1.0, 0.0, 0.0, 0.0)
     if (o.decode_ms is None and not one.decode_s) or (o.kilobytes is None and not one.size):
         parser.error(

@@ -29,13 +29,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
-import scale_out
 import torch
 from PIL import Image
 from speed_ab import Row, compare, from_values, seconds
 from speed_device import gpu
 from speed_process import memory, startup, thin, threads
-from speed_results import PAGE, ROOT, TARGET, Results, markdown, read, show, update
+from speed_results import ROOT, TARGET, Results, show
 
 import rali_zoo
 from rali_zoo.cli.report import provenance
@@ -328,10 +327,7 @@ def main() -> None:
     results = Results(output, provenance({"quick": options.quick}), options.quick)
     again = options.fresh or options.quick or options.only is not None
     failed = measure(options.only or ALL, results, options.quick, again)
-    print(f"written to {output}", file=sys.stderr)
-    if output == TARGET:
-        update(PAGE, "speed", markdown(read()), check=False)
-        scale_out.update_page(check=False)
+    print(f"written to {output}; python benchmarks/tables.py shows it in the docs", file=sys.stderr)
     if failed:
         raise SystemExit(
             f"{failed} sections failed; the file says why, and the same command tries them again"

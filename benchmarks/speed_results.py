@@ -1,16 +1,9 @@
-"""The results file of ``benchmarks/speed.py``: written section by section, and as a table for the docs.
-
-    python benchmarks/speed_results.py [--check]
-
-writes (or checks) the table of docs/speed.md from benchmarks/results/speed.json.
-"""
+"""The results file of ``benchmarks/speed.py``: written section by section, and as a table for the docs."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -23,8 +16,7 @@ from rali_zoo.paths import atomic_path
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "benchmarks" / "results" / "speed.json"
-PAGE = ROOT / "docs" / "speed.md"
-_EMPTY = "Nothing has been measured yet: `python benchmarks/speed.py` writes this table."
+_EMPTY = "Nothing has been measured yet: run `python benchmarks/speed.py`."
 
 
 class Results:
@@ -124,30 +116,6 @@ def markdown(content: Mapping[str, Any] | None) -> str:
     return "\n".join([*lines, "", *notes, "", where])
 
 
-def render(page: str, name: str, block: str) -> str:
-    """A page with the block between its markers made anew; raises ``SystemExit`` without the markers."""
-    pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-    text, found = re.subn(pattern, lambda m: m[1] + block + "\n" + m[2], page, flags=re.DOTALL)
-    if found != 1:
-        raise SystemExit(f"the page needs one pair of markers <!-- {name} --> … <!-- /{name} -->")
-    return text
-
-
 def read(path: Path = TARGET) -> dict[str, Any] | None:
     """The content of a results file; ``None`` where there is none."""
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def update(page: Path, name: str, block: str, check: bool) -> None:
-    """Write a block into a page, or only check that it is there; raises ``SystemExit`` where it is not."""
-    old = page.read_text(encoding="utf-8")
-    new = render(old, name, block)
-    if check and new != old:
-        raise SystemExit(f"{page.name} is stale: run the script that writes its block {name!r}")
-    if new != old:
-        with atomic_path(page) as temporary:
-            temporary.write_text(new, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    update(PAGE, "speed", markdown(read()), "--check" in sys.argv[1:])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import analysis_tables
+import beyond_tables
 import board_tables
 import miniature_tables
 import scale_out
@@ -148,6 +149,7 @@ TABLES = {
     "ract_gaps": miniature_tables.ract_gaps,
     "miniature_claims": miniature_tables.miniature_claims,
     **analysis_tables.TABLES,
+    **beyond_tables.TABLES,
 }
 _BLOCK = re.compile(r"(<!-- ([a-z0-9_]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 

@@ -142,7 +142,8 @@ def test_config_runs(path, tmp_path, photo, monkeypatch):
     if any(ref.startswith("synthetic:") for ref in train):
         train = [small(ref) for ref in train]
         words += [f"--data.train=[{','.join(train)}]", "--data.test=synthetic:lab?n=60&size=64"]
-        words += ["--data.train_view.size=48"]
+        own = config["model"]["init_args"].get("backbone", "rali:").startswith("rali:")
+        words += ["--data.train_view.size=48"] if own else []
         words += ["--data.val=synthetic:lab?n=60&size=64"] if "val" in config["data"] else []
     words += calibrate(config, train)
     assert main(words) == 0

@@ -19,12 +19,6 @@ def tables():
     return module
 
 
-def test_the_page_is_not_stale(tables):
-    page = tables.PAGE.read_text()
-    assert tables.render(page) == page
-    assert all(f"<!-- beyond-{name} -->" in page for name in tables.TABLES)
-
-
 def test_a_part_that_was_not_run_is_said_and_one_that_was_is_shown(tables, tmp_path):
     tables.RESULTS = tmp_path / "beyond.json"
     assert "Not measured yet" in tables.fusion()
