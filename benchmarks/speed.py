@@ -244,7 +244,7 @@ def ray(quick: bool) -> list[Row]:
 
     from rali_zoo.scoring.ray import Recipe, run_ray
 
-    count, batch = (400, 8) if quick else (1600, 8)
+    count, batch = (400, 8) if quick else (2048, 32)
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         for i in range(20):

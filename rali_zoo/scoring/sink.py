@@ -36,7 +36,7 @@ COLUMNS = ("path", "score", "std", "error", "model")
 #: Pictures in a part: what a killed run can lose at most, besides what is in the model.
 PART = 256
 #: Rows of a row group of the table, and at the same time what is in memory while it is assembled.
-_GROUP = 65_536
+_GROUP = 16_384
 
 
 @dataclass(frozen=True)
