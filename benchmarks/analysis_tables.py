@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from blocks import table
+
 RESULTS = Path(__file__).resolve().parent / "results" / "analysis"
 
 
@@ -22,11 +24,6 @@ def _cell(v: Mapping[str, Any], digits: int = 3, sign: str = "") -> str:
         return f"{v['value']:{sign}.{digits}f}"
     value, low, high = (f"{v[k]:{sign}.{digits}f}" for k in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
-
-
-def _table(heading: list[str], rows: list[list[str]]) -> list[str]:
-    lines = [f"| {' | '.join(heading)} |", "|" + "---|" * len(heading)]
-    return [*lines, *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def _foot(content: Mapping[str, Any]) -> str:
@@ -54,12 +51,12 @@ def _scores(name: str) -> str:
     for way in ways:
         found = [results[ref]["scores"][way] for ref in refs]
         rows.append([way, *(_cell(s["srcc"]) for s in found), str(sum(s["failed"] for s in found))])
-    lines = _table(["scored from", *(f"`{ref}`: SRCC" for ref in refs), "without a score"], rows)
+    lines = table(["scored from", *(f"`{ref}`: SRCC" for ref in refs), "without a score"], rows)
     rows = [
         [pair, *(_difference(results[ref]["differences"][pair]) for ref in refs)]
         for pair in results[refs[0]]["differences"]
     ]
-    lines += ["", *_table(["difference, paired", *(f"`{ref}`" for ref in refs)], rows)]
+    lines += ["", *table(["difference, paired", *(f"`{ref}`" for ref in refs)], rows)]
     return "\n".join([*lines, "", _foot(content)])
 
 
@@ -86,7 +83,7 @@ def conflict() -> str:
         "of the pixels'",
         "the two MOS, as paired by chance",
     ]
-    return "\n".join(_table(heading, rows))
+    return "\n".join(table(heading, rows))
 
 
 def no_reasoning() -> str:
@@ -104,7 +101,7 @@ def swap() -> str:
                 swapped = [_difference(d) for p, d in row["differences"].items() if p.startswith(f"{way} - ")]
                 rows.append([f"`{ref}`", f"`{writer}`", way, _cell(s["srcc"]), *(swapped or ["–"])])
     heading = ["texts about", "written by", "scored", "SRCC", "minus the own reader"]
-    return "\n".join([*_table(heading, rows), "", _foot(content)])
+    return "\n".join([*table(heading, rows), "", _foot(content)])
 
 
 def attention() -> str:
@@ -118,7 +115,7 @@ def attention() -> str:
         places += [("if spread evenly", row["even"]), ("while writing the text", row["text"]["all"])]
         rows += [[f"`{ref}`", place, *(_cell(s[part]) for part in s)] for place, s in places]
     heading = ["pictures of", "attention at", "to the picture", "question", "text", "answer so far"]
-    return "\n".join([*_table(heading, rows), "", _foot(content)])
+    return "\n".join([*table(heading, rows), "", _foot(content)])
 
 
 def compression() -> str:
@@ -129,7 +126,7 @@ def compression() -> str:
         for ref, row in content["results"].items()
     ]
     heading = ["pictures of", "n", "visual tokens", "text tokens", "visual / text"]
-    return "\n".join([*_table(heading, rows), "", _foot(content)])
+    return "\n".join([*table(heading, rows), "", _foot(content)])
 
 
 def domains() -> str:
@@ -144,7 +141,7 @@ def domains() -> str:
             numbers = [_cell(pair["classifier"]), _cell(pair["mmd2"], 4), f"{pair['mmd2']['p']:.3f}"]
             rows.append([space, names, *numbers, _cell(pair["cka"])])
     heading = ["space", "data sets", "classifier", "MMD²", "p", "CKA of covariances"]
-    return "\n".join([*_table(heading, rows), "", _foot(content)])
+    return "\n".join([*table(heading, rows), "", _foot(content)])
 
 
 def ablations() -> str:
@@ -164,7 +161,7 @@ def ablations() -> str:
         f"{len(seeds)} seeds; intervals over seeds and contents; {n} test pictures (**synthetic labels**). "
         f"{content['hardware']['processor']}; torch {content['torch']}; {content['written'][:10]}."
     )
-    return "\n".join([*_table(heading, rows), "", foot])
+    return "\n".join([*table(heading, rows), "", foot])
 
 
 #: Name of the markers to what stands between them.

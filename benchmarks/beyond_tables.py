@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from blocks import provenance, table
+
 RESULTS = Path(__file__).resolve().parent / "results" / "beyond.json"
 _ABSENT = "Not measured yet: `python benchmarks/beyond.py --parts {part}` does."
 
@@ -14,20 +16,6 @@ _ABSENT = "Not measured yet: `python benchmarks/beyond.py --parts {part}` does."
 def _part(name: str) -> dict[str, Any] | None:
     content: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     return content.get(name)
-
-
-def _foot(content: Mapping[str, Any]) -> str:
-    h, v = content["hardware"], content["versions"]
-    machine = f"{h['processor']}, {h['torch_threads']} torch threads"
-    return f"{machine}; torch {v['torch']}, rali-zoo {v['rali-zoo']}; {content['written'][:10]}."
-
-
-def _table(heading: list[str], rows: list[list[str]]) -> list[str]:
-    return [
-        "| " + " | ".join(heading) + " |",
-        "|" + "---|" * len(heading),
-        *("| " + " | ".join(r) + " |" for r in rows),
-    ]
 
 
 def _span(row: Mapping[str, Any], name: str, low: str, high: str, sign: str = "") -> str:
@@ -63,8 +51,10 @@ def uncertainty() -> str:
         "head", "SRCC (95 %)", f"minus {against}", "coverage at 50 / 80 / 95 %", "normal quantiles instead",
         "width at 95 %; one for all", "SRCC of spread and error",
     ]  # fmt: skip
-    told = f"{content['data']}, encoder {content['encoder']}, {content['epochs']} epochs; {_foot(content)}"
-    return "\n".join([*_table(heading, rows), "", told])
+    told = (
+        f"{content['data']}, encoder {content['encoder']}, {content['epochs']} epochs; {provenance(content)}."
+    )
+    return "\n".join([*table(heading, rows), "", told])
 
 
 def routing() -> str:
@@ -91,8 +81,8 @@ def routing() -> str:
             f"**{name}** (n = {curve['n']}; SRCC of uncertainty and error {curve['error_srcc']:.3f})",
             "",
         ]
-        lines += [*_table(heading, rows), ""]
-    return "\n".join([*lines, f"{content['data']}; {_foot(content)}"])
+        lines += [*table(heading, rows), ""]
+    return "\n".join([*lines, f"{content['data']}; {provenance(content)}."])
 
 
 def _ridges(part: str) -> str:
@@ -108,9 +98,9 @@ def _ridges(part: str) -> str:
     told = f"{content['data']}; {content['head']} on {content['trained on']} pictures, {test} test pictures; "
     return "\n".join(
         [
-            *_table(["what the head sees", "numbers", "SRCC (95 %)", "minus the first"], rows),
+            *table(["what the head sees", "numbers", "SRCC (95 %)", "minus the first"], rows),
             "",
-            told + _foot(content),
+            f"{told}{provenance(content)}.",
         ]
     )
 

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from blocks import provenance
+
 RESULTS = Path(__file__).resolve().parent / "results" / "paper_in_miniature.json"
 KINDS = {"in-domain": "in-domain", "left out": "domain left out", "biq2021": "`biq2021`, real, unseen"}
 
@@ -25,13 +27,12 @@ def ract_study() -> str:
     n = ", ".join(f"{name} {count}" for name, count in content["n"].items())
     unreadable = sum(content["unreadable_answers"].values())
     minutes = sum(content["minutes"].values())
-    hardware, versions = content["hardware"], content["versions"]
     lines += [
         "",
         f"SRCC, mean over folds and {len(content['seeds'])} seeds, 95 % intervals over seeds and pictures; "
-        f"test pictures: {n} (**synthetic labels** but for biq2021); {unreadable} unreadable answers; "
-        f"{minutes:.0f} minutes in all. {hardware['processor']}, {hardware['torch_threads']} torch threads; "
-        f"torch {versions['torch']}; {content['written'][:10]}.",
+        f"test pictures: {n} (**synthetic labels** but for biq2021); {unreadable} unreadable answers, each "
+        "counted as the mean of its run; "
+        f"{minutes:.0f} minutes in all. {provenance(content)}.",
     ]
     return "\n".join(lines)
 

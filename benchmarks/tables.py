@@ -11,7 +11,6 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import analysis_tables
 import beyond_tables
@@ -19,17 +18,10 @@ import board_tables
 import miniature_tables
 import scale_out
 import speed_results
+from blocks import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-
-
-def _hardware(content: dict[str, Any]) -> str:
-    h, v = content["hardware"], content["versions"]
-    return (
-        f"{h['processor']}, {h['cpus']} cores, {h['torch_threads']} torch threads; torch {v['torch']}, "
-        f"rali-zoo {v['rali-zoo']}; {content['written'][:10]}"
-    )
 
 
 def quickstart() -> str:
@@ -48,7 +40,7 @@ def quickstart() -> str:
         "",
         f"One run each, seed {content['seed']}; RALI took {seconds / 60:.1f} minutes, data included. ",
     ]
-    lines[-1] += _hardware(content) + "."
+    lines[-1] += provenance(content) + "."
     return "\n".join(lines)
 
 
@@ -77,7 +69,7 @@ def biq2021() -> str:
     told = "; ".join(
         f"{p['srcc_difference']:+.3f} [{p['low']:+.3f}, {p['high']:+.3f}], p = {p['p']:.2f}" for p in pairs
     )
-    lines += ["", f"RALI minus regression, paired bootstrap, by seed: {told}. {_hardware(content)}."]
+    lines += ["", f"RALI minus regression, paired bootstrap, by seed: {told}. {provenance(content)}."]
     return "\n".join(lines)
 
 
@@ -101,7 +93,7 @@ def reasoner() -> str:
     lines += [
         "",
         f"One run each, seed {runs[0]['seed']}; minutes: {minutes[0]} on eyes trained before, {minutes[1]}, "
-        f"{minutes[2]}. {_hardware(runs[0])}.",
+        f"{minutes[2]}. {provenance(runs[0])}.",
     ]
     return "\n".join(lines)
 
@@ -132,7 +124,7 @@ def rl_study() -> str:
         found = [s["paired"][lab][pair] for s in seeds.values()]
         each = ", ".join(f"{p['difference']:+.3f} (p = {p['p']:.2g})" for p in found)
         told.append(f"{pair}: {each}")
-    lines += ["", f"Paired bootstrap on `{lab}`, by seed. {'; '.join(told)}. {_hardware(content)}."]
+    lines += ["", f"Paired bootstrap on `{lab}`, by seed. {'; '.join(told)}. {provenance(content)}."]
     return "\n".join(lines)
 
 

@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def tables():
+def tables(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     spec = importlib.util.spec_from_file_location("beyond_tables", ROOT / "benchmarks" / "beyond_tables.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -26,7 +27,8 @@ def test_a_part_that_was_not_run_is_said_and_one_that_was_is_shown(tables, tmp_p
     other = {**row, "srcc": 0.6, "minus a": {"difference": 0.1, "low": -0.1, "high": 0.3, "p": 0.2}}
     content = {
         "data": "D", "head": "RidgeCV", "trained on": 20, "variants": {"a": row, "b": other},
-        "hardware": {"processor": "P", "torch_threads": 1}, "versions": {"torch": "2", "rali-zoo": "0"},
+        "hardware": {"processor": "P", "cpus": 2, "torch_threads": 1},
+        "versions": {"torch": "2", "rali-zoo": "0"},
         "written": "2026-01-01T00:00:00",
     }  # fmt: skip
     tables.RESULTS.write_text(json.dumps({"fusion": content}))
