@@ -34,7 +34,7 @@ def _foot(content: Mapping[str, Any]) -> str:
     )
     models = ", ".join(f"`{ref}`" for ref in content["models"])
     return (
-        f"{models}; pictures: {sets}; split {s['split']}, seed {s['seed']}, {s['resamples']} resamples, "
+        f"{models}; images: {sets}; split {s['split']}, seed {s['seed']}, {s['resamples']} resamples, "
         f"{content['cpu_seconds']:.0f} s of processor time. {content['hardware']['processor']}; "
         f"torch {content['torch']}, transformers {content['packages']['transformers']}; "
         f"{content['written'][:10]}."
@@ -66,19 +66,19 @@ def _difference(row: Mapping[str, Any]) -> str:
 
 
 def texts() -> str:
-    """Scoring from the text against scoring from the picture."""
+    """Scoring from the text against scoring from the image."""
     return _scores("text-vs-image")
 
 
 def conflict() -> str:
-    """Whose MOS a verdict follows when text and picture are of different photographs."""
+    """Whose MOS a verdict follows when text and image are of different photographs."""
     results = _read("text-vs-image")["results"]
     rows = [
-        [f"`{ref}`", *(_cell(r["conflict"][k]) for k in ("text", "picture", "chance"))]
+        [f"`{ref}`", *(_cell(r["conflict"][k]) for k in ("text", "image", "chance"))]
         for ref, r in results.items()
     ]
     heading = [
-        "text of one picture, pixels of another",
+        "text of one image, pixels of another",
         "SRCC with the MOS of the text's",
         "of the pixels'",
         "the two MOS, as paired by chance",
@@ -114,7 +114,7 @@ def attention() -> str:
         ]
         places += [("if spread evenly", row["even"]), ("while writing the text", row["text"]["all"])]
         rows += [[f"`{ref}`", place, *(_cell(s[part]) for part in s)] for place, s in places]
-    heading = ["pictures of", "attention at", "to the picture", "question", "text", "answer so far"]
+    heading = ["images of", "attention at", "to the image", "question", "text", "answer so far"]
     return "\n".join([*table(heading, rows), "", _foot(content)])
 
 
@@ -125,7 +125,7 @@ def compression() -> str:
         [f"`{ref}`", str(row["n"]), *(_cell(row[k], 2) for k in ("visual", "text", "ratio"))]
         for ref, row in content["results"].items()
     ]
-    heading = ["pictures of", "n", "visual tokens", "text tokens", "visual / text"]
+    heading = ["images of", "n", "visual tokens", "text tokens", "visual / text"]
     return "\n".join([*table(heading, rows), "", _foot(content)])
 
 
@@ -158,7 +158,7 @@ def ablations() -> str:
     heading = ["config", "SRCC, mean", "minus the complete one", "p (Holm)", *(f"`{ref}`" for ref in refs)]
     seeds, n = results["seeds"], ", ".join(str(results["tests"][ref]["n"]) for ref in refs)
     foot = (
-        f"{len(seeds)} seeds; intervals over seeds and contents; {n} test pictures (**synthetic labels**). "
+        f"{len(seeds)} seeds; intervals over seeds and contents; {n} test images (**synthetic labels**). "
         f"{content['hardware']['processor']}; torch {content['torch']}; {content['written'][:10]}."
     )
     return "\n".join([*table(heading, rows), "", foot])

@@ -78,9 +78,9 @@ def correlations(test: pd.DataFrame) -> dict[str, float]:
 
 
 def compared(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
-    """SRCC of ``a`` minus SRCC of ``b`` on the same pictures, by the paired bootstrap."""
+    """SRCC of ``a`` minus SRCC of ``b`` on the same images, by the paired bootstrap."""
     if a["id"].tolist() != b["id"].tolist():
-        raise SystemExit("the two tables hold different pictures")
+        raise SystemExit("the two tables hold different images")
     found = paired_bootstrap(a["score"], b["score"], a["mos"])
     return {"difference": found.difference, "low": found.low, "high": found.high, "p": found.p_value}
 
@@ -135,7 +135,7 @@ def lab_data() -> IQADataModule:
 def distribution() -> dict[str, Any]:
     """Distribution heads against a plain one, on the same frozen features."""
     return {
-        "data": "synthetic:lab, 800 test pictures (SYNTHETIC labels)",
+        "data": "synthetic:lab, 800 test images (SYNTHETIC labels)",
         "encoder": "frozen, of regression-tiny-synthetic",
         **runs_of(
             {
@@ -175,14 +175,14 @@ def routing() -> dict[str, Any]:
     for curve in found.values():  # the answers are remembered: their time is that of the first curve
         curve["seconds"]["expensive"] = found["rali-tiny-synthetic, by its spread"]["seconds"]["expensive"]
     return {
-        "data": "synthetic:lab, 800 test pictures (SYNTHETIC labels)",
+        "data": "synthetic:lab, 800 test images (SYNTHETIC labels)",
         "expensive": reasoner.name,
         **found,
     }
 
 
 class Remembered:
-    """A scorer that answers the same pictures once."""
+    """A scorer that answers the same images once."""
 
     def __init__(self, scorer: Any) -> None:
         self.scorer = scorer
@@ -212,7 +212,7 @@ def features_of(frame: pd.DataFrame, size: int, view: View) -> np.ndarray:
 def ridges(spaces: dict[str, np.ndarray], frame: pd.DataFrame, against: str) -> dict[str, Any]:
     """A ridge regression on each space of features, its weight chosen inside the training rows.
 
-    Every view of a training picture is a row; the scores of the views of a test picture are averaged.
+    Every view of a training image is a row; the scores of the views of a test image are averaged.
     """
     from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline
@@ -235,7 +235,7 @@ def ridges(spaces: dict[str, np.ndarray], frame: pd.DataFrame, against: str) -> 
 
 
 def photographs() -> pd.DataFrame:
-    """A part of BIQ2021: the first pictures, in a random order, of training and of test rows."""
+    """A part of BIQ2021: the first images, in a random order, of training and of test rows."""
     table = load_table("biq2021", "../shared/data")
     train, test = (
         table.split(role).sample(n, random_state=0) for role, n in (("train", TRAIN), ("test", TEST))
@@ -257,14 +257,14 @@ def fusion() -> dict[str, Any]:
 
 
 def crops() -> dict[str, Any]:
-    """The whole picture at 224 pixels against four native crops of 224, and against the whole at 512."""
+    """The whole image at 224 pixels against four native crops of 224, and against the whole at 512."""
     frame = photographs()
     spaces = {
         "whole at 224": features_of(frame, 224, View()),
         "4 native crops of 224": features_of(frame, 224, View("grid", crops=4)),
         "whole at 512 (native)": features_of(frame, 512, View()),
     }
-    return {"data": "part of BIQ2021; pictures have 512 pixels", **ridges(spaces, frame, "whole at 224")}
+    return {"data": "part of BIQ2021; images have 512 pixels", **ridges(spaces, frame, "whole at 224")}
 
 
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {

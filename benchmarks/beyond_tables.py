@@ -58,7 +58,7 @@ def uncertainty() -> str:
 
 
 def routing() -> str:
-    """SRCC against the share of pictures that go to the reasoner, for each cheap scorer."""
+    """SRCC against the share of images that go to the reasoner, for each cheap scorer."""
     content = _part("routing")
     if content is None:
         return _ABSENT.format(part="routing")
@@ -95,7 +95,7 @@ def _ridges(part: str) -> str:
         cells = [name, str(row["dimensions"]), _span(row, "srcc", "srcc_low", "srcc_high")]
         rows.append([*cells, "" if other is None else _span(other, "difference", "low", "high", "+")])
     test = next(iter(content["variants"].values()))["n"]
-    told = f"{content['data']}; {content['head']} on {content['trained on']} pictures, {test} test pictures; "
+    told = f"{content['data']}; {content['head']} on {content['trained on']} images, {test} test images; "
     return "\n".join(
         [
             *table(["what the head sees", "numbers", "SRCC (95 %)", "minus the first"], rows),
@@ -111,7 +111,7 @@ def fusion() -> str:
 
 
 def crops() -> str:
-    """Native crops against the whole picture."""
+    """Native crops against the whole image."""
     return _ridges("crops")
 
 

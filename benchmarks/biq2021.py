@@ -33,7 +33,7 @@ CONFIGS = {
     "Regression": "configs/regression/biq2021_mobilenetv2.yaml",
 }
 TARGET = Path("benchmarks/results/biq2021_mobilenetv2.json")
-#: SRCC that the data set's authors report on their whole test split (2,400 pictures), not measured here.
+#: SRCC that the data set's authors report on their whole test split (2,400 images), not measured here.
 REPORTED = {"BRISQUE": 0.604, "NASNet-Large": 0.6725}
 
 
@@ -148,7 +148,7 @@ def numbers(table: pd.DataFrame) -> dict[str, Any]:
 def difference(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
     """SRCC of a minus SRCC of b, with the 95 % interval and p of the paired bootstrap."""
     if a["id"].tolist() != b["id"].tolist():
-        raise SystemExit("the two tables hold different pictures")
+        raise SystemExit("the two tables hold different images")
     paired = paired_bootstrap(a["score"], b["score"], a["mos"])
     return {"srcc_difference": paired.difference, "low": paired.low, "high": paired.high, "p": paired.p_value}
 
@@ -164,7 +164,7 @@ def main() -> None:
     fixed = classical()
     svr = fixed["RBF SVR, mean and deviation at 384 and 224"]
     content = {
-        "data": "BIQ2021, the 500 test pictures of a random part of it (2,000 train / 500 test)",
+        "data": "BIQ2021, the 500 test images of a random part of it (2,000 train / 500 test)",
         "measured": {
             **{
                 f"{name}, seed {seed}": numbers(t)

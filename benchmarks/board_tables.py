@@ -26,7 +26,7 @@ def comparison() -> str:
     with BOARD.open(newline="") as file:
         found = {row["model"]: row for row in csv.DictReader(file) if row["dataset"] == "synthetic:lab"}
     lines = [
-        "| place | model | reference picture | SRCC, `synthetic:lab` (**synthetic labels**) "
+        "| place | model | reference image | SRCC, `synthetic:lab` (**synthetic labels**) "
         "| parameters | time, in parts of RALI's |",
         "|---|---|---|---|---|---|",
     ]

@@ -58,7 +58,7 @@ def _difference(content: dict[str, Any], pair: str, kind: str) -> tuple[float, f
 
 
 def costs(folder: Path) -> dict[str, Any]:
-    """Parameters that took part, and seconds a picture, of teacher and student, by the leaderboard's cells.
+    """Parameters that took part, and seconds an image, of teacher and student, by the leaderboard's cells.
 
     Raises:
         FileNotFoundError: the recipe's last stages were not run.
@@ -97,9 +97,9 @@ def claims(content: dict[str, Any], cost: dict[str, Any]) -> list[dict[str, Any]
         rows.append(_row("RL improves", text, _difference(content, "single - cold start", kind), 0))
     claim = "text aligns domains"
     telling = "accuracy of telling the domain, {}"
-    text = telling.format("texts minus pictures' features, reasoners of their own")
+    text = telling.format("texts minus images' features, reasoners of their own")
     rows.append(_row(claim, text, apart("text, before", "vision, before"), 0, more=False))
-    text = telling.format("pictures' features after RACT minus before")
+    text = telling.format("images' features after RACT minus before")
     rows.append(_row(claim, text, apart("vision, after", "vision, before"), 0, more=False))
     text = telling.format("texts after RACT minus before")
     rows.append(_row(claim, text, apart("text, after", "text, before"), 0, more=False))
@@ -120,7 +120,7 @@ def claims(content: dict[str, Any], cost: dict[str, Any]) -> list[dict[str, Any]
     text = f"parameters that take part, {used[0]:,} of {used[1]:,} (exact)"
     rows.append(_row("RALI needs under 5 %", text, (share, share, share), 0.05, more=False))
     ratio = cost[STUDENT]["ratio"]
-    text = "seconds a picture in parts of the teacher's (median and quartiles of pairs)"
+    text = "seconds an image in parts of the teacher's (median and quartiles of pairs)"
     value = (ratio["median"], ratio["low"], ratio["high"])
     rows.append(_row("RALI needs under 5 %", text, value, 0.05, more=False))
     return rows

@@ -1,8 +1,8 @@
-"""Draw docs/img/output.png: six versions of one synthetic picture, and what the shipped models say of them.
+"""Draw docs/img/output.png: six versions of one synthetic image, and what the shipped models say of them.
 
 python benchmarks/figure.py [--content leaves-19] [--distortion gaussian_blur] [--seed 0]
 
-The picture is a procedural texture of the test part, which no shipped model was trained on. Nothing is
+The image is a procedural texture of the test part, which no shipped model was trained on. Nothing is
 corrected by hand: texts are the reasoner's greedy ones, scores those of ``load_model(...)``, the MOS is the
 rule's, before the noise of its raters.
 """
@@ -40,8 +40,8 @@ MODELS = {
 COLOURS = {"MOS (rule)": "#222222", "reasoner": "#d1495b", "RALI": "#30638e", "regression": "#3d8b5f"}
 
 
-def pictures(content: str, distortion: str, seed: int, folder: Path) -> pd.DataFrame:
-    """Write the pristine picture and five levels of a distortion as PNG files; one row each."""
+def images(content: str, distortion: str, seed: int, folder: Path) -> pd.DataFrame:
+    """Write the pristine image and five levels of a distortion as PNG files; one row each."""
     if sources.split_of(content) != "test":
         raise SystemExit(f"{content} is no test content: its number ends in 8 or 9")
     pristine = sources.window(content, SIZE, np.random.default_rng(seed))
@@ -59,7 +59,7 @@ def pictures(content: str, distortion: str, seed: int, folder: Path) -> pd.DataF
 
 
 def texts(table: pd.DataFrame, folder: Path) -> list[str]:
-    """What the reasoner writes of each picture, by the command that users have."""
+    """What the reasoner writes of each image, by the command that users have."""
     table[["image", "mos", "split"]].to_csv(folder / "six.csv", index=False)
     output = folder / "texts.parquet"
     words = ["describe", "--model", MODELS["reasoner"], "--data", f"csv:{folder}/six.csv?mos_range=1,5"]
@@ -70,7 +70,7 @@ def texts(table: pd.DataFrame, folder: Path) -> list[str]:
 
 
 def draw(table: pd.DataFrame, title: str, target: Path) -> None:
-    """Pictures above texts above a plot of the scores over the level."""
+    """Images above texts above a plot of the scores over the level."""
     plt.rcParams.update({"font.size": 8, "font.family": "DejaVu Sans"})
     figure = plt.figure(figsize=(11.0, 5.6), dpi=110)
     grid = figure.add_gridspec(3, len(table), height_ratios=(1.5, 1.05, 1.25), hspace=0.12, wspace=0.08)
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        table = pictures(args.content, args.distortion, args.seed, Path(name))
+        table = images(args.content, args.distortion, args.seed, Path(name))
         table["text"] = texts(table, Path(name))
         table["MOS (rule)"] = table["mos"]
         for label, ref in MODELS.items():

@@ -29,8 +29,8 @@ def ract_study() -> str:
     minutes = sum(content["minutes"].values())
     lines += [
         "",
-        f"SRCC, mean over folds and {len(content['seeds'])} seeds, 95 % intervals over seeds and pictures; "
-        f"test pictures: {n} (**synthetic labels** but for biq2021); {unreadable} unreadable answers, each "
+        f"SRCC, mean over folds and {len(content['seeds'])} seeds, 95 % intervals over seeds and images; "
+        f"test images: {n} (**synthetic labels** but for biq2021); {unreadable} unreadable answers, each "
         "counted as the mean of its run; "
         f"{minutes:.0f} minutes in all. {provenance(content)}.",
     ]

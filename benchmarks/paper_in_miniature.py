@@ -11,7 +11,7 @@ SRCC, each the mean over folds and seeds:
 * ``left out``: the domain that the mix leaves out; those two on each domain that they were not trained on;
 * ``biq2021``: real photographs that none has seen.
 
-Intervals and p-values come from resampling seeds and, within each test set, photographs (all pictures made
+Intervals and p-values come from resampling seeds and, within each test set, photographs (all images made
 from one go together): each resample is the same for all rows, so that differences are paired. With three
 seeds the part of the interval that is due to training is itself rough.
 """
@@ -82,7 +82,7 @@ _RESAMPLES = 1000
 
 
 class Runs:
-    """Predictions of every run on every test set, aligned by picture.
+    """Predictions of every run on every test set, aligned by image.
 
     Args:
         folder: of the pipeline.
@@ -92,7 +92,7 @@ class Runs:
 
     def __init__(self, folder: Path, seeds: list[int], root: str) -> None:
         self.folder, self.seeds = folder, seeds
-        #: test set to its column names, (pictures, columns) predictions, MOS and photograph numbers
+        #: test set to its column names, (images, columns) predictions, MOS and photograph numbers
         self.columns: dict[str, list[tuple[str, int, str]]] = {}
         self.scores: dict[str, np.ndarray] = {}
         self.mos: dict[str, np.ndarray] = {}
@@ -122,7 +122,7 @@ class Runs:
             bad = np.isnan(values)
             key = (name, seed, domain)
             self.unreadable[key] = self.unreadable.get(key, 0) + int(bad.sum())
-            # an unreadable answer says nothing of its picture: the middle of what the run says
+            # an unreadable answer says nothing of its image: the middle of what the run says
             found[key] = np.where(bad, 3.0 if bad.all() else np.nanmean(values), values)
         self.columns[ref], self.scores[ref] = list(found), np.stack(list(found.values()), axis=1)
         self.mos[ref] = table["mos"].to_numpy(float)

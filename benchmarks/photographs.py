@@ -3,9 +3,9 @@
     python benchmarks/photographs.py FOLDER_OF_DEBS photos
 
 FOLDER_OF_DEBS holds the packages of Debian 12 below (``apt-get download NAME``), unpacked with ``dpkg -x``.
-The pictures are free (GPL-2+, CC BY, CC BY-SA, CC0: see each package's copyright file); they are sources for
+The images are free (GPL-2+, CC BY, CC BY-SA, CC0: see each package's copyright file); they are sources for
 training and are not shipped with this package. Left out of the same packages: drawings, flat gradients,
-pictures that are blurred as a whole, and other sizes of one picture.
+images that are blurred as a whole, and other sizes of one image.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ PACKAGES: dict[str, tuple[str, list[str]]] = {
         [
             f"{_BACKGROUNDS}/{name}.jpg"
             for name in (
-                "Bridge_by_Sander_Klootwijk", "Dragonfly_by_Bolly", "Picture_0B_by_freespace",
-                "Picture_1A_by_freespace", "Wine_by_Jakkub_Mede", "aitzgorri_by_Aitzol_Berasategi",
+                "Bridge_by_Sander_Klootwijk", "Dragonfly_by_Bolly", "Image_0B_by_freespace",
+                "Image_1A_by_freespace", "Wine_by_Jakkub_Mede", "aitzgorri_by_Aitzol_Berasategi",
                 "analogpattern_by_Peter_Nerlich", "free_by_Peter_Nerlich", "friends_by_Aitzol_Berasategi",
                 "greentock_by_Peter_Nerlich", "life_by_Aitzol_Berasategi",
                 "picosdeeuropa_by_Aitzol_Berasategi", "seeding_by_Clements_Engelhardt",
@@ -64,13 +64,13 @@ PACKAGES: dict[str, tuple[str, list[str]]] = {
 
 
 def name_of(file: str) -> str:
-    """The name a picture gets: its own, or for KDE's the wallpaper's."""
+    """The name an image gets: its own, or for KDE's the wallpaper's."""
     path = Path(file)
     return f"{path.parts[-4]}.jpg" if path.parts[-2] == "images" else path.name
 
 
 def main(unpacked: str, folder: str) -> None:
-    """Copy the pictures; everything that is missing is named at once."""
+    """Copy the images; everything that is missing is named at once."""
     files = [(package, file) for package, (_, names) in PACKAGES.items() for file in names]
     found = {file: next(iter(sorted(Path(unpacked).rglob(file))), None) for _, file in files}
     missing = [f"{package}: {file}" for package, file in files if found[file] is None]

@@ -1,9 +1,9 @@
-"""What a million, or five billion, pictures cost: GPUs, decoding cores, hours, storage, money.
+"""What a million, or five billion, images cost: GPUs, decoding cores, hours, storage, money.
 
-    python benchmarks/scale_out.py --pictures 5.85e9 --rate 1100 --gpu-hour 3
+    python benchmarks/scale_out.py --images 5.85e9 --rate 1100 --gpu-hour 3
 
 Rates and prices are yours to set. What is not typed was measured by ``benchmarks/speed.py`` (decoding, bytes
-of a picture and of a row) or is cited below. ``benchmarks/tables.py`` shows the sums in docs/scale_out.md.
+of an image and of a row) or is cited below. ``benchmarks/tables.py`` shows the sums in docs/scale_out.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SIZES = (1e6, 1e8, LAION)
 
 
 def vit_flops(image: int, patch: int, width: int, layers: int, out: int) -> float:
-    """Floating-point operations of a vision transformer for one picture.
+    """Floating-point operations of a vision transformer for one image.
 
     Args:
         image: side in pixels.
@@ -46,7 +46,7 @@ class Gpu:
 
     Attributes:
         name: as in the table.
-        rate: pictures a second with CLIP ViT-L/14 at 336 pixels.
+        rate: images a second with CLIP ViT-L/14 at 336 pixels.
         rate_from: where the rate is from, in Markdown.
         price: dollars an hour.
         price_from: likewise.
@@ -73,7 +73,7 @@ GPUS = (
     Gpu(
         "H200, at most", H200 / vit_flops(336, 14, 1024, 24, 768),
         "arithmetic limit: 989 TFLOP/s ([dense figures](https://itkb.uw.cz/2026/06/"
-        "nvidia-h200-vs-b300-precisions-cores.html)) over the operations of a picture; no program reaches it",
+        "nvidia-h200-vs-b300-precisions-cores.html)) over the operations of an image; no program reaches it",
         4.00, "[mercatus-ai.com](https://www.mercatus-ai.com/blog/cloud-gpu-pricing), May 2026: 2.50 to 7.00",
     ),
 )  # fmt: skip
@@ -99,11 +99,11 @@ PRICE_SOURCES = {
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """What has to be read and written.
 
     Attributes:
-        count: pictures.
+        count: images.
         decode_s: seconds that a core decodes and cuts one.
         size: bytes of one.
         row: bytes of its row in the table.
@@ -120,15 +120,15 @@ class Plan:
     """The sums.
 
     Attributes:
-        gpu_hours: pictures / rate / 3600.
+        gpu_hours: images / rate / 3600.
         gpus: gpu_hours / deadline, rounded up.
         cores_a_gpu: rate * decode_s, rounded up: so many decode as fast as the GPU computes.
-        core_hours: pictures * decode_s / 3600.
+        core_hours: images * decode_s / 3600.
         read_mb_s: rate * size / 10^6, read by each GPU's machine in a second.
-        stored_tb: pictures * size / 10^12.
-        written_gb: pictures * row / 10^9.
+        stored_tb: images * size / 10^12.
+        written_gb: images * row / 10^9.
         compute: gpu_hours * price + core_hours * price, in dollars.
-        month: of keeping the pictures, in dollars.
+        month: of keeping the images, in dollars.
         moved: of moving them out of where they are, in dollars.
     """
 
@@ -144,40 +144,40 @@ class Plan:
     moved: float
 
 
-def plan(pictures: Pictures, gpu: Gpu, prices: Prices, deadline_hours: float = 24.0) -> Plan:
-    """How much of everything a set of pictures takes."""
-    gpu_hours = pictures.count / gpu.rate / 3600
-    core_hours = pictures.count * pictures.decode_s / 3600
-    stored = pictures.count * pictures.size
+def plan(images: Images, gpu: Gpu, prices: Prices, deadline_hours: float = 24.0) -> Plan:
+    """How much of everything a set of images takes."""
+    gpu_hours = images.count / gpu.rate / 3600
+    core_hours = images.count * images.decode_s / 3600
+    stored = images.count * images.size
     return Plan(
         gpu_hours,
         math.ceil(gpu_hours / deadline_hours),
-        math.ceil(gpu.rate * pictures.decode_s),
+        math.ceil(gpu.rate * images.decode_s),
         core_hours,
-        gpu.rate * pictures.size / 1e6,
+        gpu.rate * images.size / 1e6,
         stored / 1e12,
-        pictures.count * pictures.row / 1e9,
+        images.count * images.row / 1e9,
         gpu_hours * gpu.price + core_hours * prices.core_hour,
         stored / 1e9 * prices.gigabyte_month,
         stored / 1e9 * prices.gigabyte_out,
     )
 
 
-def measured(content: Mapping[str, Any] | None) -> Pictures | None:
-    """What ``benchmarks/speed.py`` found of a picture; ``None`` where those sections are not there."""
+def measured(content: Mapping[str, Any] | None) -> Images | None:
+    """What ``benchmarks/speed.py`` found of an image; ``None`` where those sections are not there."""
     rows = {} if content is None or content["quick"] else rows_of(content)
     decode = rows.get(DECODE)
     memory = next((row for name, row in rows.items() if name.startswith(_MEMORY)), None)
     if decode is None or memory is None:
         return None
     values = decode["values"]
-    return Pictures(1.0, values["candidate_s"], values["bytes"], memory["values"]["bytes_a_row"])
+    return Images(1.0, values["candidate_s"], values["bytes"], memory["values"]["bytes_a_row"])
 
 
-def table(one: Pictures, prices: Prices, deadline_hours: float = 24.0) -> str:
+def table(one: Images, prices: Prices, deadline_hours: float = 24.0) -> str:
     """Sizes by GPUs, in Markdown."""
     lines = [
-        "| pictures | GPU | GPU hours | GPUs for a day | cores a GPU | read by each, MB/s | pictures, TB |"
+        "| images | GPU | GPU hours | GPUs for a day | cores a GPU | read by each, MB/s | images, TB |"
         " table, GB | compute, $ | kept a month, $ | moved out once, $ |",
         "|---" * 11 + "|",
     ]
@@ -204,20 +204,20 @@ def block(content: Mapping[str, Any] | None) -> str:
         return "Nothing has been measured yet: `python benchmarks/speed.py` writes this table."
     prices = Prices()
     lines = [table(one, prices), "", "| constant | value | from |", "|---|---|---|"]
-    lines += [f"| {g.name}: pictures a second | {g.rate:,.0f} | {g.rate_from} |" for g in GPUS]
+    lines += [f"| {g.name}: images a second | {g.rate:,.0f} | {g.rate_from} |" for g in GPUS]
     lines += [f"| {g.name}: an hour | ${g.price:.2f} | {g.price_from} |" for g in GPUS]
     h = content["hardware"]
     here = f"measured: [speed](speed.md), {h['processor']}"
     lines += [
-        f"| operations of a picture | {vit_flops(336, 14, 1024, 24, 768) / 1e9:,.0f} GFLOP | "
+        f"| operations of an image | {vit_flops(336, 14, 1024, 24, 768) / 1e9:,.0f} GFLOP | "
         "formula in `benchmarks/scale_out.py`, CLIP ViT-L/14 at 336 pixels |",
-        f"| a core decodes and cuts a picture in | {one.decode_s * 1e3:.1f} ms | {here}, 1024x768, fast |",
-        f"| a picture | {one.size / 1e3:,.0f} KB | the same |",
+        f"| a core decodes and cuts an image in | {one.decode_s * 1e3:.1f} ms | {here}, 1024x768, fast |",
+        f"| an image | {one.size / 1e3:,.0f} KB | the same |",
         f"| a row of the table | {one.row:.0f} bytes | {here} |",
         f"| a core for an hour | ${prices.core_hour} | {PRICE_SOURCES['core_hour']} |",
         f"| a gigabyte kept for a month | ${prices.gigabyte_month} | {PRICE_SOURCES['gigabyte_month']} |",
         f"| a gigabyte moved out | ${prices.gigabyte_out} | {PRICE_SOURCES['gigabyte_out']} |",
-        f"| {LAION:,.0f} pictures | – | [LAION-5B](https://openreview.net/forum?id=M3Y74vmsMcY) |",
+        f"| {LAION:,.0f} images | – | [LAION-5B](https://openreview.net/forum?id=M3Y74vmsMcY) |",
     ]
     return "\n".join(lines)
 
@@ -225,24 +225,24 @@ def block(content: Mapping[str, Any] | None) -> str:
 def main() -> None:
     """Print the sums for what is typed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--pictures", type=float, default=LAION)
-    parser.add_argument("--rate", type=float, default=GPUS[0].rate, help="pictures a second of one GPU")
+    parser.add_argument("--images", type=float, default=LAION)
+    parser.add_argument("--rate", type=float, default=GPUS[0].rate, help="images a second of one GPU")
     parser.add_argument("--gpu-hour", type=float, default=GPUS[0].price, help="dollars")
     parser.add_argument("--core-hour", type=float, default=Prices.core_hour, help="dollars")
     parser.add_argument("--gigabyte-month", type=float, default=Prices.gigabyte_month, help="dollars")
     parser.add_argument("--gigabyte-out", type=float, default=Prices.gigabyte_out, help="dollars")
     parser.add_argument("--deadline-hours", type=float, default=24.0)
-    parser.add_argument("--decode-ms", type=float, help="of a core for a picture; as measured by default")
-    parser.add_argument("--kilobytes", type=float, help="of a picture; as measured by default")
+    parser.add_argument("--decode-ms", type=float, help="of a core for an image; as measured by default")
+    parser.add_argument("--kilobytes", type=float, help="of an image; as measured by default")
     o = parser.parse_args()
-    one = measured(read()) or Pictures(1.0, 0.0, 0.0, 0.0)
+    one = measured(read()) or Images(1.0, 0.0, 0.0, 0.0)
     if (o.decode_ms is None and not one.decode_s) or (o.kilobytes is None and not one.size):
         parser.error(
             "nothing has been measured yet: run benchmarks/speed.py, or give --decode-ms and --kilobytes"
         )
     one = replace(
         one,
-        count=o.pictures,
+        count=o.images,
         decode_s=one.decode_s if o.decode_ms is None else o.decode_ms / 1e3,
         size=one.size if o.kilobytes is None else o.kilobytes * 1e3,
     )

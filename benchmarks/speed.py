@@ -111,7 +111,7 @@ def encoder(quick: bool) -> list[Row]:
         f"its values are up to {float(plain().abs().max()):.1f}; a score of a random head on it differs by "
         f"{float((scores[0] - scores[1]).abs().max()):.1g}"
     )
-    name, note = "encoder: transformers / ours", f"ViT-B/32, {len(image)} pictures"
+    name, note = "encoder: transformers / ours", f"ViT-B/32, {len(image)} images"
     return [
         compare(name, plain, lambda: ours(image).pooled, ">= 0.97", note, ROUNDS, 2, "cpu"),
         from_values("encoder: difference of a value of the embedding", [apart], "<= 1e-05", same),
@@ -171,18 +171,18 @@ def preprocessing(quick: bool) -> list[Row]:
 def fast(quick: bool) -> list[Row]:
     """A 12 megapixel JPEG: the exact mode against the fast one, with the change in score."""
     size = (2000, 1500) if quick else (4000, 3000)
-    pictures = [photograph(*size, seed=i) for i in range(3)]
+    images = [photograph(*size, seed=i) for i in range(3)]
     scorer = rali_zoo.load_model("rali-tiny-synthetic")
     quick_view = FastView(scorer.module.view, scorer.module.preprocess)
-    exact = [s.score for s in scorer.score(pictures)]
-    found = scorer.score_prepared([quick_view.prepare(p) for p in pictures], ["", "", ""])
+    exact = [s.score for s in scorer.score(images)]
+    found = scorer.score_prepared([quick_view.prepare(p) for p in images], ["", "", ""])
     change = max(abs(a - b.score) for a, b in zip(exact, found, strict=True))
-    clip, data = FastView(View(), CLIP), pictures[0]
+    clip, data = FastView(View(), CLIP), images[0]
     apart = (clip.prepare(data) - View()(load_image(data), CLIP)).square().mean().sqrt() * 255
     note = (
         f"{len(data) // 1000} KB; pixels differ by {apart:.2f} of 255 (root mean square); largest change of "
         f"3 scores of rali-tiny-synthetic {change:.3f} on [1, 5], whose view reads "
-        f"{'reduced pictures' if quick_view.least(*size) else 'native pixels'}"
+        f"{'reduced images' if quick_view.least(*size) else 'native pixels'}"
     )
     return [
         compare(
@@ -269,11 +269,11 @@ def ray(quick: bool) -> list[Row]:
         f"MobileNetV3-small, {count} JPEGs of 512x384 by {batch}, 1 actor, 1 CPU decodes; "
         f"plain: {plain:.0f} a second"
     )
-    return [from_values("ray / plain, pictures a second, steady state", ratios, ">= 0.9", note)]
+    return [from_values("ray / plain, images a second, steady state", ratios, ">= 0.9", note)]
 
 
 def rate(results: Iterable[tuple[Slice, list[Score]]]) -> float:
-    """Pictures a second between the first and last quarter, where nothing starts or ends.
+    """Images a second between the first and last quarter, where nothing starts or ends.
 
     The slope of a line through the arrivals: Ray hands over several batches at once, and the difference of
     two of them would depend on which.

@@ -25,13 +25,13 @@ def gpu(quick: bool) -> list[Row]:
 
 @torch.no_grad()
 def throughput(uri: str, device: str, dtype: torch.dtype, batch: int, compiled: bool, rounds: int = 7) -> Row:
-    """Pictures a second of an encoder, as a share of those that its matrix products alone would allow.
+    """Images a second of an encoder, as a share of those that its matrix products alone would allow.
 
     Args:
         uri: of the backbone.
         device: where to compute.
         dtype: that autocast computes in.
-        batch: pictures a pass.
+        batch: images a pass.
         compiled: whether torch.compile is used.
         rounds: passes that are timed; the matrix product is timed in turn with them.
     """
@@ -55,11 +55,11 @@ def throughput(uri: str, device: str, dtype: torch.dtype, batch: int, compiled: 
     rate, peak = statistics.median(rates), statistics.median(peaks)
     shares = [r * work / p for r, p in zip(rates, peaks, strict=True)]
     note = (
-        f"{rate:.0f} pictures a second by {batch}, {work / 1e9:.1f} GFLOP each; a matrix product of {side} "
+        f"{rate:.0f} images a second by {batch}, {work / 1e9:.1f} GFLOP each; a matrix product of {side} "
         f"does {peak / 1e12:.1f} TFLOP/s, enough for {peak / work:.0f} a second"
     )
     name = f"{uri} on {device}, {str(dtype).removeprefix('torch.')}: share of a bare matrix product's rate"
-    return from_values(name, shares, note=note, values={"pictures_a_second": rate, "peak_flops": peak})
+    return from_values(name, shares, note=note, values={"images_a_second": rate, "peak_flops": peak})
 
 
 def _timed(function: Callable[[], object], device: str) -> float:

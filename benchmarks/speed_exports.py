@@ -58,21 +58,21 @@ def rows(quick: bool = False) -> Iterator[Row]:
 
 def _compared(scorer: ModuleScorer, title: str, folder: Path, rounds: int) -> Iterator[Row]:
     size = scorer.module.preprocess.size
-    pictures = np.random.default_rng(0).random((4 * _BATCH, 3, *size), dtype=np.float32)
+    images = np.random.default_rng(0).random((4 * _BATCH, 3, *size), dtype=np.float32)
     proto = trace(scorer)
     for kind in ("onnx", "openvino"):
         for precision in ("fp32", "int8"):
-            graph = proto if precision == "fp32" else quantise(proto, np.split(pictures, 4), kind)
+            graph = proto if precision == "fp32" else quantise(proto, np.split(images, 4), kind)
             path = folder / f"{precision}{FILES[kind].SUFFIX}"
             FILES[kind].write(graph, path)
             module = FILES[kind].load_module(path, threads=1)
             name = f"{title}: {NAMES[kind]} {precision}"
             limit = _float_limit(scorer, size) if precision == "fp32" else _int8_limit
             goal = GOALS.get((kind, precision), "")
-            row, apart = _row(scorer, module, f"{name}, torch / it", goal, pictures[:_BATCH], rounds, limit)
+            row, apart = _row(scorer, module, f"{name}, torch / it", goal, images[:_BATCH], rounds, limit)
             yield row
             if precision == "fp32":
-                yield from_values(f"{name}, difference of a score", [apart], "<= 1e-05", f"{_BATCH} pictures")
+                yield from_values(f"{name}, difference of a score", [apart], "<= 1e-05", f"{_BATCH} images")
 
 
 def _row(
@@ -80,19 +80,19 @@ def _row(
     module: ExportedModule,
     name: str,
     goal: str,
-    pictures: np.ndarray,
+    images: np.ndarray,
     rounds: int,
     limit: Callable[[float, float], str],
 ) -> tuple[Row, float]:
     """Torch's time over the runtime's, and the largest difference of a score."""
-    image = torch.from_numpy(pictures)
+    image = torch.from_numpy(images)
 
     def by_torch() -> torch.Tensor:
         with torch.inference_mode():
             return scorer.module(image)
 
     apart = float((by_torch() - module(image)).abs().max())
-    note = f"{len(pictures)} pictures, a score differs by {apart:.1g}"
+    note = f"{len(images)} images, a score differs by {apart:.1g}"
     return compare(name, by_torch, lambda: module(image), goal, note, rounds, 1, "cpu", limit), apart
 
 
@@ -120,7 +120,7 @@ def _int8_limit(slow: float, fast: float) -> str:
     return f"the chip has no instruction for sums of 8-bit products ({', '.join(sorted(_EIGHT_BITS))})"
 
 
-def _trained(folder: Path, test_pictures: int) -> Iterator[Row]:
+def _trained(folder: Path, test_images: int) -> Iterator[Row]:
     """The scorer in the package, in int8, on the data set it was trained for."""
     scorer = load_ours("rali-tiny-synthetic")
     table = load_table("synthetic:lab")
@@ -134,11 +134,11 @@ def _trained(folder: Path, test_pictures: int) -> Iterator[Row]:
         apart = float(
             (scores - FILES[kind].load_module(whole, threads=1)(torch.from_numpy(image))).abs().max()
         )
-        said = f"{len(image)} pictures, scores from {float(scores.min()):.2f} to {float(scores.max()):.2f}"
+        said = f"{len(image)} images, scores from {float(scores.min()):.2f} to {float(scores.max()):.2f}"
         name = f"rali-tiny-synthetic: {NAMES[kind]} fp32, difference of a score"
         yield from_values(name, [apart], "<= 1e-05", said)
         path = folder / f"tiny{FILES[kind].SUFFIX}"
-        change = export_int8(scorer, path, table, kind, max_loss=1.0, test_pictures=test_pictures)
+        change = export_int8(scorer, path, table, kind, max_loss=1.0, test_images=test_images)
         module = FILES[kind].load_module(path, threads=1)
         name = f"rali-tiny-synthetic: {NAMES[kind]} int8, torch / it"
         row, _ = _row(scorer, module, name, GOALS.get((kind, "int8"), ""), image, 7, _int8_limit)

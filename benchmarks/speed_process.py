@@ -28,7 +28,7 @@ from rali_zoo.types import Score
 
 
 def tiny(width: int = 32, height: int = 32, format: str = "PNG") -> bytes:
-    """A picture of noise."""
+    """An image of noise."""
     buffer = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
     Image.fromarray(noise).save(buffer, format)
@@ -53,7 +53,7 @@ _LINKS = 10_000  # file systems allow so many and more names of one file
 
 
 def _run_of(count: int, model: str, place: Path) -> float:
-    """Peak memory in MiB of scoring ``count`` names of one tiny picture each (links to few files)."""
+    """Peak memory in MiB of scoring ``count`` names of one tiny image each (links to few files)."""
     photos, table = place / str(count), place / f"{count}.parquet"
     photos.mkdir()
     for i in range(count):
@@ -65,7 +65,7 @@ def _run_of(count: int, model: str, place: Path) -> float:
     words = ["score", str(photos), "--model", model, "--output", str(table), "--batch_size", "64"]
     done = subprocess.run([sys.executable, "-c", _SCORE, *words], capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"scoring {count} pictures failed: {done.stderr[-500:]}")
+        raise RuntimeError(f"scoring {count} images failed: {done.stderr[-500:]}")
     return float(done.stdout.split()[-1]) / 1024
 
 
@@ -84,7 +84,7 @@ def bytes_a_row(count: int, place: Path) -> float:
 
 
 def memory(quick: bool) -> list[Row]:
-    """Peak memory of the command on many pictures over that on few."""
+    """Peak memory of the command on many images over that on few."""
     few, many = (100, 2000) if quick else (1000, 100_000)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as name:
@@ -97,7 +97,7 @@ def memory(quick: bool) -> list[Row]:
         f"{first:.0f} MiB and {second:.0f} MiB, one run each; a table of {many:,} different scores and "
         f"spreads has {size:.0f} bytes a row"
     )
-    name = f"peak memory: {many:,} pictures / {few:,}"
+    name = f"peak memory: {many:,} images / {few:,}"
     return [Row(name, ratio, ratio, ratio, "<= 1.05", note, "", {"bytes_a_row": size})]
 
 
@@ -147,7 +147,7 @@ print((kib("VmHWM") - before) / 1024)
 
 
 def thin(quick: bool) -> list[Row]:
-    """What a 5000x2 picture costs in memory, seen at 336 pixels: a process each, after a usual picture."""
+    """What a 5000x2 image costs in memory, seen at 336 pixels: a process each, after a usual image."""
     rounds = 1 if quick else 3
     with tempfile.TemporaryDirectory() as folder:
         usual, narrow = Path(folder) / "usual.jpg", Path(folder) / "thin.jpg"
@@ -160,7 +160,7 @@ def thin(quick: bool) -> list[Row]:
                 found.append(float(subprocess.run(words, check=True, capture_output=True, text=True).stdout))
     note = f"resizing all of it before cutting, with Pillow: {statistics.median(grown['usual']):.0f} MiB"
     return [
-        from_values(f"memory of a 5000x2 picture, {how}, MiB", grown[how], "<= 50", note)
+        from_values(f"memory of a 5000x2 image, {how}, MiB", grown[how], "<= 50", note)
         for how in ("exact", "fast")
     ]
 
@@ -171,9 +171,9 @@ def thin(quick: bool) -> list[Row]:
 def startup(quick: bool) -> list[Row]:
     """Seconds from the start of Python to the first score, less those of importing torch."""
     with tempfile.TemporaryDirectory() as folder:
-        picture = Path(folder) / "one.png"
-        picture.write_bytes(tiny())
-        first = f"import rali_zoo; rali_zoo.load_model('rali-tiny-synthetic').score({str(picture)!r})"
+        image = Path(folder) / "one.png"
+        image.write_bytes(tiny())
+        first = f"import rali_zoo; rali_zoo.load_model('rali-tiny-synthetic').score({str(image)!r})"
         codes = ("import torch", "import torch, lightning", first)
         times: dict[str, list[float]] = {code: [] for code in codes}
         for _ in range(2 if quick else 5):

@@ -52,10 +52,10 @@ def _data_card(card: Any) -> str:
     rows = [
         ("reference", f"`{card.name}`"),
         ("kind", f"{card.domain}, {task}" + (" — **synthetic labels**" if card.synthetic else "")),
-        ("scored pictures", f"{card.n_images:,}"),
+        ("scored images", f"{card.n_images:,}"),
         ("scores as published", f"{low:g} to {high:g}, {better}; in this package MOS in [1, 5]"),
         ("splits", ", ".join(card.protocols) + f" (default: {card.default_protocol})"),
-        ("contents kept apart", "yes" if card.content_disjoint else "no need: each picture is its own"),
+        ("contents kept apart", "yes" if card.content_disjoint else "no need: each image is its own"),
         ("licence", card.licence),
         ("paper", card.citation or "–"),
         ("get it", f"<{card.url}>" if card.url.startswith("http") else card.url),
@@ -65,7 +65,7 @@ def _data_card(card: Any) -> str:
 
 
 def model_numbers(name: str) -> str:
-    """What a shipped model gave on test pictures, from the committed results."""
+    """What a shipped model gave on test images, from the committed results."""
     content = json.loads((RESULTS / RUNS[name]).read_text())
     lines = ["| test set | n | failed | SRCC | PLCC | KRCC | RMSE |", "|---|---|---|---|---|---|---|"]
     for ref, row in content["datasets"].items():
@@ -184,8 +184,8 @@ def on_files(files: Any, config: Any) -> Any:
     for target in sorted(wanted):
         folder = _FOLDERS.get(target)
         paths = [p for p in (ROOT / folder).rglob("*") if p.is_file()] if folder else [ROOT / target]
-        # The page's pictures are made where it is looked at: those of data sets are not ours to publish.
-        paths = [p for p in paths if "pictures" not in p.as_posix().removeprefix(ROOT.as_posix())]
+        # The page's images are made where it is looked at: those of data sets are not ours to publish.
+        paths = [p for p in paths if "images" not in p.as_posix().removeprefix(ROOT.as_posix())]
         for path in paths:
             inside = path.relative_to(ROOT).as_posix()
             # A markdown file would become a page that no menu shows.

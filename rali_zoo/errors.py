@@ -70,7 +70,7 @@ class ScoreTableError(RaliZooError, ValueError):
 
 
 class ImageDecodeError(RaliZooError, ValueError):
-    """One picture cannot be decoded; the message is the reason, free of object addresses."""
+    """One image cannot be decoded; the message is the reason, free of object addresses."""
 
 
 class CheckpointError(RaliZooError, ValueError):

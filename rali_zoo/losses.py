@@ -15,8 +15,8 @@ RegressionLoss = Literal["mse", "mae", "huber"]
 def info_nce(image: Tensor, text: Tensor, text_ids: Tensor, logit_scale: Tensor | float) -> Tensor:
     """Symmetric InfoNCE in which equal texts are positives of each other, not negatives.
 
-    With all texts different this is CLIP's loss (paper section 4, stage 1). When several pictures of a
-    batch carry the same text, the target is uniform over them (as in UniCL), so that no picture is
+    With all texts different this is CLIP's loss (paper section 4, stage 1). When several images of a
+    batch carry the same text, the target is uniform over them (as in UniCL), so that no image is
     pushed away from its own description.
 
     Args:
@@ -67,7 +67,7 @@ def fidelity_loss(pred: Tensor, mos: Tensor, std: Tensor | None = None, eps: flo
         eps: keeps the square roots differentiable at 0.
 
     Returns:
-        Scalar in [0, 1]; 0 when the batch has fewer than two pictures.
+        Scalar in [0, 1]; 0 when the batch has fewer than two images.
     """
     i, j = torch.triu_indices(len(pred), len(pred), offset=1, device=pred.device)
     if len(i) == 0:
@@ -83,7 +83,7 @@ def fidelity_loss(pred: Tensor, mos: Tensor, std: Tensor | None = None, eps: flo
 
 
 def within_groups(groups: Sequence[str], at_least: int = 2) -> list[list[int]]:
-    """Positions of a batch by data set, for losses that compare pictures; smaller groups are left out."""
+    """Positions of a batch by data set, for losses that compare images; smaller groups are left out."""
     positions: dict[str, list[int]] = {}
     for position, group in enumerate(groups):
         positions.setdefault(group, []).append(position)

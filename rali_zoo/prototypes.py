@@ -81,13 +81,13 @@ def fit_projection(x: Array, dim: int | None, standardise: bool = False, seed: i
 
 
 def bucket_centres(members: NDArray[np.integer], k: int) -> NDArray[np.integer]:
-    """Share ``k`` centres among buckets of ``members`` pictures: one each, the rest by size.
+    """Share ``k`` centres among buckets of ``members`` images: one each, the rest by size.
 
     Every non-empty bucket gets one centre; what is left goes one by one to the bucket with most
     members a centre. No bucket gets more centres than members, so no cluster can be empty.
 
     Args:
-        members: (N,) pictures in each bucket.
+        members: (N,) images in each bucket.
         k: centres wanted.
 
     Returns:
@@ -124,7 +124,7 @@ def fit_prototypes(x: Array, mos: Array, buckets: int, k: int, seed: int = 0) ->
         )
     low, high = MOS_RANGE
     if not np.isfinite(mos).all() or mos.min() < low - 1e-6 or mos.max() > high + 1e-6:
-        raise ConfigError("prototypes need a MOS in [1, 5] for every training picture")
+        raise ConfigError("prototypes need a MOS in [1, 5] for every training image")
     edges = np.linspace(mos.min(), mos.max() + 1e-9, buckets + 1)
     bucket = np.clip(np.searchsorted(edges, mos, side="right") - 1, 0, buckets - 1)
     distinct = np.array([len(np.unique(x[bucket == b], axis=0)) for b in range(buckets)])

@@ -18,13 +18,13 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a picture becomes the ``image`` of a :class:`Sample`, and how a backbone normalises it.
+    """How an image becomes the ``image`` of a :class:`Sample`, and how a backbone normalises it.
 
     Attributes:
         size: (height, width) in pixels that the backbone expects; ignored by ``resize="none"``.
         mean: per channel, of pixels in [0, 1]; applied inside the backbone.
         std: per channel, of pixels in [0, 1]; applied inside the backbone.
-        resize: ``squash`` = the whole picture to ``size``, aspect ratio lost; ``center_crop`` = short
+        resize: ``squash`` = the whole image to ``size``, aspect ratio lost; ``center_crop`` = short
             side to ``size`` then a crop of the centre (CLIP); ``none`` = native pixels.
         interpolation: resampling filter (always antialiased).
         crop_rule: where a centre crop starts when the remainder is odd: ``floor`` (transformers) or
@@ -40,15 +40,15 @@ class Preprocess:
 
 
 class Sample(TypedDict, total=False):
-    """One picture as a data set yields it."""
+    """One image as a data set yields it."""
 
     image: Tensor  #: (3, H, W) float32 in [0, 1], RGB, not normalised; (V, 3, H, W) with V views
     features: Tensor  #: (D,) or (V, D) float32, in place of ``image`` when a frozen backbone was cached
     mos: Tensor  #: () float32 in [1, 5], higher is better; NaN where unknown
     std: Tensor  #: () float32 >= 0 on the same scale; NaN where unknown
     dataset: str  #: reference of the data set, e.g. ``koniq10k``
-    id: str  #: the picture's name inside its data set
-    text: str  #: one description of the picture; absent outside training
+    id: str  #: the image's name inside its data set
+    text: str  #: one description of the image; absent outside training
     distortion: str  #: class, several joined by ``;``; empty where unknown
     level: str  #: severity 1 to 5, one for all classes or one each joined by ``;``; "0" where unknown
 
@@ -69,13 +69,13 @@ class Batch(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Score:
-    """What a scorer says of one picture.
+    """What a scorer says of one image.
 
     Attributes:
         score: in [1, 5], higher is better; ``None`` when there is an error.
         std: the scorer's own uncertainty on the same scale; ``None`` where it has none.
         error: why there is no score; ``None`` when there is one.
-        path: where the picture came from; a position such as ``"[3]"`` for pictures in memory.
+        path: where the image came from; a position such as ``"[3]"`` for images in memory.
         model: reference of the scorer.
         reasons: (weight in [0, 1], prototype score in [1, 5], descriptions) of the prototypes that
             carry most of the score, heaviest first; empty for scorers without prototypes.
@@ -103,7 +103,7 @@ class Score:
 
 
 class Scorer(Protocol):
-    """Anything that gives pictures a score: RALI, regression, a reasoner, someone else's metric."""
+    """Anything that gives images a score: RALI, regression, a reasoner, someone else's metric."""
 
     name: str
     revision: str
@@ -112,5 +112,5 @@ class Scorer(Protocol):
     def score(
         self, images: Sequence[Any] | Any, batch_size: int = 16, progress: Callable[[int], None] | None = None
     ) -> list[Score]:
-        """One :class:`Score` a picture, in order; a picture that cannot be read gets one with ``error``."""
+        """One :class:`Score` an image, in order; an image that cannot be read gets one with ``error``."""
         ...

@@ -37,7 +37,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def photo() -> Callable[..., np.ndarray]:
-    """Maker of small pictures: ``photo(height, width, seed)`` is (H, W, 3) uint8 with edges and texture."""
+    """Maker of small images: ``photo(height, width, seed)`` is (H, W, 3) uint8 with edges and texture."""
 
     def make(height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
         import numpy as np

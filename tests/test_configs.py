@@ -23,7 +23,7 @@ NAMES = [str(p.relative_to(p.parents[1])) for p in CONFIGS]
 
 
 def biq2021(root: Path, photo: Callable[..., np.ndarray]) -> None:
-    """BIQ2021 as the config reads it, with 24 pictures."""
+    """BIQ2021 as the config reads it, with 24 images."""
     folder = root / "biq2021" / "images"
     folder.mkdir(parents=True)
     rows = []
@@ -35,7 +35,7 @@ def biq2021(root: Path, photo: Callable[..., np.ndarray]) -> None:
 
 
 def koniq10k(root: Path, photo: Callable[..., np.ndarray]) -> None:
-    """KonIQ-10k in its own layout, with 24 pictures."""
+    """KonIQ-10k in its own layout, with 24 images."""
     folder = root / "koniq10k" / "1024x768"
     folder.mkdir(parents=True)
     names = [f"{1000 + i}.jpg" for i in range(24)]
@@ -51,7 +51,7 @@ def koniq10k(root: Path, photo: Callable[..., np.ndarray]) -> None:
 
 
 MAKERS = {"biq2021": biq2021, "koniq10k": koniq10k}
-#: Pictures of the fixtures by data set that DeQA's lists train on and test on.
+#: Images of the fixtures by data set that DeQA's lists train on and test on.
 DEQA = {
     "spaq": (["00001.jpg", "00002.jpg"], ["00003.jpg"]),
     "kadid10k": (["I01_01_01.png", "I01_10_05.png", "I02_11_03.png"], ["I81_25_04.png"]),
@@ -60,7 +60,7 @@ DEQA = {
 
 
 def make_data(refs: list[str], root: Path, photo: Callable[..., np.ndarray]) -> None:
-    """The data sets of references, in their authors' formats, with a few pictures each."""
+    """The data sets of references, in their authors' formats, with a few images each."""
     place = Path(__file__).parent / "data" / "reader_fixtures.py"
     spec = importlib.util.spec_from_file_location("reader_fixtures", place)
     fixtures = importlib.util.module_from_spec(spec)
@@ -101,7 +101,7 @@ def shrink(config: dict[str, Any]) -> list[str]:
 
 
 def _texts(config: dict[str, Any]) -> list[str]:
-    """A describer in the place of a teacher's tables."""
+    """A captioner in the place of a teacher's tables."""
     tables = ".parquet" in str(config["data"].get("descriptions"))
     return ["--data.descriptions=attributes?mos_words=true"] if tables else []
 
@@ -115,7 +115,7 @@ def calibrate(config: dict[str, Any], refs: list[str]) -> list[str]:
 
 
 def small(ref: str) -> str:
-    """A synthetic data set with few pictures; other references as they are."""
+    """A synthetic data set with few images; other references as they are."""
     return f"{ref.partition('?')[0]}?n=60&size=64" if ref.startswith("synthetic:") else ref
 
 

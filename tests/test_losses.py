@@ -22,7 +22,7 @@ def test_equal_texts_are_not_negatives():
     image = F.normalize(torch.randn(4, 8), dim=-1)
     text = F.normalize(torch.randn(1, 8), dim=-1).expand(4, 8)
     same = info_nce(image, text, torch.zeros(4, dtype=torch.long), 10.0)
-    # All pictures share one text: there is nothing to tell apart, so the loss is that of chance.
+    # All images share one text: there is nothing to tell apart, so the loss is that of chance.
     rows = F.cross_entropy(10.0 * image @ text.T, torch.full((4, 4), 0.25))
     columns = F.cross_entropy(10.0 * text @ image.T, torch.full((4, 4), 0.25))
     torch.testing.assert_close(same, (rows + columns) / 2)
@@ -31,7 +31,7 @@ def test_equal_texts_are_not_negatives():
 def test_a_perfect_match_costs_nothing_beyond_its_duplicates():
     eye = torch.eye(4)
     assert info_nce(eye, eye, torch.arange(4), 100.0).item() == pytest.approx(0, abs=1e-6)
-    # Two of four pictures share a text: the best a row can do is log 2 for each of the two.
+    # Two of four images share a text: the best a row can do is log 2 for each of the two.
     shared = eye[[0, 0, 1, 2]]
     assert info_nce(shared, shared, torch.tensor([0, 0, 1, 2]), 100.0).item() == pytest.approx(
         math.log(2) / 2, abs=1e-6

@@ -11,17 +11,17 @@ from rali_zoo.errors import CheckpointError, UnknownNameError, UriError
 from rali_zoo.paths import SHIPPED
 
 
-def test_the_carried_model_prefers_the_sharp_picture():
+def test_the_carried_model_prefers_the_sharp_image():
     from skimage import data
 
     scorer = rali_zoo.load_model("rali-tiny-synthetic")
     assert "rali-tiny-synthetic" in rali_zoo.list_models()
     assert scorer.training_sets == ("synthetic:lab",)
     sharp = Image.fromarray(data.astronaut()).resize((256, 256))
-    pictures = [sharp.filter(ImageFilter.GaussianBlur(radius)) for radius in (0, 2, 5)]
-    clean, soft, blurred = (s.score for s in scorer.score(pictures))
+    images = [sharp.filter(ImageFilter.GaussianBlur(radius)) for radius in (0, 2, 5)]
+    clean, soft, blurred = (s.score for s in scorer.score(images))
     assert clean > soft > blurred and clean > blurred + 1
-    assert all(0 < s.std < 2 and len(s.reasons) == 3 for s in scorer.score(pictures))
+    assert all(0 < s.std < 2 and len(s.reasons) == 3 for s in scorer.score(images))
     noisy = Image.blend(sharp, Image.effect_noise((256, 256), 90).convert("RGB"), 0.4)
     assert scorer.score(noisy)[0].score < clean - 0.3
 

@@ -5,7 +5,7 @@
 const Zoo = {};
 
 Zoo.board = window.BOARD;
-Zoo.pictures = window.PICTURES || {};
+Zoo.images = window.IMAGES || {};
 
 Zoo.el = (tag, attributes = {}, ...children) => {
   const node = document.createElement(tag);
@@ -48,7 +48,7 @@ Zoo.breakable = (text) => text.split(/(?<=[:_/.-])/).flatMap((part, i) => (i ? [
 
 Zoo.tag = (column) => (column.labels === "synthetic" ? Zoo.el("span", { class: "tag" }, "synthetic") : null);
 
-// The number a cell is sorted by: of SRCC the one with failed pictures in the worst place.
+// The number a cell is sorted by: of SRCC the one with failed images in the worst place.
 Zoo.value = (cell, metric) => {
   if (!cell || cell.status !== "ok") return null;
   return metric === "srcc" ? cell.ranking : cell.metrics[metric][0];

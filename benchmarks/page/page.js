@@ -24,11 +24,11 @@
     drawPairs();
   };
 
-  const picture = (column, id, mos, says) => {
-    const known = (Zoo.pictures[column.key] || {})[id];
+  const image = (column, id, mos, says) => {
+    const known = (Zoo.images[column.key] || {})[id];
     const image = known
-      ? el("img", { src: known.file, alt: `Picture ${id}, which the attacker finds ${says}` })
-      : el("div", { class: "no-picture" }, id);
+      ? el("img", { src: known.file, alt: `Image ${id}, which the attacker finds ${says}` })
+      : el("div", { class: "no-image" }, id);
     const kind = column.labels === "synthetic" ? "pseudo-MOS (synthetic)" : "MOS";
     return el("figure", {}, image, el("figcaption", {}, `attacker: ${says}; ${kind} ${Zoo.number(mos, 2)}`,
       known ? el("small", {}, known.credit) : null));
@@ -38,7 +38,7 @@
     const column = chosen();
     if (!column.gmad.length) {
       return byId("gmad-pairs").replaceChildren(
-        el("p", { class: "quiet" }, "No pairs: fewer than two models with published scores on this data set, or too few pictures."));
+        el("p", { class: "quiet" }, "No pairs: fewer than two models with published scores on this data set, or too few images."));
     }
     const [defender, attacker] = [Number(byId("gmad-defender").value), Number(byId("gmad-attacker").value)];
     const pairs = column.gmad.filter((p) => p.defender === defender && p.attacker === attacker);
@@ -46,8 +46,8 @@
     byId("gmad-pairs").replaceChildren(...pairs.map((pair) =>
       el("div", { class: "pair" },
         el("h3", {}, `${levels[pair.level]}, says ${board.rows[defender].label}`),
-        el("div", { class: "pictures" },
-          picture(column, pair.better, pair.mos[0], "better"), picture(column, pair.worse, pair.mos[1], "worse")))));
+        el("div", { class: "images" },
+          image(column, pair.better, pair.mos[0], "better"), image(column, pair.worse, pair.mos[1], "worse")))));
   };
 
   // ---- reported by authors ----
@@ -92,7 +92,7 @@
     pareto: (c, i) => board.rows.some((r) => r.cells[i] && r.cells[i].cost),
     significance: (c) => c.pairs.length,
     distortions: (c, i) => board.rows.some((r) => r.cells[i] && Object.keys(r.cells[i].by_distortion).length),
-    gmad: (c) => c.gmad.length && (Zoo.pictures[c.key] || c.labels === "human"),
+    gmad: (c) => c.gmad.length && (Zoo.images[c.key] || c.labels === "human"),
   };
   const label = (c) => Zoo.columnName(c) + (c.labels === "synthetic" ? " (synthetic)" : "");
   for (const select of document.querySelectorAll("[data-dataset]")) {

@@ -18,7 +18,7 @@
   // ---- quality against cost ----
 
   const axes = {
-    latency: { label: "Latency p50 (ms, one picture)", format: ",~f", get: (d) => d.cell.cost?.latency_p50_ms ?? null },
+    latency: { label: "Latency p50 (ms, one image)", format: ",~f", get: (d) => d.cell.cost?.latency_p50_ms ?? null },
     // A log axis has no zero: what has no parameters stands at one.
     parameters: { label: "Parameters used (none: at 1)", format: "~s", least: 1, get: (d) => d.cell.cost?.parameters ?? d.row.parameters },
   };
@@ -117,7 +117,7 @@
       .sort((a, b) => (b.cell.ranking ?? -2) - (a.cell.ranking ?? -2));
     if (!order.length) {
       byId("distortions-caption").textContent = "";
-      return nothing("distortions-plot", "The distortions of this data set’s pictures are not known.");
+      return nothing("distortions-plot", "The distortions of this data set’s images are not known.");
     }
     const cells = order.flatMap((d) => Object.entries(d.cell.by_distortion).map(([name, [n, srcc]]) => ({
       model: d.row.label, name, n, srcc,
@@ -140,7 +140,7 @@
       ],
     }));
     byId("distortions-caption").textContent =
-      "SRCC among the pictures of one distortion: red runs backwards, blue agrees; few pictures make it uncertain, " +
+      "SRCC among the images of one distortion: red runs backwards, blue agrees; few images make it uncertain, " +
       `so the tip says how many. Best model first.${warn(column)}`;
   };
 

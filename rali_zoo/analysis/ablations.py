@@ -29,7 +29,7 @@ class Tested:
     """Predictions of all runs on one test set.
 
     Attributes:
-        scores: (variants, seeds, n), NaN where a run failed on a picture.
+        scores: (variants, seeds, n), NaN where a run failed on an image.
         mos: (n,).
         content: n names.
         synthetic: whether the labels come from a rule.
@@ -97,7 +97,7 @@ def read(names: Sequence[str], seeds: Sequence[int], output: Path, root: str) ->
         root: folder that holds the data sets' folders.
 
     Raises:
-        ConfigError: runs that were tested on different data sets or pictures.
+        ConfigError: runs that were tested on different data sets or images.
     """
     import pandas as pd
 
@@ -116,7 +116,7 @@ def read(names: Sequence[str], seeds: Sequence[int], output: Path, root: str) ->
                 raise ConfigError(f"{run} was tested on {list(listed[key])}, others on {refs}")
             frame = pd.read_parquet(run / listed[key][ref]["predictions"]).set_index("id")
             if not rows.index.isin(frame.index).all():
-                raise ConfigError(f"{run}: its predictions of {ref} are not of all test pictures")
+                raise ConfigError(f"{run}: its predictions of {ref} are not of all test images")
             columns.append(frame.loc[rows.index, "score"].to_numpy(float))
         found[ref] = Tested(
             np.stack(columns).reshape(len(names), len(seeds), len(rows)),

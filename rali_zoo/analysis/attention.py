@@ -1,4 +1,4 @@
-"""Where a reasoner looks when it gives its score, and how many tokens a picture and its text take."""
+"""Where a reasoner looks when it gives its score, and how many tokens an image and its text take."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from rali_zoo.models import Reasoner
     from rali_zoo.rl.vlm import VLM, Prompts
 
-#: What a token may belong to: the picture, the question with its template, the reasoning, the answer.
-PARTS = ("picture", "question", "text", "answer")
+#: What a token may belong to: the image, the question with its template, the reasoning, the answer.
+PARTS = ("image", "question", "text", "answer")
 _IMAGE_IDS = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
@@ -73,11 +73,11 @@ def places(vlm: VLM, ids: Sequence[int], text: str) -> Places | None:
     return Places(*before) if before[1] < len(ids) else None
 
 
-def picture_tokens(vlm: VLM, ids: Tensor) -> Tensor:
-    """Which of (…) token ids stand for pictures; raises :class:`ConfigError` where the family names none."""
+def image_tokens(vlm: VLM, ids: Tensor) -> Tensor:
+    """Which of (…) token ids stand for images; raises :class:`ConfigError` where the family names none."""
     named = {getattr(vlm.model.config, name, None) for name in _IMAGE_IDS} - {None}
     if not named:
-        raise ConfigError(f"'{vlm.uri}' names no token that stands for pictures ({' or '.join(_IMAGE_IDS)})")
+        raise ConfigError(f"'{vlm.uri}' names no token that stands for images ({' or '.join(_IMAGE_IDS)})")
     return torch.isin(ids, torch.tensor(sorted(named), device=ids.device))
 
 
@@ -98,7 +98,7 @@ def shares(vlm: VLM, prompts: Prompts, ids: Tensor, mask: Tensor, found: Sequenc
 
     Args:
         vlm: the model.
-        prompts: N questions with pictures.
+        prompts: N questions with images.
         ids: (N, C) completions, padded on the right.
         mask: (N, C).
         found: of each completion.
@@ -135,25 +135,25 @@ def parts(vlm: VLM, prompts: Prompts, mask: Tensor, found: Sequence[Places]) -> 
     """(N, 4, T) which token of prompt and completion belongs to which of :data:`PARTS`; 0 for padding.
 
     Args:
-        vlm: says which tokens stand for the picture.
+        vlm: says which tokens stand for the image.
         prompts: N questions.
         mask: (N, T) 1 for tokens of prompt and completion, 0 for padding.
         found: where reasoning and answer begin in each completion.
     """
     start, total = prompts.length, mask.shape[1]
-    picture = torch.zeros_like(mask, dtype=torch.bool)
-    picture[:, :start] = picture_tokens(vlm, prompts.inputs["input_ids"])
+    image = torch.zeros_like(mask, dtype=torch.bool)
+    image[:, :start] = image_tokens(vlm, prompts.inputs["input_ids"])
     position = torch.arange(total, device=mask.device)
     ends = torch.tensor([start + p.text for p in found], device=mask.device)[:, None]
-    question = (position < start) & ~picture
+    question = (position < start) & ~image
     text = (position >= start) & (position < ends)
-    answer = (position >= ends) & ~picture
-    stacked = torch.stack([picture, question, text, answer], dim=1)
+    answer = (position >= ends) & ~image
+    stacked = torch.stack([image, question, text, answer], dim=1)
     return (stacked & mask.bool()[:, None]).float()
 
 
 def attention(module: Reasoner, frames: Mapping[str, pd.DataFrame], settings: Settings) -> dict[str, Any]:
-    """Share of attention on picture, question, reasoning and answer, by layer, mean over heads and pictures.
+    """Share of attention on image, question, reasoning and answer, by layer, mean over heads and images.
 
     As figure 3 of "Reasoning as representation", with two things beside it: the shares that attention would
     have if it were spread evenly over all tokens, and those while the reasoning is being written. Attention
@@ -162,11 +162,11 @@ def attention(module: Reasoner, frames: Mapping[str, pd.DataFrame], settings: Se
 
     Args:
         module: the reasoner.
-        frames: pictures by data set.
+        frames: images by data set.
         settings: how.
 
     Returns:
-        By data set ``n``, ``left_out`` (unreadable pictures or answers), ``even`` (part to share), and for
+        By data set ``n``, ``left_out`` (unreadable images or answers), ``even`` (part to share), and for
         ``score`` and ``text`` (where attention is looked at) by layer the share of each part, plus ``all``,
         the mean over layers; each ``value, low, high``.
     """
@@ -223,17 +223,17 @@ def _look(
 
 
 def compression(module: Reasoner, frames: Mapping[str, pd.DataFrame], settings: Settings) -> dict[str, Any]:
-    """Visual tokens that a picture takes, against tokens of the reasoning written about it.
+    """Visual tokens that an image takes, against tokens of the reasoning written about it.
 
     Args:
         module: the reasoner.
-        frames: pictures by data set.
+        frames: images by data set.
         settings: how.
 
     Returns:
-        By data set ``n``, ``left_out`` (unreadable pictures, or texts without a closed reasoning),
-        ``visual``, ``text`` (tokens) and ``ratio`` (visual to text, by picture), each ``value, low, high`` of
-        the mean; ``tokens``: the pairs (visual, text) with how many pictures have them.
+        By data set ``n``, ``left_out`` (unreadable images, or texts without a closed reasoning),
+        ``visual``, ``text`` (tokens) and ``ratio`` (visual to text, by image), each ``value, low, high`` of
+        the mean; ``tokens``: the pairs (visual, text) with how many images have them.
     """
     results = {}
     for ref, frame in frames.items():
@@ -242,7 +242,7 @@ def compression(module: Reasoner, frames: Mapping[str, pd.DataFrame], settings: 
         visual = np.zeros(len(good))
         for some, images in batches(module, good["path"].tolist(), settings.batch_size, {}):
             prompts = module.vlm.ask(images, [module.tasks.score] * len(images))
-            standing = picture_tokens(module.vlm, prompts.inputs["input_ids"])
+            standing = image_tokens(module.vlm, prompts.inputs["input_ids"])
             visual[some] = (standing & prompts.inputs["attention_mask"].bool()).sum(dim=1).cpu().numpy()
         texts = [f"<think>{t}</think>" if (t := parse(text).think) else "" for text in good["text"]]
         tokenize: Any = module.vlm.tokenizer

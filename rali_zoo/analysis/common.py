@@ -1,4 +1,4 @@
-"""What the analyses share: which pictures, what the reasoner wrote of them, and results files."""
+"""What the analyses share: which images, what the reasoner wrote of them, and results files."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Settings:
 
     Attributes:
         split: rows of a data set that are looked at.
-        limit: pictures of a data set, drawn with the seed.
-        batch_size: pictures a forward pass.
+        limit: images of a data set, drawn with the seed.
+        batch_size: images a forward pass.
         scoring: ``greedy`` reads the likeliest answer; ``expectation`` weighs its digits, which has fewer
             ties (:mod:`rali_zoo.rl.expectation`).
         resamples: of the bootstrap and of permutation tests.
         root: folder that holds the data sets' folders.
-        seed: of the choice of pictures, folds, resamples and permutations.
+        seed: of the choice of images, folds, resamples and permutations.
     """
 
     split: Split = "test"
@@ -114,13 +114,13 @@ def load_reasoner(ref: str, prompt: str, device: str | None) -> Reasoner:
 def batches(
     module: Reasoner, paths: Sequence[str], batch_size: int, bad: dict[int, str]
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Positions in ``paths`` with their pictures, those of equal size together.
+    """Positions in ``paths`` with their images, those of equal size together.
 
     Args:
-        module: whose view of pictures.
+        module: whose view of images.
         paths: N files.
-        batch_size: most pictures at a time.
-        bad: gets position and reason of each picture that cannot be read.
+        batch_size: most images at a time.
+        bad: gets position and reason of each image that cannot be read.
 
     Yields:
         Positions, and (B, 3, H, W) in [0, 1] on the module's device.
@@ -144,7 +144,7 @@ def batches(
 
 
 def written(module: Reasoner, ref: str, frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """What a reasoner writes of pictures, greedily; kept in the cache by weights, question and pictures.
+    """What a reasoner writes of images, greedily; kept in the cache by weights, question and images.
 
     Args:
         module: the reasoner.
@@ -154,7 +154,7 @@ def written(module: Reasoner, ref: str, frame: pd.DataFrame, settings: Settings)
 
     Returns:
         Columns id, path, mos, content, ``text`` (with its tags), ``ids`` (tokens of the completion up to its
-        end), ``score`` in [1, 5] (NaN where none can be read) and ``error`` (of a picture that cannot be
+        end), ``score`` in [1, 5] (NaN where none can be read) and ``error`` (of an image that cannot be
         read; its text is empty).
     """
     import pandas as pd
@@ -192,12 +192,12 @@ def _write(module: Reasoner, paths: list[str], batch_size: int) -> pd.DataFrame:
 
 
 def readable(said: pd.DataFrame, ref: str) -> pd.DataFrame:
-    """The rows whose picture could be read; raises :class:`ConfigError` where fewer than 10 are left."""
+    """The rows whose image could be read; raises :class:`ConfigError` where fewer than 10 are left."""
     good = said[said["error"] == ""].reset_index(drop=True)
     if len(good) < 10:
         reason = said.loc[said["error"] != "", "error"]
         raise ConfigError(
-            f"{ref}: {len(good)} pictures are too few to say anything; give 10 or more"
+            f"{ref}: {len(good)} images are too few to say anything; give 10 or more"
             + (f". The first that cannot be read: {reason.iloc[0]}" if len(reason) else "")
         )
     return good
@@ -207,7 +207,7 @@ def readable(said: pd.DataFrame, ref: str) -> pd.DataFrame:
 
 
 def about(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    """How many pictures of each data set were chosen, and whether their labels come from a rule."""
+    """How many images of each data set were chosen, and whether their labels come from a rule."""
     return {ref: {"chosen": len(frame), **frame.attrs} for ref, frame in frames.items()}
 
 
@@ -226,7 +226,7 @@ def write_result(
         folder: where to.
         name: of the analysis.
         settings: how it was made; ``seed`` and ``resamples`` among them.
-        frames: the pictures by data set.
+        frames: the images by data set.
         models: reference of each model to the hash of its weights.
         results: the numbers; what is not defined becomes null.
         took: seconds by clock.

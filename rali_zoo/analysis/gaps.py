@@ -1,4 +1,4 @@
-"""The gap between data sets where a picture is seen, where it is described, and where RALI scores it."""
+"""The gap between data sets where an image is seen, where it is described, and where RALI scores it."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ def spaces(
     encoder: TextEncoder,
     settings: Settings,
 ) -> tuple[dict[str, Space], dict[str, list[str]]]:
-    """Embeddings of the same pictures in every space.
+    """Embeddings of the same images in every space.
 
     Args:
-        module: the reasoner: ``vision`` is the mean of the vectors that stand for a picture before its
+        module: the reasoner: ``vision`` is the mean of the vectors that stand for an image before its
             language model, ``text`` what it writes, embedded without the numbers.
         students: name to a scorer, whose space is its embedding (of a RALI the aligned one).
-        frames: pictures by data set.
+        frames: images by data set.
         encoder: of texts.
         settings: how.
 
     Returns:
         Space by name, and the contents of its rows by data set.
     """
-    from rali_zoo.bench.domains import picture_space
+    from rali_zoo.bench.domains import image_space
 
     if len(frames) < 2:
         raise ConfigError("a gap is between data sets: give two or more with --data")
@@ -55,13 +55,13 @@ def spaces(
     count = min(map(len, good.values()))  # equally many of each, so that chance is one in the number of sets
     good = {ref: rows.head(count) for ref, rows in good.items()}
     found = {
-        "vision": picture_space(module, good, settings.batch_size),
+        "vision": image_space(module, good, settings.batch_size),
         "text": {
             ref: encoder.encode(_words(rows["text"])).double().cpu().numpy() for ref, rows in good.items()
         },
     }
     for name, student in students.items():
-        found[name] = picture_space(student, good, settings.batch_size)
+        found[name] = image_space(student, good, settings.batch_size)
     return found, {ref: rows["content"].astype(str).tolist() for ref, rows in good.items()}
 
 
@@ -76,7 +76,7 @@ def domains(
 ) -> dict[str, Any]:
     """How far apart the data sets lie in each space.
 
-    Pictures of one content stay together everywhere but in the permutation test, whose p-value takes pictures
+    Images of one content stay together everywhere but in the permutation test, whose p-value takes images
     as independent and is too small where many share a content.
 
     Args:
@@ -126,9 +126,9 @@ def _gaps(space: Space, contents: Mapping[str, Sequence[str]], settings: Setting
 def _told_apart(
     parts: Sequence[NDArray[np.float64]], contents: Sequence[Sequence[str]], settings: Settings
 ) -> dict[str, float]:
-    """Share of pictures whose data set a linear classifier names that saw none of their content.
+    """Share of images whose data set a linear classifier names that saw none of their content.
 
-    The classifier is that of :func:`rali_zoo.metrics.domains.separability`; here every picture's own outcome
+    The classifier is that of :func:`rali_zoo.metrics.domains.separability`; here every image's own outcome
     is needed, so that contents can be drawn.
     """
     from sklearn.linear_model import LogisticRegression

@@ -1,4 +1,4 @@
-"""Numbers with 95 % intervals; pictures of one content are drawn, or left out, together."""
+"""Numbers with 95 % intervals; images of one content are drawn, or left out, together."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ def agreement(
 def difference(
     a: ArrayLike, b: ArrayLike, mos: ArrayLike, content: Sequence[str], resamples: int, seed: int
 ) -> dict[str, Any]:
-    """How much better ``a`` agrees than ``b``, on the pictures that both have: paired bootstrap.
+    """How much better ``a`` agrees than ``b``, on the images that both have: paired bootstrap.
 
     Args:
         a: (n,) scores; NaN where there is none.
         b: (n,) scores of the other.
         mos: (n,) mean opinion scores.
-        content: (n,) names; pictures of one content are drawn together.
+        content: (n,) names; images of one content are drawn together.
         resamples: how often to draw.
         seed: of the draws.
 
     Returns:
-        ``n`` of those pictures, and for ``srcc`` and ``plcc`` a dict of ``value, low, high, p`` (two-sided).
+        ``n`` of those images, and for ``srcc`` and ``plcc`` a dict of ``value, low, high, p`` (two-sided).
     """
     x, z, y = (np.asarray(v, float) for v in (a, b, mos))
     there = np.isfinite(x) & np.isfinite(z)
@@ -106,7 +106,7 @@ def jackknife(
 ) -> dict[str, float]:
     """A smooth statistic of several samples with a delete-a-group jackknife interval.
 
-    A bootstrap would not do for MMD and CKA, which see a picture that is drawn twice as a very near pair. The
+    A bootstrap would not do for MMD and CKA, which see an image that is drawn twice as a very near pair. The
     contents of each sample are dealt into 20 groups (fewer where there are fewer), and the statistic is taken
     without each (Shao, Tu, The Jackknife and Bootstrap, 1995, section 5.5).
 

@@ -1,4 +1,4 @@
-"""The analyses as static pictures (svg or png) with matplotlib, without a display."""
+"""The analyses as static images (svg or png) with matplotlib, without a display."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def stacked(results: Mapping[str, Any], parts: Sequence[str], path: Path) -> Pat
 
 
 def histograms(results: Mapping[str, Any], path: Path) -> Path:
-    """Tokens of the reasoning by picture beside the number of visual tokens, a panel a data set.
+    """Tokens of the reasoning by image beside the number of visual tokens, a panel a data set.
 
     Args:
         results: of :func:`rali_zoo.analysis.attention.compression`.
@@ -119,7 +119,7 @@ def histograms(results: Mapping[str, Any], path: Path) -> Path:
         bins = np.linspace(0, max(visual.max(), text.max()) + 1, 41).tolist()
         axis.hist(text, bins, weights=count, color=COLOURS[0], label="reasoning")
         axis.hist(visual, bins, weights=count, color=COLOURS[1], alpha=0.7, label="visual")
-        axis.set_ylabel("pictures")
+        axis.set_ylabel("images")
         axis.set_title(ref, loc="left", fontsize=9)
     axes[-1].set_xlabel("tokens")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")

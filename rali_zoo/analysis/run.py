@@ -1,4 +1,4 @@
-"""One analysis from references to files: models and pictures in; results file, plot and table out."""
+"""One analysis from references to files: models and images in; results file, plot and table out."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Done:
 
     Attributes:
         result: the json file.
-        plot: the picture.
+        plot: the image.
         table: for the screen.
     """
 
@@ -51,12 +51,12 @@ class Done:
 
 @dataclass
 class Subject:
-    """A reasoner and pictures for it, loaded once for several analyses.
+    """A reasoner and images for it, loaded once for several analyses.
 
     Attributes:
         models: reference to hash of the weights.
         module: the reasoner.
-        frames: pictures by data set.
+        frames: images by data set.
         settings: how.
         output: folder of results files.
         images: folder of plots.
@@ -96,12 +96,12 @@ def subject(
     prompt: str,
     device: str | None,
 ) -> Subject:
-    """Load a reasoner and choose pictures; see :class:`Subject`, and the commands for the rest.
+    """Load a reasoner and choose images; see :class:`Subject`, and the commands for the rest.
 
     Args:
         model: reference of the reasoner.
         data: references of the data sets.
-        settings: how many pictures, and how they are drawn.
+        settings: how many images, and how they are drawn.
         output: folder of results.
         images: folder of plots; ``None`` = the results' folder.
         suffix: of plots, ``svg`` or ``png``.
@@ -126,9 +126,9 @@ def text_vs_image(of: Subject) -> Done:
     results = texts.text_vs_image(of.module, of.frames, of.settings)
     heading, rows = _score_table(results)
     quarrel = [
-        (ref, f"text, another picture: MOS of the {name}", "", cell(row["conflict"][name]), "")
+        (ref, f"text, another image: MOS of the {name}", "", cell(row["conflict"][name]), "")
         for ref, row in results.items()
-        for name in ("text", "picture")
+        for name in ("text", "image")
     ]
     table = (heading, [*rows, *quarrel])
     return of.finish("text-vs-image", results, started, lambda path: _dots(results, path), table)
@@ -149,7 +149,7 @@ def swap(of: Subject, others: Mapping[str, Reasoner]) -> Done:
     """:func:`rali_zoo.analysis.texts.swap` of the reasoner and others, written and drawn.
 
     Args:
-        of: the reasoner and the pictures.
+        of: the reasoner and the images.
         others: further reasoners by reference.
     """
     from rali_zoo.analysis import texts
@@ -203,7 +203,7 @@ def domains(of: Subject, students: Mapping[str, IQAModule], encoder: str) -> Don
     """:func:`rali_zoo.analysis.gaps.domains`, written and drawn.
 
     Args:
-        of: the reasoner and the pictures.
+        of: the reasoner and the images.
         students: scorers by reference.
         encoder: text encoder by reference.
     """

@@ -1,7 +1,7 @@
-"""Is the score in the text? Scoring from texts against scoring from pictures, swapped and switched off.
+"""Is the score in the text? Scoring from texts against scoring from images, swapped and switched off.
 
 The literature disagrees: "Reasoning as representation" (ICLR 2026) finds that the score is read from the
-text, and arXiv 2601.02441 that models score far worse from their texts than from pictures. So it is measured.
+text, and arXiv 2601.02441 that models score far worse from their texts than from images. So it is measured.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ if TYPE_CHECKING:
     from rali_zoo.models import Reasoner
 
 Scores = dict[str, "NDArray[np.float64]"]
-OWN = "picture and text (its own answer)"
-NO_PICTURE = "text, no picture in the prompt"
-GREY = "text, a grey picture"
-OTHER = "text, another picture"
-BRIEF = "text less its last sentence, no picture"
+OWN = "image and text (its own answer)"
+NO_IMAGE = "text, no image in the prompt"
+GREY = "text, a grey image"
+OTHER = "text, another image"
+BRIEF = "text less its last sentence, no image"
 TEXT_RIDGE = "text, linear read-out"
 BRIEF_RIDGE = "text less its last sentence, linear read-out"
-PICTURE_RIDGE = "picture, linear read-out"
-SILENT = "picture, empty reasoning"
+IMAGE_RIDGE = "image, linear read-out"
+SILENT = "image, empty reasoning"
 
 
 def text_vs_image(module: Reasoner, frames: Mapping[str, pd.DataFrame], settings: Settings) -> dict[str, Any]:
-    """Scores from the text alone against scores from the picture.
+    """Scores from the text alone against scores from the image.
 
     Ways of scoring, each by data set: the reasoner's own answer; its verdict on its own text without the
-    picture, with a grey one, and with another picture of the data set in its place; and ridge regressions,
-    cross-validated by content, on the words and on the vectors that stand for the picture before the language
-    model. Many texts end by saying how good the picture is. Then they tell the score whatever stands before,
+    image, with a grey one, and with another image of the data set in its place; and ridge regressions,
+    cross-validated by content, on the words and on the vectors that stand for the image before the language
+    model. Many texts end by saying how good the image is. Then they tell the score whatever stands before,
     so they are tried without their last sentence too.
 
     Args:
         module: the reasoner.
-        frames: pictures by data set.
+        frames: images by data set.
         settings: how.
 
     Returns:
-        By data set ``unreadable`` pictures, ``scores`` (by way, of
-        :func:`~rali_zoo.analysis.intervals.agreement`), ``differences`` (text minus picture) and
-        ``conflict``: with another picture's pixels, the SRCC of the verdict with the MOS of the ``text``'s
-        picture and of the ``picture`` shown, and of the two MOS with each other (``chance``).
+        By data set ``unreadable`` images, ``scores`` (by way, of
+        :func:`~rali_zoo.analysis.intervals.agreement`), ``differences`` (text minus image) and
+        ``conflict``: with another image's pixels, the SRCC of the verdict with the MOS of the ``text``'s
+        image and of the ``image`` shown, and of the two MOS with each other (``chance``).
     """
-    from rali_zoo.bench.domains import picture_space
+    from rali_zoo.bench.domains import image_space
     from rali_zoo.rl.monitor import text_only_srcc
 
     results = {}
@@ -66,21 +66,21 @@ def text_vs_image(module: Reasoner, frames: Mapping[str, pd.DataFrame], settings
         other = another(len(good), settings.seed)
         reasoning = verdicts.thoughts(texts)
         brief = [f"<think>{verdicts.less_last_sentence(thought)}</think>" for thought in reasoning]
-        vectors = picture_space(module, {ref: good}, settings.batch_size)[ref]
+        vectors = image_space(module, {ref: good}, settings.batch_size)[ref]
         scores: Scores = {
             OWN: verdicts.own(module, paths, texts, good["score"].tolist(), settings),
-            NO_PICTURE: verdicts.without_picture(module, texts, settings),
-            GREY: verdicts.with_picture(module, paths, reasoning, settings, "grey"),
-            OTHER: verdicts.with_picture(module, [paths[i] for i in other], reasoning, settings),
-            BRIEF: verdicts.without_picture(module, brief, settings),
+            NO_IMAGE: verdicts.without_image(module, texts, settings),
+            GREY: verdicts.with_image(module, paths, reasoning, settings, "grey"),
+            OTHER: verdicts.with_image(module, [paths[i] for i in other], reasoning, settings),
+            BRIEF: verdicts.without_image(module, brief, settings),
             TEXT_RIDGE: text_only_srcc(texts, mos.tolist(), content, seed=settings.seed).predictions,
             BRIEF_RIDGE: text_only_srcc(brief, mos.tolist(), content, seed=settings.seed).predictions,
-            PICTURE_RIDGE: verdicts.read_out(vectors, mos, content, seed=settings.seed),
+            IMAGE_RIDGE: verdicts.read_out(vectors, mos, content, seed=settings.seed),
         }
         pairs = [
-            *((way, OWN) for way in (NO_PICTURE, GREY, OTHER, BRIEF, TEXT_RIDGE)),
-            (TEXT_RIDGE, PICTURE_RIDGE),
-            (BRIEF_RIDGE, PICTURE_RIDGE),
+            *((way, OWN) for way in (NO_IMAGE, GREY, OTHER, BRIEF, TEXT_RIDGE)),
+            (TEXT_RIDGE, IMAGE_RIDGE),
+            (BRIEF_RIDGE, IMAGE_RIDGE),
         ]
         results[ref] = _told(scores, pairs, mos, content, settings) | {
             "unreadable": len(said) - len(good),
@@ -90,7 +90,7 @@ def text_vs_image(module: Reasoner, frames: Mapping[str, pd.DataFrame], settings
 
 
 def another(n: int, seed: int) -> list[int]:
-    """For each of n pictures the position of another one; each is used once."""
+    """For each of n images the position of another one; each is used once."""
     order = np.random.default_rng(seed).permutation(n)
     other = np.empty(n, dtype=int)
     other[order] = np.roll(order, 1)
@@ -108,7 +108,7 @@ def _conflict(
     n, seed, shown = settings.resamples, settings.seed, mos[list(other)]
     return {
         "text": agreement(score, mos, content, n, seed)["srcc"],
-        "picture": agreement(score, shown, content, n, seed)["srcc"],
+        "image": agreement(score, shown, content, n, seed)["srcc"],
         "chance": agreement(mos, shown, content, n, seed)["srcc"],
     }
 
@@ -134,7 +134,7 @@ def no_reasoning(module: Reasoner, frames: Mapping[str, pd.DataFrame], settings:
 
     Args:
         module: the reasoner.
-        frames: pictures by data set.
+        frames: images by data set.
         settings: how.
 
     Returns:
@@ -149,7 +149,7 @@ def no_reasoning(module: Reasoner, frames: Mapping[str, pd.DataFrame], settings:
         paths, texts = good["path"].tolist(), good["text"].tolist()
         scores: Scores = {
             OWN: verdicts.own(module, paths, texts, good["score"].tolist(), settings),
-            SILENT: verdicts.with_picture(module, paths, [""] * len(good), settings),
+            SILENT: verdicts.with_image(module, paths, [""] * len(good), settings),
         }
         results[ref] = _told(scores, [(SILENT, OWN)], mos, content, settings) | {
             "unreadable": len(said) - len(good),
@@ -163,34 +163,34 @@ def swap(
 ) -> dict[str, Any]:
     """Texts read by somebody else: another reasoner's language model, or a read-out of another data set.
 
-    Every reasoner writes about every data set. Each text is scored without the picture by its writer and by
+    Every reasoner writes about every data set. Each text is scored without the image by its writer and by
     each other reasoner, and by ridge regressions on words that were trained on this writer's texts of this
-    data set (cross-validated) and of each other one. Beside them stand the same on the vectors of pictures.
+    data set (cross-validated) and of each other one. Beside them stand the same on the vectors of images.
 
     Args:
         modules: reasoner by name.
-        frames: pictures by data set.
+        frames: images by data set.
         settings: how.
 
     Returns:
         By data set and writer ``unreadable``, ``scores`` and ``differences`` (swapped minus own reader, and
-        text minus picture where both are swapped) as in :func:`text_vs_image`.
+        text minus image where both are swapped) as in :func:`text_vs_image`.
     """
-    from rali_zoo.bench.domains import picture_space
+    from rali_zoo.bench.domains import image_space
 
     results: dict[str, Any] = {ref: {} for ref in frames}
     for writer, module in modules.items():
         said = {ref: written(module, ref, frame, settings) for ref, frame in frames.items()}
         good = {ref: readable(rows, ref) for ref, rows in said.items()}
-        vectors = picture_space(module, good, settings.batch_size)
+        vectors = image_space(module, good, settings.batch_size)
         others = {name: other for name, other in modules.items() if name != writer}
         for ref, rows in good.items():
             mos, content = rows["mos"].to_numpy(float), rows["content"].astype(str).tolist()
             own = f"read by {writer}"
             texts = rows["text"].tolist()
-            scores: Scores = {own: verdicts.without_picture(module, texts, settings)}
+            scores: Scores = {own: verdicts.without_image(module, texts, settings)}
             for reader, other in others.items():
-                scores[f"read by {reader}"] = verdicts.without_picture(other, texts, settings)
+                scores[f"read by {reader}"] = verdicts.without_image(other, texts, settings)
             pairs = [(name, own) for name in scores if name != own]
             more, compared = _read_outs(ref, good, vectors, settings)
             results[ref][writer] = _told(scores | more, [*pairs, *compared], mos, content, settings) | {
@@ -205,7 +205,7 @@ def _read_outs(
     vectors: Mapping[str, NDArray[np.float64]],
     settings: Settings,
 ) -> tuple[Scores, list[tuple[str, str]]]:
-    """Scores of a data set by ridges trained on each one's texts and pictures, and what to compare."""
+    """Scores of a data set by ridges trained on each one's texts and images, and what to compare."""
     from rali_zoo.rl.monitor import text_only_srcc
 
     mos = {name: rows["mos"].to_numpy(float) for name, rows in good.items()}
@@ -216,18 +216,18 @@ def _read_outs(
     ).predictions
     scores: Scores = {
         f"text, read-out of {ref}": told,
-        f"picture, read-out of {ref}": verdicts.read_out(vectors[ref], mos[ref], content, seed=settings.seed),
+        f"image, read-out of {ref}": verdicts.read_out(vectors[ref], mos[ref], content, seed=settings.seed),
     }
     pairs = []
     for source in good:
         if source == ref:
             continue
-        text, picture = f"text, read-out of {source}", f"picture, read-out of {source}"
+        text, image = f"text, read-out of {source}", f"image, read-out of {source}"
         scores[text] = verdicts.text_transfer(plain[source], mos[source], plain[ref])
-        scores[picture] = verdicts.transfer(vectors[source], mos[source], vectors[ref])
+        scores[image] = verdicts.transfer(vectors[source], mos[source], vectors[ref])
         pairs += [
             (text, f"text, read-out of {ref}"),
-            (picture, f"picture, read-out of {ref}"),
-            (text, picture),
+            (image, f"image, read-out of {ref}"),
+            (text, image),
         ]
     return scores, pairs

@@ -1,8 +1,8 @@
-"""Verdicts of a reasoner whose reasoning, or whose picture, is not its own.
+"""Verdicts of a reasoner whose reasoning, or whose image, is not its own.
 
 Everything is asked of the model itself: the reasoning is put into its mouth and it goes on to its answer.
-What stands before the answer changes (its own text, none, another picture's), and what it is shown (its
-picture, a grey one, another, none at all).
+What stands before the answer changes (its own text, none, another image's), and what it is shown (its
+image, a grey one, another, none at all).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rali_zoo.analysis.common import ScoreKind, Settings
     from rali_zoo.models import Reasoner
 
-Shown = Literal["picture", "grey"]
+Shown = Literal["image", "grey"]
 
 
 def thoughts(texts: Sequence[str]) -> list[str]:
@@ -46,25 +46,25 @@ def words(texts: Sequence[str]) -> list[str]:
 
 
 @torch.no_grad()
-def with_picture(
+def with_image(
     module: Reasoner,
     paths: Sequence[str],
     reasoning: Sequence[str],
     settings: Settings,
-    shown: Shown = "picture",
+    shown: Shown = "image",
 ) -> NDArray[np.float64]:
     """Scores that a reasoner gives after a reasoning that it is handed.
 
     Args:
         module: the reasoner.
-        paths: N pictures.
+        paths: N images.
         reasoning: N texts that stand between its think tags; an empty one switches the reasoning off.
         settings: batch size and scoring.
-        shown: the pictures, or grey ones of their sizes in their place: the prompt then has as many visual
+        shown: the images, or grey ones of their sizes in their place: the prompt then has as many visual
             tokens, and they say nothing.
 
     Returns:
-        (N,) in [1, 5]; NaN where no answer can be read, and for pictures that cannot.
+        (N,) in [1, 5]; NaN where no answer can be read, and for images that cannot.
     """
     from rali_zoo.analysis.common import batches
 
@@ -82,17 +82,17 @@ def _go_on(module: Reasoner, images: torch.Tensor, begun: list[str], kind: Score
     asked = vlm.ask(images, [module.tasks.score] * len(images))
     texts = tuple(question + answer for question, answer in zip(asked.texts, begun, strict=True))
     process: Any = vlm.processor
-    inputs = process(text=list(texts), images=list(asked.pictures), padding=True, return_tensors="pt")
+    inputs = process(text=list(texts), images=list(asked.images), padding=True, return_tensors="pt")
     tensors = {k: v.to(vlm.model.device) for k, v in inputs.items() if isinstance(v, torch.Tensor)}
-    prompts = Prompts(tensors, texts, asked.pictures)
+    prompts = Prompts(tensors, texts, asked.images)
     done = module.engine.generate(prompts, 1, module.grpo.max_completion_length, 0.0, 0)
     if kind == "expectation":
         return expected_scores(vlm, done)[0].double().numpy()
     return np.array([np.nan if p.score is None else p.score for p in done.parsed])
 
 
-def without_picture(module: Reasoner, texts: Sequence[str], settings: Settings) -> NDArray[np.float64]:
-    """Scores that a reasoner gives descriptions when its prompt holds no picture at all.
+def without_image(module: Reasoner, texts: Sequence[str], settings: Settings) -> NDArray[np.float64]:
+    """Scores that a reasoner gives descriptions when its prompt holds no image at all.
 
     Args:
         module: the reasoner; need not be the one that wrote the texts.
@@ -117,14 +117,14 @@ def own(module: Reasoner, paths: Sequence[str], texts: Sequence[str], scores: Se
 
     Args:
         module: the reasoner.
-        paths: N pictures.
+        paths: N images.
         texts: N completions that it wrote of them.
         scores: (N,) that were read from them.
         settings: batch size and scoring.
     """
     if settings.scoring == "greedy":
         return np.asarray(scores, float)
-    return with_picture(module, paths, thoughts(texts), settings)
+    return with_image(module, paths, thoughts(texts), settings)
 
 
 # ---- linear read-outs ----

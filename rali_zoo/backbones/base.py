@@ -16,7 +16,7 @@ from rali_zoo.types import Preprocess
 
 
 class Features(NamedTuple):
-    """What a backbone says of a batch of pictures."""
+    """What a backbone says of a batch of images."""
 
     pooled: Tensor  #: (B, D)
     tokens: Tensor  #: (B, N, C), one row a position; class and register tokens are left out
@@ -63,7 +63,7 @@ class Backbone(nn.Module, ABC):
         self.register_buffer("std", torch.tensor(preprocess.std).view(1, 3, 1, 1))
 
     def forward(self, image: Tensor) -> Features:
-        """Encode pictures.
+        """Encode images.
 
         Args:
             image: (B, 3, H, W) floating point in [0, 1], RGB, not normalised.
@@ -78,14 +78,14 @@ class Backbone(nn.Module, ABC):
         if self.fixed_size and tuple(image.shape[-2:]) != self.preprocess.size:
             height, width = image.shape[-2:]
             raise ConfigError(
-                f"'{self.uri}' takes pictures of {self.preprocess.size} (height, width), "
-                f"not {(height, width)}; add the option size={height}x{width}, or resize the pictures"
+                f"'{self.uri}' takes images of {self.preprocess.size} (height, width), "
+                f"not {(height, width)}; add the option size={height}x{width}, or resize the images"
             )
         return self.features((image - self.mean) / self.std)
 
     @abstractmethod
     def features(self, image: Tensor) -> Features:
-        """Encode pictures (B, 3, H, W) that are already normalised."""
+        """Encode images (B, 3, H, W) that are already normalised."""
 
     def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename or drop entries of a weights file that belong to other parts of its model."""

@@ -4,7 +4,7 @@ CLIP gives its projected embedding, SigLIP its attention-pooled one, everything 
 when it is a part of the weights and else its class token (or, without one, the mean of its tokens).
 Only the vision tower of a two-tower model is built. Normalisation and resizing are read from the image
 processor's config. Processors that resize larger than they crop (256 then 224) are read as ``size`` = the
-crop, since quality is judged from the whole picture.
+crop, since quality is judged from the whole image.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class HFBackbone(Backbone):
         self._native = native if self_resizing else ()
 
     def features(self, image: Tensor) -> Features:
-        """Encode pictures (B, 3, H, W) that are already normalised."""
+        """Encode images (B, 3, H, W) that are already normalised."""
         resampled = bool(self._native) and tuple(image.shape[-2:]) != self._native
         found = self.net(image, **({"interpolate_pos_encoding": True} if resampled else {}))
         last = found.last_hidden_state
@@ -91,10 +91,10 @@ class HFBackbone(Backbone):
 
 
 class NaflexBackbone(HFBackbone):
-    """SigLIP 2 NaFlex, which takes patches instead of pictures."""
+    """SigLIP 2 NaFlex, which takes patches instead of images."""
 
     def features(self, image: Tensor) -> Features:
-        """Encode pictures (B, 3, H, W) that are already normalised; H and W are multiples of the patch."""
+        """Encode images (B, 3, H, W) that are already normalised; H and W are multiples of the patch."""
         patch = self.net.config.patch_size
         count, _, height, width = image.shape
         if height % patch or width % patch:
@@ -235,7 +235,7 @@ def _tower(uri: Uri, config: PretrainedConfig) -> tuple[Any, PretrainedConfig, d
             f"'{uri}' is a {config.model_type!r} model with several towers; "
             f"of those, {', '.join(towers)} are known"
         )
-    tower, extra = plain_encoder(uri, config, "pixel_values", "pictures")
+    tower, extra = plain_encoder(uri, config, "pixel_values", "images")
     return tower, config, extra
 
 

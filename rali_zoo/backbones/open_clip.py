@@ -57,7 +57,7 @@ class OpenClipBackbone(Backbone):
         self._normalise = getattr(net, "attn_pool", None) is None
 
     def features(self, image: Tensor) -> Features:
-        """Encode pictures (B, 3, H, W) that are already normalised."""
+        """Encode images (B, 3, H, W) that are already normalised."""
         found = self.net.forward_intermediates(image, indices=1, normalize_intermediates=self._normalise)
         tokens = map_tokens(found["image_intermediates"][0])
         pooled = found["image_features"] if self.pool is None else pool_tokens(tokens, self.pool)

@@ -7,7 +7,7 @@ needs ``pool=avg`` or ``pool=avg_std``. ``pad_type``, ``num_classes``, ``dynamic
 too; the classifier is then dropped).
 
 timm's centre crop first enlarges by ``1 / crop_pct``; here the short side becomes ``size`` itself, since
-quality is judged from the whole picture.
+quality is judged from the whole image.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class TimmBackbone(Backbone):
         self._channels_last = getattr(net, "output_fmt", "NCHW") == "NHWC"
 
     def features(self, image: Tensor) -> Features:
-        """Encode pictures (B, 3, H, W) that are already normalised."""
+        """Encode images (B, 3, H, W) that are already normalised."""
         maps: list[Tensor] = []
         if self.stages:
             final, maps = self.net.forward_intermediates(image, indices=self.stages, output_fmt="NCHW")

@@ -1,6 +1,6 @@
 """Our own small family, for CPUs and from scratch: ``rali:tiny``, ``rali:small``, ``rali:tiny-vit``.
 
-A fixed front end turns the picture into log-energies of 8x8 cosine patterns at two scales, which is where
+A fixed front end turns the image into log-energies of 8x8 cosine patterns at two scales, which is where
 blur, noise and block edges are plain to see; a small trainable network reads them. A network on bare pixels
 must first learn such band-pass filters, which takes it longer than a CPU has. The patterns are laid every 4
 pixels, so that a crop may lie anywhere on JPEG's own 8x8 grid. Any input size from 32 pixels up.
@@ -59,7 +59,7 @@ class LogEnergy(nn.Module):
         self.register_buffer("colour", torch.tensor(ycc), persistent=False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) pictures in [0, 1] to log-energies at full and at half scale, both (B, C, h, w)."""
+        """(B, 3, H, W) images in [0, 1] to log-energies at full and at half scale, both (B, C, h, w)."""
         # faint high frequencies drown in the rounding of half precision
         with torch.autocast(image.device.type, enabled=False):
             fine, coarse = self._scales(image.float())
@@ -135,7 +135,7 @@ class ConvNet(nn.Module):
         self.widths = (fine, width, top)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) pictures in [0, 1] to the maps that are pooled, (B, C, h, w) each, finest first."""
+        """(B, 3, H, W) images in [0, 1] to the maps that are pooled, (B, C, h, w) each, finest first."""
         mixed, fine = self.stem(*self.front(image))
         return [fine, mixed, self.blocks(mixed)]
 
@@ -156,7 +156,7 @@ class ViT(nn.Module):
         self.widths = (fine, width, width)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) pictures in [0, 1] to the maps that are pooled, (B, C, h, w) each, finest first."""
+        """(B, 3, H, W) images in [0, 1] to the maps that are pooled, (B, C, h, w) each, finest first."""
         mixed, fine = self.stem(*self.front(image))
         grid = self.down(mixed)
         tokens = self.layers(map_tokens(grid) + positions(grid))
@@ -181,9 +181,9 @@ class TinyBackbone(Backbone):
         super().__init__(net, uri, 2 * sum(net.widths), net.width, preprocess)
 
     def features(self, image: Tensor) -> Features:
-        """Encode pictures (B, 3, H, W) of at least 32 x 32 pixels."""
+        """Encode images (B, 3, H, W) of at least 32 x 32 pixels."""
         if min(image.shape[-2:]) < _SMALLEST:
-            raise ConfigError(f"'{self.uri}' takes pictures of at least {_SMALLEST} x {_SMALLEST} pixels")
+            raise ConfigError(f"'{self.uri}' takes images of at least {_SMALLEST} x {_SMALLEST} pixels")
         levels = [map_tokens(level) for level in self.net(image)]
         return Features(torch.cat([pool_tokens(level, "avg_std") for level in levels], dim=1), levels[-1])
 

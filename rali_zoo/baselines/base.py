@@ -1,4 +1,4 @@
-"""What makes a scorer of any function from a picture to a number."""
+"""What makes a scorer of any function from an image to a number."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rali_zoo.data.transforms import pixels
 from rali_zoo.errors import ConfigError, ImageDecodeError
 from rali_zoo.types import MOS_RANGE, Score
 
-#: Pictures are decoded to 8-bit RGB, divided by 255 and handed over at their own size.
+#: Images are decoded to 8-bit RGB, divided by 255 and handed over at their own size.
 NATIVE = "rgb8/255 native size"
 
 _DEPTH = 6  # of containers in containers in which a network is looked for
@@ -37,7 +37,7 @@ class Facts:
         name: its reference.
         version: of the library.
         licence: of the library, as an SPDX identifier.
-        needs_reference: whether it compares with a reference picture.
+        needs_reference: whether it compares with a reference image.
         lower_better: whether a smaller value means better quality.
         value_range: the values' nominal range, before any sign is turned; ``None`` where an end is open.
         training_sets: rated data sets that it was fitted to; ``None`` = not known.
@@ -89,20 +89,20 @@ class Frozen(nn.Module):
         """Stay in evaluation mode."""
         return super().train(False)
 
-    def forward(self, *pictures: Tensor) -> Any:
+    def forward(self, *images: Tensor) -> Any:
         """Whatever the network gives."""
-        return self.network(*pictures)
+        return self.network(*images)
 
 
 class MetricScorer(Foreign):
     """A metric as a :class:`~rali_zoo.types.Scorer`.
 
-    Pictures are scored one at a time: a score depends on its picture alone, not on what stands beside it in a
-    batch, and pictures of any size can follow each other.
+    Images are scored one at a time: a score depends on its image alone, not on what stands beside it in a
+    batch, and images of any size can follow each other.
 
     Args:
         facts: what is known of it.
-        compute: the metric's own value of a picture (1, 3, H, W) in [0, 1], and of its reference if it needs
+        compute: the metric's own value of an image (1, 3, H, W) in [0, 1], and of its reference if it needs
             one; anything that holds one number.
         device: where to compute.
         networks: every network that takes part; put into evaluation mode.
@@ -115,7 +115,7 @@ class MetricScorer(Foreign):
         score_range: nominal range of the scores, sign turned; ``None`` where an end is open.
         native_scale: whether scores are in the metric's units instead of MOS in [1, 5].
         licence: of the library.
-        preprocess_id: what is done to a picture before the metric sees it.
+        preprocess_id: what is done to an image before the metric sees it.
     """
 
     def __init__(
@@ -150,25 +150,25 @@ class MetricScorer(Foreign):
         workers: int = 2,
         references: Sequence[Any] | Any = None,
     ) -> list[Score]:
-        """Score pictures.
+        """Score images.
 
         Args:
-            images: one picture or several, as for :func:`~rali_zoo.data.images.load_image`.
-            batch_size: pictures that are decoded ahead.
-            progress: called with the number of pictures done.
+            images: one image or several, as for :func:`~rali_zoo.data.images.load_image`.
+            batch_size: images that are decoded ahead.
+            progress: called with the number of images done.
             workers: threads that decode.
-            references: what each picture is compared with, in the same order; ``""`` or ``None`` where there
+            references: what each image is compared with, in the same order; ``""`` or ``None`` where there
                 is nothing. Not looked at by metrics that need none.
 
         Returns:
-            One score a picture, in order, higher = better. A picture that cannot be read or that the metric
+            One score an image, in order, higher = better. An image that cannot be read or that the metric
             cannot score has ``error`` and no score.
 
         Raises:
-            ConfigError: the metric needs references and got none, or not one a picture.
+            ConfigError: the metric needs references and got none, or not one an image.
         """
-        pictures = _listed(images)
-        pairs = list(zip(pictures, self._references(references, len(pictures)), strict=True))
+        items = _listed(images)
+        pairs = list(zip(items, self._references(references, len(items)), strict=True))
         todo, found = iter(pairs), list[Score]()
         for network in self._networks:
             network.eval()
@@ -180,7 +180,7 @@ class MetricScorer(Foreign):
                 ready = ahead.popleft()
                 value, error = self._value(ready)
                 ahead.extend(pool.submit(self._prepare, *pair) for pair in islice(todo, 1))
-                path = _path(pictures[len(found)], len(found))
+                path = _path(items[len(found)], len(found))
                 found.append(Score(value, error=error, path=path, model=self.name))
                 if progress is not None:
                     progress(len(found))
@@ -191,40 +191,40 @@ class MetricScorer(Foreign):
             return [None] * count
         if references is None:
             raise ConfigError(
-                f"{self.name!r} compares each picture with its undistorted original: give references, one a "
-                "picture, or take a no-reference metric"
+                f"{self.name!r} compares each image with its undistorted original: give references, one a "
+                "image, or take a no-reference metric"
             )
         found = _listed(references)
         if len(found) != count:
             raise ConfigError(
-                f"{self.name!r}: {len(found)} references for {count} pictures; give one a picture"
+                f"{self.name!r}: {len(found)} references for {count} images; give one an image"
             )
         return found
 
     def _prepare(self, image: Any, reference: Any) -> tuple[Tensor, Tensor | None]:
-        picture = pixels(load_image(image))[None]
+        decoded = pixels(load_image(image))[None]
         if not self.needs_reference:
-            return picture, None
+            return decoded, None
         if reference is None or (isinstance(reference, str) and not reference):
-            raise ImageDecodeError("no reference picture to compare with")
+            raise ImageDecodeError("no reference image to compare with")
         try:
             original = pixels(load_image(reference))[None]
         except ImageDecodeError as error:
             raise ImageDecodeError(f"its reference {error}") from error
-        if original.shape != picture.shape:
-            sizes = [f"{t.shape[3]}x{t.shape[2]}" for t in (original, picture)]
-            raise ImageDecodeError(f"its reference is {sizes[0]}, the picture {sizes[1]}")
-        return picture, original
+        if original.shape != decoded.shape:
+            sizes = [f"{t.shape[3]}x{t.shape[2]}" for t in (original, decoded)]
+            raise ImageDecodeError(f"its reference is {sizes[0]}, the image {sizes[1]}")
+        return decoded, original
 
     def _value(self, ready: Future[tuple[Tensor, Tensor | None]]) -> tuple[float | None, str | None]:
         try:
-            picture, original = ready.result()
+            image, original = ready.result()
             with torch.no_grad():
                 where = None if original is None else original.to(self.device)
-                value = number(self._compute(picture.to(self.device), where))
+                value = number(self._compute(image.to(self.device), where))
         except ImageDecodeError as error:
             return None, str(error)
-        except Exception as error:  # whatever a foreign metric raises costs this picture, not the run
+        except Exception as error:  # whatever a foreign metric raises costs this image, not the run
             return None, first_line(error)
         if not math.isfinite(value):
             return None, f"the metric gave {value}"
@@ -235,7 +235,7 @@ def number(value: object) -> float:
     """The one number in a value of a metric; raises :class:`ValueError` when there are more, or none."""
     values = torch.as_tensor(value).detach().flatten()
     if values.numel() != 1:
-        raise ValueError(f"the metric gave {values.numel()} numbers for one picture")
+        raise ValueError(f"the metric gave {values.numel()} numbers for one image")
     return float(values)
 
 

@@ -1,4 +1,4 @@
-"""``csv:PATH``: scores that were computed elsewhere, by the name of the picture."""
+"""``csv:PATH``: scores that were computed elsewhere, by the name of the image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OPTIONS = ("column", "id", "higher", "training_sets", "name", "score_range")
 
 
 class TableScorer(Foreign):
-    """Scores from a file, as a :class:`~rali_zoo.types.Scorer`; it looks at no picture.
+    """Scores from a file, as a :class:`~rali_zoo.types.Scorer`; it looks at no image.
 
     Args:
         name: what it is called.
@@ -71,7 +71,7 @@ class TableScorer(Foreign):
         """Look scores up.
 
         Args:
-            ids: ids of pictures, or their paths. An id that the file does not have is looked for by its file
+            ids: ids of images, or their paths. An id that the file does not have is looked for by its file
                 name.
 
         Returns:
@@ -87,22 +87,22 @@ class TableScorer(Foreign):
         workers: int = 2,
         references: Sequence[Any] | Any = None,
     ) -> list[Score]:
-        """As :meth:`scores_for`, of paths; a picture without a path has ``error``.
+        """As :meth:`scores_for`, of paths; an image without a path has ``error``.
 
         Args:
             images: one path or several.
             batch_size: not used.
-            progress: called with the number of pictures when all are done.
+            progress: called with the number of images when all are done.
             workers: not used.
             references: not used.
         """
-        pictures = list(images) if isinstance(images, list | tuple) else [images]
+        items = list(images) if isinstance(images, list | tuple) else [images]
         found = []
-        for i, picture in enumerate(pictures):
-            if isinstance(picture, str | Path):
-                found.append(self._look_up(str(picture)))
+        for i, image in enumerate(items):
+            if isinstance(image, str | Path):
+                found.append(self._look_up(str(image)))
             else:
-                found.append(self._error(f"[{i}]", "scores of a file are found by a picture's path"))
+                found.append(self._error(f"[{i}]", "scores of a file are found by an image's path"))
         if progress is not None:
             progress(len(found))
         return found
@@ -153,7 +153,7 @@ def load(uri: Uri, device: str | None = None) -> TableScorer:
     need_columns(table, (key, column), path)
     twice = table.loc[table[key].duplicated(), key]
     if len(twice):
-        raise ScoreTableError(f"{path} names a picture twice: {some(twice)}")
+        raise ScoreTableError(f"{path} names an image twice: {some(twice)}")
     higher = truth(str(uri), options, "higher", default=True)
     sets = options.get("training_sets")
     digest = hashlib.sha256(path.read_bytes() + f"\n{key} {column} {higher}".encode()).hexdigest()

@@ -25,7 +25,7 @@ class Row:
     Attributes:
         lower_better: whether a smaller value means better quality.
         value_range: nominal range; ``None`` where an end is open.
-        needs_reference: whether it compares two pictures.
+        needs_reference: whether it compares two images.
         training_sets: rated data sets that it was fitted to.
         weights: whether it fetches a file.
     """
@@ -98,7 +98,7 @@ def load(uri: Uri, device: str | None = None) -> MetricScorer:
         value_range=row.value_range,
         training_sets=row.training_sets,
     )
-    compute = made if row.needs_reference else lambda picture, _: made(picture)
+    compute = made if row.needs_reference else lambda image, _: made(image)
     return MetricScorer(facts, compute, where, networks_in(made))
 
 

@@ -33,7 +33,7 @@ def load(uri: Uri, device: str | None = None) -> MetricScorer:
     Raises:
         MissingExtraError: pyiqa, or a library that the metric wants, is not installed.
         UnknownNameError: pyiqa has no such metric.
-        ConfigError: the metric does not score one picture, or cannot run here.
+        ConfigError: the metric does not score one image, or cannot run here.
         WeightsUnavailableError: its weights are neither on this machine nor to be had.
     """
     trust = truth(str(uri), uri.take(("trust_pickle",)), "trust_pickle", default=False)
@@ -42,7 +42,7 @@ def load(uri: Uri, device: str | None = None) -> MetricScorer:
     if config is None:
         raise UnknownNameError("metric of pyiqa", name, list_metrics())
     if name in REFUSED:
-        raise ConfigError(f"{ref!r} does not score a picture by itself: {REFUSED[name]}")
+        raise ConfigError(f"{ref!r} does not score an image by itself: {REFUSED[name]}")
     from pyiqa import create_metric
 
     where = torch.device(device or "cpu")
@@ -55,7 +55,7 @@ def load(uri: Uri, device: str | None = None) -> MetricScorer:
     facts = facts_of(name, config)
     return MetricScorer(
         facts,
-        metric if facts.needs_reference else lambda picture, _: metric(picture),
+        metric if facts.needs_reference else lambda image, _: metric(image),
         device=where,
         networks=networks_in(metric),
     )
@@ -76,7 +76,7 @@ def facts_of(name: str, config: Mapping[str, Any]) -> Facts:
 
 
 def list_metrics(offline: bool = False) -> list[str]:
-    """Names of the metrics that score a picture; ``offline``: of those that need no weights."""
+    """Names of the metrics that score an image; ``offline``: of those that need no weights."""
     return sorted(OFFLINE) if offline else sorted(set(_configs()) - set(REFUSED))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 #: Metrics that need no file: found by making each of the 106 of pyiqa 0.1.16 without a network and with empty
-#: caches. ``mad`` takes a minute a picture on one core.
+#: caches. ``mad`` takes a minute an image on one core.
 OFFLINE = (
     "cw_ssim",
     "entropy",
@@ -23,19 +23,19 @@ OFFLINE = (
     "vsi",
 )
 
-_SET = "it compares two sets of pictures"
+_SET = "it compares two sets of images"
 
-#: Names that give no score of one picture, and why.
+#: Names that give no score of one image, and why.
 REFUSED = {
     "fid": _SET,
     "sfid": _SET,
     "fid_dinov2": _SET,
-    "inception_score": "it is a number of a set of pictures",
-    "clipscore": "it needs a caption of each picture",
-    "fgresq_pair": "it says which of two pictures is the better one",
+    "inception_score": "it is a number of a set of images",
+    "clipscore": "it needs a caption of each image",
+    "fgresq_pair": "it says which of two images is the better one",
 }
 
-#: Metadata that are wrong in pyiqa 0.1.16. DMM sums squared differences of features: 0 for equal pictures,
+#: Metadata that are wrong in pyiqa 0.1.16. DMM sums squared differences of features: 0 for equal images,
 #: more for worse ones, yet it lacks ``lower_better``.
 CORRECTED: dict[str, dict[str, Any]] = {"dmm": {"lower_better": True}}
 

@@ -1,4 +1,4 @@
-"""``torchmetrics:NAME``: image metrics of torchmetrics, one picture at a time, under their classes' names."""
+"""``torchmetrics:NAME``: image metrics of torchmetrics, one image at a time, under their classes' names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Row:
     Attributes:
         lower_better: whether a smaller value means better quality.
         value_range: nominal range; ``None`` where an end is open.
-        needs_reference: whether it compares two pictures.
+        needs_reference: whether it compares two images.
         options: of its constructor.
         training_sets: rated data sets that it was fitted to.
         weights: whether it fetches a file.
@@ -68,7 +68,7 @@ METRICS = {
 
 
 def load(uri: Uri, device: str | None = None) -> MetricScorer:
-    """Load a metric of torchmetrics, with its default settings for pictures in [0, 1].
+    """Load a metric of torchmetrics, with its default settings for images in [0, 1].
 
     Args:
         uri: ``torchmetrics:NAME``, the name of a class.
@@ -87,16 +87,16 @@ def load(uri: Uri, device: str | None = None) -> MetricScorer:
     from torchmetrics.image import arniqa
 
     ref, where = f"{uri.scheme}:{uri.id}", torch.device(device or "cpu")
-    # Each process of a distributed run has its own pictures: nothing is to be summed over them.
+    # Each process of a distributed run has its own images: nothing is to be summed over them.
     options = {**row.options, "sync_on_compute": False}
     with warnings.catch_warnings(), fetching(ref, "torchmetrics") if row.weights else nullcontext():
-        warnings.simplefilter("ignore")  # "will save all targets": it is reset before each picture
+        warnings.simplefilter("ignore")  # "will save all targets": it is reset before each image
         kind: Any = arniqa.ARNIQA if uri.id == "ARNIQA" else getattr(image, uri.id)
         metric = kind(**options).to(where)
 
-    def compute(picture: Tensor, reference: Tensor | None) -> Tensor:
+    def compute(distorted: Tensor, reference: Tensor | None) -> Tensor:
         metric.reset()
-        metric.update(picture) if reference is None else metric.update(picture, reference)
+        metric.update(distorted) if reference is None else metric.update(distorted, reference)
         return metric.compute()
 
     facts = Facts(

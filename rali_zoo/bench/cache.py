@@ -1,4 +1,4 @@
-"""Predictions, one a picture, kept by what they depend on: the picture's bytes, the model, its preprocessing.
+"""Predictions, one an image, kept by what they depend on: the image's bytes, the model, its preprocessing.
 
 ``$RALI_ZOO_CACHE/predictions/<model>/*.parquet`` holds shards that are written whole or not at all, so a run
 that was killed goes on where it was. What a file contains is hashed once and remembered by its path, size and
@@ -25,7 +25,7 @@ FOLDER = "predictions"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a scorer said of one picture: a score (higher is better), or why there is none."""
+    """What a scorer said of one image: a score (higher is better), or why there is none."""
 
     score: float | None
     error: str = ""
@@ -67,7 +67,7 @@ class Predictions:
     """The predictions of one model.
 
     Args:
-        model: everything that a prediction depends on besides the picture: model, revision,
+        model: everything that a prediction depends on besides the image: model, revision,
             preprocessing, precision.
     """
 

@@ -46,7 +46,7 @@ def measured_cell(
     errors = [(name, o.error) for name, o in zip(names, outcomes, strict=True) if o.error]
     if len(errors) == len(scores):
         error, count = Counter(error for _, error in errors).most_common(1)[0]
-        status, reason = "failed", f"no picture has a score; {count} times: {error}"
+        status, reason = "failed", f"no image has a score; {count} times: {error}"
     return {
         "schema": SCHEMA,
         "model": model_entry(contender, scorer, parameters),

@@ -38,7 +38,7 @@ class Model:
         name: as it is shown.
         ref: what ``load_model`` takes.
         revision: of the weights or the library.
-        kind: ``NR`` without, ``FR`` with a reference picture, ``reported`` = numbers of others.
+        kind: ``NR`` without, ``FR`` with a reference image, ``reported`` = numbers of others.
         source: library the scores come from.
         training_sets: data sets it was trained on; ``None`` = not known.
         native_scale: its scores are not in MOS units.
@@ -80,13 +80,13 @@ class Cell:
     Attributes:
         file: the results file, relative to the results folder.
         status: ``ok``, ``undefined``, ``unavailable`` or ``failed``; ``reason`` says why it is not ``ok``.
-        n: pictures with a score and a MOS.
-        failed: pictures without a score.
-        failures: (picture, reason) of the first of them.
+        n: images with a score and a MOS.
+        failed: images without a score.
+        failures: (image, reason) of the first of them.
         leakage: ``none``, ``same-dataset``, ``test-rows`` or ``unknown``; ``leakage_why`` says why.
-        ranking: SRCC in [-1, 1] with every failed picture in the worst place; what a board is sorted by.
+        ranking: SRCC in [-1, 1] with every failed image in the worst place; what a board is sorted by.
         metrics: by the keys of :data:`METRICS`.
-        by_distortion: class to (pictures, SRCC or ``None``).
+        by_distortion: class to (images, SRCC or ``None``).
         scores: one a row of the targets file, higher = better, ``None`` = failed; ``None`` where the scores
             may not be published.
         statistics: all of them, as the file has them.

@@ -51,7 +51,7 @@ def _place(path: Path, results: Path, cell: Json) -> Iterator[str]:
 
 
 def _counts(cell: Json) -> Iterator[str]:
-    """Numbers of pictures, failures and scores must agree with each other and with the status."""
+    """Numbers of images, failures and scores must agree with each other and with the status."""
     rows, n, failed, scores = cell["dataset"]["n"], cell["n"], cell["failed"], cell["scores"]
     run = cell["status"] in ("ok", "undefined")
     if run and n + failed != rows:
@@ -62,7 +62,7 @@ def _counts(cell: Json) -> Iterator[str]:
         yield f"status is {cell['status']!r}, but reason is empty"
     if len(cell["failures"]) != min(failed, SHOWN_FAILURES):
         yield (
-            f"failures lists {len(cell['failures'])} pictures; of {failed} failed ones the first "
+            f"failures lists {len(cell['failures'])} images; of {failed} failed ones the first "
             f"{SHOWN_FAILURES} are expected"
         )
     if scores is None:
@@ -70,7 +70,7 @@ def _counts(cell: Json) -> Iterator[str]:
             yield "scores are missing; give one a row of the targets, null where there is none"
         return
     if cell["dataset"]["targets"] is None:
-        yield "scores are given, but dataset.targets is null: nobody can tell which pictures they are of"
+        yield "scores are given, but dataset.targets is null: nobody can tell which images they are of"
     if len(scores) != rows:
         yield f"scores has {len(scores)} numbers for {rows} rows"
     given = sum(s is not None for s in scores)

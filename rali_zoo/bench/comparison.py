@@ -1,4 +1,4 @@
-"""Which scorers of one data set cannot be told apart: every pair, on the same pictures and resamples."""
+"""Which scorers of one data set cannot be told apart: every pair, on the same images and resamples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rali_zoo.metrics.significance import ROUNDING
 
 Failures = Literal["left_out", "worst"]
 LEVEL = 0.95
-_FEWEST = 4  # pictures that the test of dependent correlations needs
+_FEWEST = 4  # images that the test of dependent correlations needs
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Pair:
     Attributes:
         a: name of one scorer.
         b: name of the other.
-        n: pictures they were compared on.
-        srcc_a: SRCC of ``a`` on those pictures.
+        n: images they were compared on.
+        srcc_a: SRCC of ``a`` on those images.
         srcc_b: SRCC of ``b`` on them.
         difference: the first minus the second.
         low: lower end of its 95 % interval.
         high: upper end.
-        p_mrr: Meng, Rosenthal, Rubin's test for Spearman correlations; takes pictures as independent.
+        p_mrr: Meng, Rosenthal, Rubin's test for Spearman correlations; takes images as independent.
         p_bootstrap: t-test of the difference by its standard error over paired resamples (of contents where
             they repeat); unlike a count of resamples it can be small enough to survive Holm's correction.
         p_value: the larger of the two: a pair is told apart when both tests say so.
@@ -69,7 +69,7 @@ class Comparison:
         best: scorers that are not told apart from the best one, which stands first.
         letters: scorer to its letters; scorers that share one were not told apart.
         pairs: every pair of scorers, the better by ``values`` first.
-        failures: what was done with failed pictures.
+        failures: what was done with failed images.
         unit: what was resampled.
         units: how many there were.
         resamples: how often.
@@ -82,7 +82,7 @@ class Comparison:
     letters: dict[str, tuple[str, ...]]
     pairs: tuple[Pair, ...]
     failures: Failures
-    unit: Literal["picture", "content"]
+    unit: Literal["image", "content"]
     units: int
     resamples: int
     alpha: float
@@ -105,34 +105,34 @@ def compare(
     resamples: int = 1000,
     alpha: float = 0.05,
 ) -> Comparison:
-    """Compare every two scorers on the same pictures, and group those that cannot be told apart.
+    """Compare every two scorers on the same images, and group those that cannot be told apart.
 
     Args:
         mos: (n,) mean opinion scores, finite.
-        scores: scorer to its (n,) scores, higher is better; NaN or infinite = the picture failed.
-        content: (n,) what a picture shows; resamples draw contents where they repeat.
+        scores: scorer to its (n,) scores, higher is better; NaN or infinite = the image failed.
+        content: (n,) what an image shows; resamples draw contents where they repeat.
         seed: of the resamples, which all scorers share.
-        failures: ``left_out`` compares on the pictures that both scored; ``worst`` compares
-            ``srcc_failures_worst``, the number that rankings sort by, on all pictures.
+        failures: ``left_out`` compares on the images that both scored; ``worst`` compares
+            ``srcc_failures_worst``, the number that rankings sort by, on all images.
         resamples: number of bootstrap resamples.
         alpha: error over all pairs together.
 
     Raises:
         ValueError: vectors of different lengths, MOS that are not finite, another word for ``failures``, or
-            pictures of a single content.
+            images of a single content.
     """
     if failures not in ("left_out", "worst"):
         raise ValueError(f"failures={failures!r}: give 'left_out' or 'worst'")
     y = np.asarray(mos, dtype=np.float64)
     if y.ndim != 1 or not np.isfinite(y).all():
-        raise ValueError(f"mos {y.shape} must be (n,) finite numbers; leave pictures without MOS out")
+        raise ValueError(f"mos {y.shape} must be (n,) finite numbers; leave images without MOS out")
     table, undefined = _defined(y, scores)
     values = {name: metrics.srcc_failures_worst(x, y) for name, x in table.items()}
     order = sorted(table, key=lambda name: (-values[name], name))
     if failures == "worst":
         table = {name: metrics.fill_worst(x, y) for name, x in table.items()}
     unit, units = resampling.units_of(y.size, content)
-    # Small integers: all resamples of 100,000 pictures then fit in memory, to be used by every mask.
+    # Small integers: all resamples of 100,000 images then fit in memory, to be used by every mask.
     drawn = [c.astype(np.uint16) for c in resampling.draw(y.size, resamples, seed, content)] if order else []
     pairs = _holm(_pairs(y, {name: table[name] for name in order}, drawn, units), order)
     groups = metrics.groups(values, {(p.a, p.b): p.p_holm for p in pairs}, alpha)
@@ -165,7 +165,7 @@ def _defined(
 def _pairs(
     mos: FloatArray, table: Mapping[str, FloatArray], drawn: Sequence[np.ndarray], units: int
 ) -> Iterator[Pair]:
-    """Every pair; those that share the same scored pictures are worked out together."""
+    """Every pair; those that share the same scored images are worked out together."""
     scored = {name: np.isfinite(x) for name, x in table.items()}
     together: dict[bytes, list[tuple[str, str]]] = {}
     for a, b in combinations(table, 2):
@@ -192,7 +192,7 @@ def _on_rows(
     chunks: Iterator[FloatArray],
     units: int,
 ) -> Iterator[Pair]:
-    """Pairs of scorers that all scored every picture of ``mos``."""
+    """Pairs of scorers that all scored every image of ``mos``."""
     reasons = {name: metrics.explain_undefined(x, mos, at_least=_FEWEST) for name, x in table.items()}
     names = [name for name in table if reasons[name] is None]
     if names:

@@ -1,6 +1,6 @@
 """What a score costs: parameters that took part, FLOPs, memory, latency by stage, throughput, energy.
 
-Latency is measured in turn with a named reference scorer's on the same pictures (A, B, A, B …), so that their
+Latency is measured in turn with a named reference scorer's on the same images (A, B, A, B …), so that their
 ratio holds on a machine with other work.
 """
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from rali_zoo.bench.suite import CostPlan
 
 STAGES = ("decode", "preprocess", "encode", "head", "total")
-LEAST = 3  # pictures that are always timed
-MOST = 64  # pictures of a throughput run
+LEAST = 3  # images that are always timed
+MOST = 64  # images of a throughput run
 
-#: A picture and, for full-reference scorers, what it is compared with.
-Picture = tuple[str, str]
+#: An image and, for full-reference scorers, what it is compared with.
+Image = tuple[str, str]
 
 
 @dataclass
@@ -94,7 +94,7 @@ class Used:
         parameters: elements of the distinct parameters that went into an operation; ``None`` where there
             is nothing to look at, as for scores from a file.
         loaded: elements of all parameters of the scorer's modules, unused towers included.
-        flops: of convolutions, matrix products and attention of one picture; ``None`` without any.
+        flops: of convolutions, matrix products and attention of one image; ``None`` without any.
         problem: why something could not be counted; empty if it could.
     """
 
@@ -104,12 +104,12 @@ class Used:
     problem: str = ""
 
 
-def used(scorer: Any, picture: Picture) -> Used:
+def used(scorer: Any, image: Image) -> Used:
     """Count what one score uses, by watching it: a network that no attribute tells of is counted too.
 
     Args:
         scorer: any scorer.
-        picture: one that it can score.
+        image: one that it can score.
     """
     if hasattr(scorer, "scores_for"):
         return Used(None, None, None)
@@ -117,7 +117,7 @@ def used(scorer: Any, picture: Picture) -> Used:
     loaded = _elements(known)
     try:
         with _Seen() as seen, FlopCounterMode(display=False) as counter:
-            wrong = _score(scorer, [picture], 1)
+            wrong = _score(scorer, [image], 1)
     except Exception as error:  # compiled code may not let itself be watched
         wrong = f"{type(error).__name__}: {error}"
     if wrong:
@@ -134,10 +134,10 @@ def _elements(parameters: Sequence[nn.Parameter]) -> int:
     return sum(distinct.values())
 
 
-def _score(scorer: Any, pictures: Sequence[Picture], batch_size: int) -> str:
-    """Score pictures; the first error, or nothing."""
-    more = {"references": [r for _, r in pictures]} if needs_reference(scorer) else {}
-    found = scorer.score([p for p, _ in pictures], batch_size=batch_size, **more)
+def _score(scorer: Any, images: Sequence[Image], batch_size: int) -> str:
+    """Score images; the first error, or nothing."""
+    more = {"references": [r for _, r in images]} if needs_reference(scorer) else {}
+    found = scorer.score([p for p, _ in images], batch_size=batch_size, **more)
     return next((s.error for s in found if s.error is not None), "")
 
 
@@ -146,7 +146,7 @@ def _score(scorer: Any, pictures: Sequence[Picture], batch_size: int) -> str:
 
 @dataclass
 class Measured:
-    """Times in seconds of the pictures of a latency run."""
+    """Times in seconds of the images of a latency run."""
 
     stages: dict[str, list[float]] = field(default_factory=lambda: {s: [] for s in STAGES})
     against: list[float] = field(default_factory=list)
@@ -154,20 +154,20 @@ class Measured:
 
 def measure(
     scorer: Any,
-    pictures: Sequence[Picture],
+    images: Sequence[Image],
     plan: CostPlan,
     load: Loading,
     device: str = "cpu",
     against: Any = None,
 ) -> dict[str, Any] | None:
-    """The ``cost`` of a results file; times in seconds, energy in joules a picture.
+    """The ``cost`` of a results file; times in seconds, energy in joules an image.
 
-    Memory is what loading the scorer and scoring one picture added to the process, or to the device, at its
+    Memory is what loading the scorer and scoring one image added to the process, or to the device, at its
     highest; in MB of 2**20 bytes.
 
     Args:
         scorer: any scorer.
-        pictures: some that it can score, one at least.
+        images: some that it can score, one at least.
         plan: how.
         load: of this scorer.
         device: where it computes.
@@ -179,18 +179,18 @@ def measure(
     if hasattr(scorer, "scores_for"):
         return None
     _forget_peak(device)
-    _score(scorer, pictures[:1], 1)
+    _score(scorer, images[:1], 1)
     peak, before = _memory(device, "peak"), load.memory_before
-    count = used(scorer, pictures[0])
-    times = _latency(scorer, pictures, plan, device, against)
-    throughput, joules, notes = _throughput(scorer, pictures, plan, device, times)
+    count = used(scorer, images[0])
+    times = _latency(scorer, images, plan, device, against)
+    throughput, joules, notes = _throughput(scorer, images, plan, device, times)
     return {
         "parameters": {"used": count.parameters, "loaded": count.loaded},
         "flops": count.flops,
         "peak_memory_mb": six((peak - before) / 2**20) if peak is not None and before is not None else None,
         "load_seconds": six(load.seconds),
         "latency": {stage: _range(seconds) for stage, seconds in times.stages.items()},
-        "pictures": len(times.stages["total"]),
+        "images": len(times.stages["total"]),
         "ratio": _ratio(times, against),
         "throughput": throughput,
         "energy_j": six(joules),
@@ -198,56 +198,56 @@ def measure(
         "threads": torch.get_num_threads(),
         "device": device,
         "precision": precision(scorer),
-        "size": _size(pictures[0][0]),
+        "size": _size(images[0][0]),
         "hardware": hardware(),
         "notes": [n for n in [count.problem, *notes] if n],
     }
 
 
-def _latency(scorer: Any, pictures: Sequence[Picture], plan: CostPlan, device: str, against: Any) -> Measured:
+def _latency(scorer: Any, images: Sequence[Image], plan: CostPlan, device: str, against: Any) -> Measured:
     start = time.perf_counter()
-    for picture in itertools.islice(itertools.cycle(pictures), plan.warmup):
-        _together(scorer, against, picture, device)
+    for image in itertools.islice(itertools.cycle(images), plan.warmup):
+        _together(scorer, against, image, device)
         if time.perf_counter() - start > plan.seconds:
             break
     times = Measured()
     start = time.perf_counter()
-    for i, picture in enumerate(itertools.islice(itertools.cycle(pictures), max(plan.pictures, LEAST))):
+    for i, image in enumerate(itertools.islice(itertools.cycle(images), max(plan.images, LEAST))):
         # Whoever comes second finds caches warm, so they take turns.
         if against is not None and i % 2:
-            other, own = _together(against, scorer, picture, device)
+            other, own = _together(against, scorer, image, device)
         else:
-            own, other = _together(scorer, against, picture, device)
+            own, other = _together(scorer, against, image, device)
         times.stages["total"].append(own)
         times.against += [] if against is None else [other]
         if i + 1 >= LEAST and time.perf_counter() - start > plan.seconds:
             break
-    _stages(scorer, pictures, len(times.stages["total"]), device, times)
+    _stages(scorer, images, len(times.stages["total"]), device, times)
     return times
 
 
-def _together(first: Any, second: Any, picture: Picture, device: str) -> tuple[float, float]:
-    """Seconds of both scorers on one picture, right after each other; 0 for none."""
-    _load_image(picture[0])  # so that neither pays for fetching the file
+def _together(first: Any, second: Any, image: Image, device: str) -> tuple[float, float]:
+    """Seconds of both scorers on one image, right after each other; 0 for none."""
+    _load_image(image[0])  # so that neither pays for fetching the file
     found = []
     for scorer in (first, second):
-        found.append(0.0 if scorer is None else _timed(partial(_score, scorer, [picture], 1), device)[0])
+        found.append(0.0 if scorer is None else _timed(partial(_score, scorer, [image], 1), device)[0])
     return found[0], found[1]
 
 
-def _stages(scorer: Any, pictures: Sequence[Picture], count: int, device: str, times: Measured) -> None:
+def _stages(scorer: Any, images: Sequence[Image], count: int, device: str, times: Measured) -> None:
     steps = scorer.stages() if hasattr(scorer, "stages") else [("decode", _load_image)]
-    for picture in itertools.islice(itertools.cycle(pictures), count):
-        value: Any = picture[0]
+    for image in itertools.islice(itertools.cycle(images), count):
+        value: Any = image[0]
         for name, step in steps:
             seconds, value = _timed(partial(step, value), device)
             times.stages[name].append(seconds)
 
 
 def _throughput(
-    scorer: Any, pictures: Sequence[Picture], plan: CostPlan, device: str, times: Measured
+    scorer: Any, images: Sequence[Image], plan: CostPlan, device: str, times: Measured
 ) -> tuple[dict[str, float], float | None, list[str]]:
-    """Pictures a second by batch size, joules a picture at the last one, and what was left out."""
+    """Images a second by batch size, joules an image at the last one, and what was left out."""
     one = float(np.median(times.stages["total"]))
     found: dict[str, float] = {}
     joules, notes = None, []
@@ -256,7 +256,7 @@ def _throughput(
             notes.append(f"throughput at {size}: not measured, a batch would take about {size * one:.0f} s")
             continue
         count = max(size, min(MOST, int(plan.seconds / max(one, 1e-6))) // size * size)
-        many = [pictures[i % len(pictures)] for i in range(count)]
+        many = [images[i % len(images)] for i in range(count)]
         before = energy.joules(device)
         seconds, _ = _timed(partial(_score, scorer, many, size), device)
         after = energy.joules(device)

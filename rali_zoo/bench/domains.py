@@ -1,8 +1,8 @@
 """The gap between data sets, in the spaces that models and texts make, and on the scale of their scores.
 
-Three spaces: what a language model is shown of a picture (``vision``), what is written about it (``text``),
+Three spaces: what a language model is shown of an image (``vision``), what is written about it (``text``),
 and what a light scorer makes of it (``student``). Each is measured for every name that it is given under,
-such as ``before`` and ``after`` a training across data sets, on the same pictures.
+such as ``before`` and ``after`` a training across data sets, on the same images.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def sample(refs: Sequence[str], split: str, limit: int, root: str, seed: int) ->
 # ---- embeddings ----
 
 
-def picture_space(module: IQAModule, frames: Mapping[str, pd.DataFrame], batch_size: int) -> Space:
-    """What a module makes of pictures: of a reasoner the language model's view, else the embedding."""
+def image_space(module: IQAModule, frames: Mapping[str, pd.DataFrame], batch_size: int) -> Space:
+    """What a module makes of images: of a reasoner the language model's view, else the embedding."""
     import torch
 
     module.eval()
@@ -70,7 +70,7 @@ def picture_space(module: IQAModule, frames: Mapping[str, pd.DataFrame], batch_s
 
 
 def _batches(module: IQAModule, frame: pd.DataFrame, batch_size: int) -> Iterator[Batch]:
-    """Pictures as the module scores them; those of native size one by one where they differ."""
+    """Images as the module scores them; those of native size one by one where they differ."""
     import torch
 
     from rali_zoo.data.images import load_image
@@ -100,16 +100,16 @@ def _embed(module: Any, batch: Batch) -> torch.Tensor:
 
 
 def shown(module: Any, image: torch.Tensor) -> torch.Tensor:
-    """(B, d) means of the vectors that stand for (B, 3, H, W) pictures before a reasoner's language model.
+    """(B, d) means of the vectors that stand for (B, 3, H, W) images before a reasoner's language model.
 
     Raises:
-        ConfigError: a family that does not name the token which stands for pictures.
+        ConfigError: a family that does not name the token which stands for images.
     """
     vlm = module.vlm
     names = ("image_token_id", "image_token_index")
     ids = {getattr(vlm.model.config, name, None) for name in names} - {None}
     if not ids:
-        raise ConfigError(f"'{vlm.uri}' names no token that stands for pictures ({' or '.join(names)})")
+        raise ConfigError(f"'{vlm.uri}' names no token that stands for images ({' or '.join(names)})")
     prompts = vlm.ask(image, [module.tasks.score] * len(image))
     output = vlm.model(**prompts.inputs, output_hidden_states=True, logits_to_keep=1, use_cache=False)
     hidden, inside = output.hidden_states[0], prompts.inputs["input_ids"] == ids.pop()
@@ -118,15 +118,15 @@ def shown(module: Any, image: torch.Tensor) -> torch.Tensor:
 
 
 def text_space(table: pd.DataFrame, frames: Mapping[str, pd.DataFrame], encoder: str) -> tuple[Space, str]:
-    """Embeddings of the first text of each picture; numbers are taken out, or they would be read as scores.
+    """Embeddings of the first text of each image; numbers are taken out, or they would be read as scores.
 
     Args:
-        table: descriptions of pictures of all data sets.
-        frames: the pictures that are looked at where all have a text; else those of the table, equally many.
+        table: descriptions of images of all data sets.
+        frames: the images that are looked at where all have a text; else those of the table, equally many.
         encoder: text encoder by reference.
 
     Returns:
-        The space, and which pictures it is of, in words.
+        The space, and which images it is of, in words.
 
     Raises:
         ConfigError: a data set without texts.
@@ -153,7 +153,7 @@ def text_space(table: pd.DataFrame, frames: Mapping[str, pd.DataFrame], encoder:
     for ref, own in chosen.items():
         words = [re.sub(r"\d+(?:\.\d+)?", "", text) for text in own]
         space[ref] = model.encode(words).double().cpu().numpy()
-    return space, "the sample" if whole else "the described pictures"
+    return space, "the sample" if whole else "the described images"
 
 
 # ---- numbers ----
@@ -190,12 +190,12 @@ def gaps(space: Space, permutations: int = 500, seed: int = 0) -> dict[str, Any]
 
 
 def change(before: Space, after: Space) -> dict[str, float]:
-    """Linear CKA of two spaces on the same pictures, by data set: 1 where a training changed nothing."""
+    """Linear CKA of two spaces on the same images, by data set: 1 where a training changed nothing."""
     return {ref: linear_cka(before[ref], after[ref]) for ref in before if len(before[ref]) == len(after[ref])}
 
 
 def agreement(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    """SRCC of a scorer on each data set and on all together; pictures without a score are counted.
+    """SRCC of a scorer on each data set and on all together; images without a score are counted.
 
     Args:
         frames: columns mos and score on [1, 5], by data set.

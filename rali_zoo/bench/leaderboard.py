@@ -75,8 +75,8 @@ class Average:
 
     Attributes:
         mean: unweighted; ``None`` where a data set is missing, since a mean over others is another number.
-        weighted: by the number of pictures; ``None`` likewise.
-        pooled: SRCC over the pictures of all data sets together, of scores in MOS units; else ``None``.
+        weighted: by the number of images; ``None`` likewise.
+        pooled: SRCC over the images of all data sets together, of scores in MOS units; else ``None``.
         sets: data sets that count for this model.
         of: data sets that there are.
         order: mean over the data sets that count; only for the order of models that lack the same number.
@@ -192,7 +192,7 @@ def _counting(cell: Cell | None) -> float | None:
 
 
 def _pooled(cells: Sequence[tuple[Cell, Column]]) -> float | None:
-    """SRCC over all pictures at once; only of scores in MOS units that are published with their MOS."""
+    """SRCC over all images at once; only of scores in MOS units that are published with their MOS."""
     from rali_zoo import metrics
 
     if len(cells) < 2 or cells[0][0].model.native_scale:
@@ -224,14 +224,14 @@ def _column(cells: Sequence[Cell], targets: Mapping[str, Any] | None, seed: int)
 
 
 def _compared(column: Column, cells: Sequence[Cell], seed: int) -> Column:
-    """The column with its pairs, on the numbers that it is sorted by: failed pictures in the worst place."""
+    """The column with its pairs, on the numbers that it is sorted by: failed images in the worst place."""
     from rali_zoo.bench.comparison import compare
 
     targets = column.targets or {}
     scores = {cell.model.key: numbers(cell) for cell in cells}
     try:
         found = compare(targets["mos"], scores, targets["content"], seed, failures="worst")
-    except ValueError as error:  # such as pictures of a single content
+    except ValueError as error:  # such as images of a single content
         return replace(column, note=f"not compared: {error}")
     pairs = [
         Pair(p.a, p.b, *(None if math.isnan(v) else v for v in (p.difference, p.low, p.high, p.p_holm)))
@@ -241,5 +241,5 @@ def _compared(column: Column, cells: Sequence[Cell], seed: int) -> Column:
 
 
 def numbers(cell: Cell) -> list[float]:
-    """A cell's scores with NaN for pictures that failed."""
+    """A cell's scores with NaN for images that failed."""
     return [math.nan if v is None else v for v in cell.scores or ()]

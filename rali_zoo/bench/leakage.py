@@ -17,7 +17,7 @@ class Leakage(NamedTuple):
 
     Attributes:
         flag: ``none`` = trained on other data sets, as it declares; ``same-dataset`` = on other rows of this
-            one; ``test-rows`` = on some of these very pictures; ``unknown`` = it does not declare.
+            one; ``test-rows`` = on some of these very images; ``unknown`` = it does not declare.
         why: in words.
     """
 
@@ -40,7 +40,7 @@ def leakage(training_sets: tuple[str, ...] | None, rows: Rows, root: str) -> Lea
     for ref in training_sets:
         seen = len(tested & _trained_files(ref, root)) if _may_share(ref, rows.ref) else 0
         if seen:
-            return Leakage("test-rows", f"{seen} of the {len(tested)} pictures are training rows of {ref}")
+            return Leakage("test-rows", f"{seen} of the {len(tested)} images are training rows of {ref}")
         if _name(ref) == _name(rows.ref):
             same.append(ref)
     if same:

@@ -13,8 +13,8 @@ from rali_zoo.bench.reported import ReportedRow, ReportedTable
 
 #: Leakage flag to the mark that a cell carries, and what it means.
 MARKS = {
-    "same-dataset": ("†", "trained on other pictures of the same data set (in-domain)"),
-    "test-rows": ("‡", "trained on these very test pictures: shown, not ranked, in no average"),
+    "same-dataset": ("†", "trained on other images of the same data set (in-domain)"),
+    "test-rows": ("‡", "trained on these very test images: shown, not ranked, in no average"),
     "unknown": ("?", "it is not known what it was trained on"),
 }
 _HEAD = """\
@@ -27,7 +27,7 @@ _READING = """\
 Each cell: SRCC with its 95 % bootstrap interval, signed (a metric that runs backwards is negative), higher is
 better. **Bold**: cannot be told apart from the best of the column (Meng–Rosenthal–Rubin and paired bootstrap,
 Holm-corrected over all pairs, p ≥ 0.05).
-Pictures without a score are counted, not dropped: "2 failed → 0.612" is the SRCC with those two in the
+Images without a score are counted, not dropped: "2 failed → 0.612" is the SRCC with those two in the
 worst place, and that number is what means and order use. A model that lacks a data set has no mean, since a
 mean over other sets is another number, and stands below those that have them all.
 """
@@ -69,7 +69,7 @@ def _synthetic_note(board: Board) -> str:
     if "synthetic" not in board.labels:
         return ""
     return (
-        "**Columns marked *synthetic* hold pictures with pseudo-MOS from a rule: no human looked at them. "
+        "**Columns marked *synthetic* hold images with pseudo-MOS from a rule: no human looked at them. "
         "They show that things work, not how well a metric judges photographs.**\n"
     )
 
@@ -143,7 +143,7 @@ def _without_number(board: Board) -> str:
 def _cost_note() -> str:
     return (
         "Parameters that take part in a score; median and 95th percentile of the time from file to score of "
-        "one picture, on the first data set that has it. Latencies compare only between rows of one machine; "
+        "one image, on the first data set that has it. Latencies compare only between rows of one machine; "
         "the ratio to a reference model was measured in turn with it, and so holds on a machine with other "
         "work too.\n"
     )

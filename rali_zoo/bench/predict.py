@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from rali_zoo.types import Score
 
 MISSING = "no such file (or a link that leads nowhere)"
-NO_REFERENCE = "no reference picture to compare with"
+NO_REFERENCE = "no reference image to compare with"
 
 
 def identity(scorer: Any, source: str) -> str:
-    """Everything that a prediction depends on besides the picture.
+    """Everything that a prediction depends on besides the image.
 
     Args:
         scorer: any scorer.
@@ -45,14 +45,14 @@ def predict(
 ) -> list[Outcome]:
     """Score every row of a data set.
 
-    Pictures go through in fixed batches of distinct contents, and whatever a metric draws at random is drawn
+    Images go through in fixed batches of distinct contents, and whatever a metric draws at random is drawn
     anew, by the batch: a run that was stopped and resumed gives what an undisturbed one would have given.
 
     Args:
         scorer: any scorer.
         rows: columns ``id``, ``path`` and, for a full-reference scorer, ``reference``.
         source: see :func:`identity`.
-        batch_size: pictures a forward pass.
+        batch_size: images a forward pass.
         advance: called with the number of rows that are done, and of all.
 
     Returns:
@@ -62,7 +62,7 @@ def predict(
         return [_outcome(score) for score in scorer.scores_for(rows["id"].astype(str).tolist())]
     paths = rows["path"].astype(str).tolist()
     references = rows["reference"].fillna("").astype(str).tolist() if needs_reference(scorer) else None
-    keys = picture_keys(paths, references)
+    keys = image_keys(paths, references)
     store = Predictions(identity(scorer, source))
     first = {key: row for row, (key, _) in reversed(list(enumerate(keys))) if key}
     distinct = sorted(first.values())
@@ -83,11 +83,11 @@ def predict(
 
 
 def needs_reference(scorer: Any) -> bool:
-    """Whether a scorer compares each picture with a reference picture."""
+    """Whether a scorer compares each image with a reference image."""
     return bool(getattr(scorer, "needs_reference", False))
 
 
-def picture_keys(paths: Sequence[str], references: Sequence[str] | None) -> list[tuple[str, str]]:
+def image_keys(paths: Sequence[str], references: Sequence[str] | None) -> list[tuple[str, str]]:
     """For each row (what its prediction is kept by, ""), or ("", why it cannot be scored)."""
     digests = content_digests(paths)
     if references is None:
@@ -105,12 +105,12 @@ def picture_keys(paths: Sequence[str], references: Sequence[str] | None) -> list
 
 
 def _scored(scorer: Any, paths: list[str], references: list[str] | None) -> list[Outcome]:
-    """Outcomes of a batch; one that fails as a whole is scored picture by picture."""
+    """Outcomes of a batch; one that fails as a whole is scored image by image."""
     try:
         more = {} if references is None else {"references": references}
         found = scorer.score(paths, batch_size=len(paths), **more)
         if len(found) != len(paths):
-            raise RuntimeError(f"{len(found)} scores for {len(paths)} pictures")
+            raise RuntimeError(f"{len(found)} scores for {len(paths)} images")
         return [_outcome(score) for score in found]
     except Exception as error:
         if len(paths) == 1:

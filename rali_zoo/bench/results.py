@@ -174,7 +174,7 @@ COST = Shape(
                 "latency": Shape(
                     keys={s: _RANGE for s in ("decode", "preprocess", "encode", "head", "total")}
                 ),
-                "pictures": _INT,
+                "images": _INT,
                 "ratio": Shape(keys={"to": _STR, "median": _FLOAT, "low": _FLOAT, "high": _FLOAT}, null=True),
                 "throughput": Shape(values=_FLOAT),
                 "energy_j": _MAYBE_FLOAT,

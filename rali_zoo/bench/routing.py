@@ -1,6 +1,6 @@
-"""Routing: a cheap scorer for all pictures, an expensive one for those that the cheap one is least sure of.
+"""Routing: a cheap scorer for all images, an expensive one for those that the cheap one is least sure of.
 
-RALI's authors leave open which pictures should still go to the reasoner. The curve here tells what each share
+RALI's authors leave open which images should still go to the reasoner. The curve here tells what each share
 of them is worth, against the same share drawn at random and against a choice that knows the MOS.
 """
 
@@ -29,16 +29,16 @@ FloatArray = NDArray[np.float64]
 
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 _ORDERS = 20  # random orders that the control is the mean of
-_FEWEST = 10  # pictures that a line, or a curve, is made of
+_FEWEST = 10  # images that a line, or a curve, is made of
 
 
 @dataclass(frozen=True)
 class RoutePoint:
-    """What one share of routed pictures gives.
+    """What one share of routed images gives.
 
     Attributes:
-        share: of the pictures that the expensive scorer judges, in [0, 1].
-        threshold: uncertainty from which a picture is routed; infinite for none.
+        share: of the images that the expensive scorer judges, in [0, 1].
+        threshold: uncertainty from which an image is routed; infinite for none.
         srcc: SRCC of the mixture.
         low: lower end of its 95 % interval.
         high: upper end.
@@ -47,7 +47,7 @@ class RoutePoint:
         gain: ``srcc - random``.
         gain_low: lower end of its 95 % interval, on shared resamples.
         gain_high: upper end.
-        oracle: SRCC when those pictures are routed whose error shrinks most, which takes the MOS to know.
+        oracle: SRCC when those images are routed whose error shrinks most, which takes the MOS to know.
     """
 
     share: float
@@ -73,7 +73,7 @@ def routing_curve(
     resamples: int = 500,
     seed: int = 0,
 ) -> list[RoutePoint]:
-    """SRCC against the share of pictures that go to the expensive scorer.
+    """SRCC against the share of images that go to the expensive scorer.
 
     Args:
         mos: (n,) MOS.
@@ -81,7 +81,7 @@ def routing_curve(
         expensive: (n,) scores on the same scale: a mixture of two scales ranks nothing.
         uncertainty: (n,) of the cheap scores; the largest are routed first.
         shares: in [0, 1].
-        content: (n,) what each picture shows; intervals draw contents where they repeat.
+        content: (n,) what each image shows; intervals draw contents where they repeat.
         resamples: of the bootstrap.
         seed: of the resamples and of the random orders.
 
@@ -94,7 +94,7 @@ def routing_curve(
             f"mos {y.shape}, scores {a.shape} {b.shape}, uncertainty {doubt.shape}: give (n,) each"
         )
     if not all(np.isfinite(v).all() for v in (y, a, b, doubt)):
-        raise ValueError("mos, scores and uncertainty must be finite; leave failed pictures out")
+        raise ValueError("mos, scores and uncertainty must be finite; leave failed images out")
     if not all(0 <= share <= 1 for share in shares):
         raise ValueError(f"shares {list(shares)} lie between 0 and 1")
     rng = np.random.default_rng(seed)
@@ -152,7 +152,7 @@ class Judged(NamedTuple):
     val: FloatArray
     test: FloatArray
     std: FloatArray  #: of the test rows, on the scorer's scale; NaN where the scorer has none
-    seconds: float  #: a picture, wall clock, decoding included, over the test rows
+    seconds: float  #: an image, wall clock, decoding included, over the test rows
 
 
 def judge(scorer: Scorer, val: pd.DataFrame, test: pd.DataFrame, batch_size: int = 16) -> Judged:
@@ -162,7 +162,7 @@ def judge(scorer: Scorer, val: pd.DataFrame, test: pd.DataFrame, batch_size: int
         scorer: any scorer.
         val: rows with the column ``path``.
         test: rows with the column ``path``.
-        batch_size: pictures a forward pass.
+        batch_size: images a forward pass.
     """
     on_val = scorer.score(val["path"].tolist(), batch_size=batch_size)
     started = time.perf_counter()
@@ -190,7 +190,7 @@ def on_mos_scale(judged: Judged, mos_val: ArrayLike, name: str) -> tuple[FloatAr
     y = np.asarray(mos_val, dtype=np.float64)
     ok = np.isfinite(judged.val) & np.isfinite(y)
     if ok.sum() < _FEWEST:
-        raise ConfigError(f"{name} has scores of {ok.sum()} validation pictures; a line takes {_FEWEST}")
+        raise ConfigError(f"{name} has scores of {ok.sum()} validation images; a line takes {_FEWEST}")
     line: Any = stats.linregress(judged.val[ok], y[ok])
     if not line.slope > 0:
         raise ConfigError(f"{name} runs against the MOS of the validation rows (slope {line.slope:.3f})")
@@ -210,22 +210,22 @@ def route(
     """Measure a routing curve.
 
     Args:
-        cheap: judges every picture.
+        cheap: judges every image.
         expensive: judges the routed ones; here all, so that every share can be told.
         val: rows that bring both to one scale; columns path, mos.
         test: rows of the curve; columns path, mos, content.
         second: another cheap scorer; the uncertainty is then how far the two disagree, and not the spread
             that the cheap scorer tells.
-        shares: of the pictures that are routed, in [0, 1].
-        batch_size: pictures a forward pass.
+        shares: of the images that are routed, in [0, 1].
+        batch_size: images a forward pass.
         seed: of resamples and of the control.
 
     Returns:
         ``points`` (:class:`RoutePoint` as dictionaries), ``n``, ``left_out``, ``uncertainty``, ``error_srcc``
-        (SRCC of uncertainty and absolute error), and ``seconds`` a picture of each scorer.
+        (SRCC of uncertainty and absolute error), and ``seconds`` an image of each scorer.
 
     Raises:
-        ConfigError: a cheap scorer without a spread and no second one, or too few pictures with scores.
+        ConfigError: a cheap scorer without a spread and no second one, or too few images with scores.
     """
     scorers = {"cheap": cheap, "expensive": expensive} | ({"second": second} if second is not None else {})
     judged = {role: judge(scorer, val, test, batch_size) for role, scorer in scorers.items()}
@@ -239,7 +239,7 @@ def route(
     )
     if ok.sum() < _FEWEST:
         raise ConfigError(
-            f"{ok.sum()} of {ok.size} test pictures have scores by all; a curve takes {_FEWEST}"
+            f"{ok.sum()} of {ok.size} test images have scores by all; a curve takes {_FEWEST}"
         )
     content = test["content"].astype(str)[ok].tolist()
     points = routing_curve(
@@ -266,7 +266,7 @@ def _doubt(
     if np.isnan(judged.std).all():
         raise ConfigError(
             f"{name} tells no uncertainty; train a DistributionRegression, take a RALI, or give --second "
-            "REF, another cheap scorer: where the two disagree, pictures are routed"
+            "REF, another cheap scorer: where the two disagree, images are routed"
         )
     return slope * judged.std
 
@@ -276,7 +276,7 @@ def plot_route(result: dict[str, Any], path: Path, title: str) -> None:
 
     Args:
         result: of :func:`route`.
-        path: of the picture.
+        path: of the image.
         title: above it.
 
     Raises:

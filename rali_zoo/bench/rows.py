@@ -29,7 +29,7 @@ class Rows:
         split: which rows.
         limit: how many were drawn; ``None`` when there are no more than that, or no limit.
         slug: file name of its results.
-        frame: one row a picture, columns as in :class:`rali_zoo.data.tables.DataTable`.
+        frame: one row an image, columns as in :class:`rali_zoo.data.tables.DataTable`.
         publish: whether ids, MOS and scores may stand in files that others see.
     """
 
@@ -75,7 +75,7 @@ class Rows:
     def without_reference(self) -> str:
         """Why a full-reference metric has nothing to compare with; empty if some row has a reference."""
         if "reference" not in self.frame or (self.frame["reference"].fillna("") == "").all():
-            return f"{self.ref} has no reference pictures, and this metric compares with one"
+            return f"{self.ref} has no reference images, and this metric compares with one"
         return ""
 
 

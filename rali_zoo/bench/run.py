@@ -1,7 +1,7 @@
 """The runner: a model is loaded once and meets the suite's data sets; every cell becomes a file.
 
-Nothing that a user or a picture does ends a run: a model that cannot be loaded, a metric that lacks what it
-needs and a picture that cannot be scored leave their reasons in the files. A cell that is there with the same
+Nothing that a user or an image does ends a run: a model that cannot be loaded, a metric that lacks what it
+needs and an image that cannot be scored leave their reasons in the files. A cell that is there with the same
 revision, rows, versions and seed is not made again; one that was interrupted goes on from the cached
 predictions.
 """
@@ -32,14 +32,14 @@ from rali_zoo.errors import RaliZooError, ScoreTableError
 
 if TYPE_CHECKING:
     from rali_zoo.bench.cache import Outcome
-    from rali_zoo.bench.cost import Loading, Picture
+    from rali_zoo.bench.cost import Loading, Image
     from rali_zoo.bench.rows import Rows
     from rali_zoo.bench.suite import Contender, Suite
 
 #: Called with a line of progress.
 Say = Callable[[str], None]
 _SECONDS = 20.0  # between two lines on one cell
-_POOL = 16  # pictures that cost is measured on
+_POOL = 16  # images that cost is measured on
 
 
 @dataclass(frozen=True)
@@ -169,12 +169,12 @@ def _measure(job: Job, scorer: Any, rows: Rows, origin: Json, say: Say) -> tuple
         nonlocal said
         if time.monotonic() - said > _SECONDS:
             said = time.monotonic()
-            say(f"{job.contender.name} on {rows.ref}: {done}/{total} pictures")
+            say(f"{job.contender.name} on {rows.ref}: {done}/{total} images")
 
     source, batch_size = job.contender.source, job.contender.batch_size
     outcomes = predict(scorer, rows.frame, source, batch_size, advance)
-    pictures = _pictures(scorer, rows, outcomes)
-    count = used(scorer, pictures[0]).parameters if pictures else None
+    images = _images(scorer, rows, outcomes)
+    count = used(scorer, images[0]).parameters if images else None
     return measured_cell(job.contender, scorer, rows, outcomes, count, leak, origin), outcomes
 
 
@@ -186,18 +186,18 @@ def _write_cost(
     from rali_zoo.bench.cost import measure
 
     plan, found, problem = job.suite.cost, None, ""
-    pictures = _pictures(scorer, rows, outcomes)
-    if plan is not None and pictures:
+    images = _images(scorer, rows, outcomes)
+    if plan is not None and images:
         try:
             against = reference_scorer(plan.against, job.device) if plan.against else None
-            found = measure(scorer, pictures, plan, load, job.device, against)
+            found = measure(scorer, images, plan, load, job.device, against)
         except Exception as error:  # its scores are there and stay
             problem = f"cost could not be measured: {type(error).__name__}: {error}"
     written = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(cost_path(path), {"schema": 1, "written": written, "cost": found, "problem": tidy(problem)})
 
 
-def _pictures(scorer: Any, rows: Rows, outcomes: Sequence[Outcome]) -> list[Picture]:
+def _images(scorer: Any, rows: Rows, outcomes: Sequence[Outcome]) -> list[Image]:
     """Some that the scorer can score, with what they are compared with."""
     from rali_zoo.bench.predict import needs_reference
 

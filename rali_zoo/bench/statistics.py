@@ -1,6 +1,6 @@
 """The numbers of one benchmark cell: one scorer on one data set, as a pure function of its scores.
 
-Everything is computed on the pictures that have a score, and failed ones are counted beside it; a ranking
+Everything is computed on the images that have a score, and failed ones are counted beside it; a ranking
 sorts by ``srcc_failures_worst``, which a scorer cannot raise by failing. Comparisons of several scorers are
 in :mod:`rali_zoo.bench.comparison` and importable from here.
 """
@@ -24,7 +24,7 @@ from rali_zoo.metrics.correlation import FloatArray
 __all__ = ["CellStatistics", "Comparison", "Estimate", "Pair", "cell_statistics", "compare"]
 
 LEVEL = 0.95
-#: A picture is plainly better than another if people put it a whole category of the five higher (P-test).
+#: An image is plainly better than another if people put it a whole category of the five higher (P-test).
 MARGIN = 1.0
 
 
@@ -45,26 +45,26 @@ class CellStatistics:
     """Statistics of one scorer on one data set; :meth:`as_dict` gives them as JSON.
 
     Attributes:
-        n: pictures of the cell.
+        n: images of the cell.
         failed: those without a finite score.
-        status: ``undefined`` if the scored pictures allow no correlation, with the reason.
+        status: ``undefined`` if the scored images allow no correlation, with the reason.
         reason: empty for ``ok``.
-        srcc_failures_worst: SRCC with every failed picture ranked where it hurts most; rankings sort by it.
+        srcc_failures_worst: SRCC with every failed image ranked where it hurts most; rankings sort by it.
         srcc: signed, in [-1, 1]; negative for a scorer that runs backwards.
         krcc: tau-b, signed.
         plcc: without mapping, signed.
         plcc_mapped: after the logistic mapping, in [0, 1]; its interval holds the mapping fixed.
         rmse: after the logistic mapping, on the scale of MOS; its interval holds the mapping fixed.
         rmse_raw: without mapping; only for scorers whose scores are MOS.
-        ties: share of the scored pictures whose score another picture has too.
+        ties: share of the scored images whose score another image has too.
         distinct: number of different scores.
         fit: of the logistic mapping: ``form``, ``parameters``, ``converged``, ``start``, ``starts``, and
             ``linear_cost_ratio`` = residual sum of squares over that of the best line; or ``reason``.
-        interval: ``level``, ``unit`` (what was resampled: ``picture`` or ``content``), ``units``,
+        interval: ``level``, ``unit`` (what was resampled: ``image`` or ``content``), ``units``,
             ``resamples``, and ``undefined`` = resamples without an SRCC; or the ``reason`` there is none.
         ksplit: SRCC over ten random parts with 20 % of the contents: ``median``, ``low``, ``high``, …
-        by_distortion: class to ``n``, ``failed``, ``srcc``; a picture with several classes is in each.
-        by_level: severity to the same; pictures of unknown level are in none.
+        by_distortion: class to ``n``, ``failed``, ``srcc``; an image with several classes is in each.
+        by_level: severity to the same; images of unknown level are in none.
         tests: ``d_test``, ``l_test``, ``p_test``, ``krasula``; each has ``reason`` where the data do not
             allow it.
     """
@@ -99,7 +99,7 @@ class CellStatistics:
 
 @dataclass(frozen=True)
 class _Columns:
-    """What is known of each picture; NaN, empty and 0 where it is not."""
+    """What is known of each image; NaN, empty and 0 where it is not."""
 
     mos: FloatArray
     scores: FloatArray
@@ -112,7 +112,7 @@ class _Columns:
         return self.mos.size
 
     def only(self, rows: np.ndarray) -> _Columns:
-        """The pictures of a boolean mask."""
+        """The images of a boolean mask."""
         content, distortion = (
             [v for v, keep in zip(values, rows, strict=True) if keep]
             for values in (self.content, self.distortion)
@@ -139,10 +139,10 @@ def cell_statistics(
 
     Args:
         mos: (n,) mean opinion scores in [1, 5], finite.
-        scores: (n,) of the scorer, higher is better; NaN or infinite = the picture failed.
+        scores: (n,) of the scorer, higher is better; NaN or infinite = the image failed.
         std: (n,) standard deviations of the ratings on the scale of MOS, NaN where unknown.
         raters: ratings behind each MOS, if known; see :func:`rali_zoo.metrics.krasula`.
-        content: (n,) what a picture shows; intervals resample contents where they repeat.
+        content: (n,) what an image shows; intervals resample contents where they repeat.
         distortion: (n,) classes, several joined by ``;``, empty where unknown, ``pristine`` for none.
         level: (n,) severity, higher is worse, 0 where unknown.
         on_mos_scale: whether the scores are MOS, so that an error without mapping means something.
@@ -164,7 +164,7 @@ def cell_statistics(
         by_level=_breakdown(table, [[f"{v:g}"] if v > 0 else [] for v in table.level]),
     )
     if counted.reason:
-        lost = f"{failed} of {len(table)} pictures failed; " if failed else ""
+        lost = f"{failed} of {len(table)} images failed; " if failed else ""
         return replace(counted, reason=lost + counted.reason)
     return _measured(counted, table, scored, raters, on_mos_scale, seed, resamples)
 
@@ -181,7 +181,7 @@ def _measured(
     seed: int,
     resamples: int,
 ) -> CellStatistics:
-    """The counts of a cell, completed by all that its scored pictures tell."""
+    """The counts of a cell, completed by all that its scored images tell."""
     fit = metrics.fit_logistic(scored.scores, scored.mos) if len(scored) >= _MAPPABLE else None
     estimates, interval = _estimates(scored, fit, on_mos_scale, seed, resamples)
     _, counts = np.unique(scored.scores, return_counts=True)
@@ -214,7 +214,7 @@ def _columns(
 ) -> _Columns:
     target = np.asarray(mos, dtype=np.float64)
     if target.ndim != 1 or not np.isfinite(target).all():
-        raise ValueError(f"mos {target.shape} must be (n,) finite numbers; leave pictures without MOS out")
+        raise ValueError(f"mos {target.shape} must be (n,) finite numbers; leave images without MOS out")
     n = target.size
     table = _Columns(
         target,
@@ -269,7 +269,7 @@ def _estimates(
     unit, units = resampling.units_of(n, table.content)
     if units < 2:
         return {name: Estimate(v) for name, v in values.items()}, {
-            "reason": f"all {n} pictures show one content, so there is nothing to resample"
+            "reason": f"all {n} images show one content, so there is nothing to resample"
         }
     drawn = resampling.resampled(wanted, y, resampling.draw(n, resamples, seed, table.content))
     ends = {name: resampling.expanded_interval(v, units, LEVEL) for name, v in drawn.items()}
@@ -286,7 +286,7 @@ def _estimates(
 
 def _fit_report(fit: metrics.LogisticFit | None, n: int) -> JsonDict:
     if fit is None:
-        return {"reason": f"{n} scored pictures; a logistic of four parameters needs {_MAPPABLE}"}
+        return {"reason": f"{n} scored images; a logistic of four parameters needs {_MAPPABLE}"}
     return {
         "form": fit.form,
         "parameters": list(fit.parameters),
@@ -298,7 +298,7 @@ def _fit_report(fit: metrics.LogisticFit | None, n: int) -> JsonDict:
 
 
 def _tests(table: _Columns, raters: float | None, seed: int) -> JsonDict:
-    """The D-, L- and P-test and Krasula's analysis of scored pictures, each where the data allow it."""
+    """The D-, L- and P-test and Krasula's analysis of scored images, each where the data allow it."""
     pristine = np.array([d == "pristine" for d in table.distortion])
     return {
         "d_test": _d_test(table, pristine),
@@ -311,14 +311,14 @@ def _tests(table: _Columns, raters: float | None, seed: int) -> JsonDict:
 def _p_test(table: _Columns, seed: int) -> JsonDict:
     better, worse = metrics.discriminable_pairs(table.mos, MARGIN, seed=seed)
     if not better.size:
-        return {"value": None, "pairs": 0, "reason": f"no two pictures differ by more than {MARGIN:g} MOS"}
+        return {"value": None, "pairs": 0, "reason": f"no two images differ by more than {MARGIN:g} MOS"}
     return {"value": metrics.p_test(table.scores, better, worse), "pairs": better.size, "margin": MARGIN}
 
 
 def _d_test(table: _Columns, pristine: np.ndarray) -> JsonDict:
     counts: Mapping[str, int] = {"pristine": int(pristine.sum()), "distorted": int((~pristine).sum())}
     if 0 in counts.values():
-        return {"value": None, **counts, "reason": "it needs pristine and distorted pictures"}
+        return {"value": None, **counts, "reason": "it needs pristine and distorted images"}
     return {"value": metrics.d_test(table.scores, pristine), **counts}
 
 
@@ -336,6 +336,6 @@ def _l_test(table: _Columns) -> JsonDict:
 def _krasula(table: _Columns, raters: float | None, seed: int) -> JsonDict:
     if not np.isfinite(table.std).all():
         unknown = int((~np.isfinite(table.std)).sum())
-        return {"reason": f"the standard deviation of the ratings is unknown for {unknown} pictures"}
+        return {"reason": f"the standard deviation of the ratings is unknown for {unknown} images"}
     found = _as_json(metrics.krasula(table.scores, table.mos, table.std, raters, seed=seed))
     return {**found, "raters": raters, "assumed": "" if raters else "std is the uncertainty of the MOS"}

@@ -12,7 +12,7 @@ datasets:
 split: test
 limit: 200                    # rows a data set, drawn by name; every row when left out
 seed: 0
-cost: {against: rali-tiny-synthetic, pictures: 20}   # false measures none
+cost: {against: rali-tiny-synthetic, images: 20}   # false measures none
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Contender:
         ref: what :func:`rali_zoo.zoo.load_model` takes.
         name: what tables and files call it; the reference unless given.
         licence: of its weights and code; what the scorer itself says unless given.
-        batch_size: pictures a forward pass.
+        batch_size: images a forward pass.
     """
 
     ref: str
@@ -60,7 +60,7 @@ class DatasetEntry:
 
     Attributes:
         ref: what :func:`rali_zoo.data.tables.load_table` takes.
-        publish: whether results files hold its ids and scores a picture, from which every statistic can be
+        publish: whether results files hold its ids and scores an image, from which every statistic can be
             computed again; by default only where the labels are synthetic.
     """
 
@@ -73,17 +73,17 @@ class CostPlan:
     """How cost is measured.
 
     Attributes:
-        against: reference of the model whose latency is measured in turn with each other one's, picture by
-            picture, so that their ratio holds on a machine with other work; empty for none.
-        pictures: of the latency, at most.
-        warmup: pictures scored before anything is timed.
+        against: reference of the model whose latency is measured in turn with each other one's, image by
+            image, so that their ratio holds on a machine with other work; empty for none.
+        images: of the latency, at most.
+        warmup: images scored before anything is timed.
         batch_sizes: of the throughput.
-        seconds: what latency, and each batch size of the throughput, may take; three pictures are always
+        seconds: what latency, and each batch size of the throughput, may take; three images are always
             timed.
     """
 
     against: str = ""
-    pictures: int = 20
+    images: int = 20
     warmup: int = 2
     batch_sizes: tuple[int, ...] = (1, 16)
     seconds: float = 5.0
@@ -168,7 +168,7 @@ def _check(suite: Suite) -> None:
     least: dict[str, int | None] = {"limit": suite.limit, "resamples": suite.resamples}
     if suite.cost is not None:
         cost = suite.cost
-        least |= {"cost.pictures": cost.pictures, "cost.batch_sizes": min(cost.batch_sizes)}
+        least |= {"cost.images": cost.images, "cost.batch_sizes": min(cost.batch_sizes)}
         if cost.against:
             check_model(cost.against)
         if cost.seconds <= 0 or cost.warmup < 0:

@@ -30,8 +30,8 @@ def coverage_report(
     """Coverage and mean width of three kinds of intervals around the scores of the test rows.
 
     ``as_told`` takes the spread for a normal distribution's, ``conformal`` scales it by the residuals of
-    the validation rows, ``constant`` gives every picture the same width by the same residuals. A spread that
-    tells hard pictures from easy ones makes ``conformal`` narrower than ``constant`` at the same coverage.
+    the validation rows, ``constant`` gives every image the same width by the same residuals. A spread that
+    tells hard images from easy ones makes ``conformal`` narrower than ``constant`` at the same coverage.
 
     Args:
         mos_val: (m,) MOS of the validation rows, in [1, 5].
@@ -41,7 +41,7 @@ def coverage_report(
         score: (n,) their scores.
         std: (n,) their spreads, above 0.
         levels: in (0, 1).
-        content: (n,) what each test picture shows, for the interval of ``error_srcc``.
+        content: (n,) what each test image shows, for the interval of ``error_srcc``.
 
     Returns:
         ``levels`` (level to the three kinds, each a :class:`~rali_zoo.metrics.intervals.Coverage`), and

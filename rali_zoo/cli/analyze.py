@@ -28,7 +28,7 @@ def text_vs_image(
     images: Path | None = None, format: Suffix = "svg", root: str = "data", device: str | None = None,
     seed: int = 0,
 ) -> None:  # fmt: skip
-    """Score from the text alone against scoring from the picture.
+    """Score from the text alone against scoring from the image.
 
     Args:
         model: a trained reasoner (ckpt:PATH, local-dir:PATH, hf-hub:ORG/REPO, a zoo name) or any
@@ -36,16 +36,16 @@ def text_vs_image(
         data: references of data sets.
         output: folder for the results file (json).
         split: rows to look at.
-        limit: pictures of each data set, drawn with the seed.
+        limit: images of each data set, drawn with the seed.
         scoring: read the likeliest answer, or weigh its digits (fewer ties).
-        batch_size: pictures a forward pass.
+        batch_size: images a forward pass.
         resamples: of bootstrap and permutations.
         prompt: the question to a model given as hf:; a trained reasoner brings its own.
         images: folder for the plot; that of the results by default.
         format: of the plot.
         root: folder that holds the data sets' folders.
         device: where to compute, e.g. cuda; the CPU by default.
-        seed: of the choice of pictures, folds, resamples and permutations.
+        seed: of the choice of images, folds, resamples and permutations.
     """
     from rali_zoo.analysis import run
 
@@ -66,16 +66,16 @@ def no_reasoning(
         data: references of data sets.
         output: folder for the results file (json).
         split: rows to look at.
-        limit: pictures of each data set, drawn with the seed.
+        limit: images of each data set, drawn with the seed.
         scoring: read the likeliest answer, or weigh its digits (fewer ties).
-        batch_size: pictures a forward pass.
+        batch_size: images a forward pass.
         resamples: of the bootstrap.
         prompt: the question to a model given as hf:; a trained reasoner brings its own.
         images: folder for the plot; that of the results by default.
         format: of the plot.
         root: folder that holds the data sets' folders.
         device: where to compute, e.g. cuda; the CPU by default.
-        seed: of the choice of pictures and resamples.
+        seed: of the choice of images and resamples.
     """
     from rali_zoo.analysis import run
 
@@ -88,22 +88,22 @@ def attention(
     batch_size: int = 16, resamples: int = 1000, prompt: str = "score", images: Path | None = None,
     format: Suffix = "svg", root: str = "data", device: str | None = None, seed: int = 0,
 ) -> None:  # fmt: skip
-    """Share of attention on picture, question, reasoning and answer at the score token, by layer.
+    """Share of attention on image, question, reasoning and answer at the score token, by layer.
 
     Args:
         model: a reasoner, as in 'rali-zoo analyze text-vs-image'.
         data: references of data sets.
         output: folder for the results file (json).
         split: rows to look at.
-        limit: pictures of each data set, drawn with the seed.
-        batch_size: pictures a forward pass; all layers' attention over all tokens is in memory at once.
+        limit: images of each data set, drawn with the seed.
+        batch_size: images a forward pass; all layers' attention over all tokens is in memory at once.
         resamples: of the bootstrap.
         prompt: the question to a model given as hf:; a trained reasoner brings its own.
         images: folder for the plot; that of the results by default.
         format: of the plot.
         root: folder that holds the data sets' folders.
         device: where to compute, e.g. cuda; the CPU by default.
-        seed: of the choice of pictures and resamples.
+        seed: of the choice of images and resamples.
     """
     from rali_zoo.analysis import run
 
@@ -116,22 +116,22 @@ def compression(
     batch_size: int = 16, resamples: int = 1000, prompt: str = "score", images: Path | None = None,
     format: Suffix = "svg", root: str = "data", device: str | None = None, seed: int = 0,
 ) -> None:  # fmt: skip
-    """Visual tokens of a picture against tokens of the reasoning about it.
+    """Visual tokens of an image against tokens of the reasoning about it.
 
     Args:
         model: a reasoner, as in 'rali-zoo analyze text-vs-image'.
         data: references of data sets.
         output: folder for the results file (json).
         split: rows to look at.
-        limit: pictures of each data set, drawn with the seed.
-        batch_size: pictures a forward pass.
+        limit: images of each data set, drawn with the seed.
+        batch_size: images a forward pass.
         resamples: of the bootstrap.
         prompt: the question to a model given as hf:; a trained reasoner brings its own.
         images: folder for the plot; that of the results by default.
         format: of the plot.
         root: folder that holds the data sets' folders.
         device: where to compute, e.g. cuda; the CPU by default.
-        seed: of the choice of pictures and resamples.
+        seed: of the choice of images and resamples.
     """
     from rali_zoo.analysis import run
 
@@ -145,7 +145,7 @@ def domains(
     resamples: int = 1000, prompt: str = "score", images: Path | None = None, format: Suffix = "svg",
     root: str = "data", device: str | None = None, seed: int = 0,
 ) -> None:  # fmt: skip
-    """Gap between data sets where pictures are seen, where they are described, and where RALI scores them.
+    """Gap between data sets where images are seen, where they are described, and where RALI scores them.
 
     Args:
         model: a reasoner, as in 'rali-zoo analyze text-vs-image'; its vision and text spaces.
@@ -153,16 +153,16 @@ def domains(
         output: folder for the results file (json).
         students: scorers whose spaces to look at, such as a RALI.
         split: rows to look at.
-        limit: pictures of each data set, drawn with the seed.
+        limit: images of each data set, drawn with the seed.
         text_encoder: for the texts.
-        batch_size: pictures a forward pass.
+        batch_size: images a forward pass.
         resamples: permutations of the test of MMD.
         prompt: the question to a model given as hf:; a trained reasoner brings its own.
         images: folder for the plot; that of the results by default.
         format: of the plot.
         root: folder that holds the data sets' folders.
         device: where to compute, e.g. cuda; the CPU by default.
-        seed: of the choice of pictures, folds, permutations and t-SNE.
+        seed: of the choice of images, folds, permutations and t-SNE.
     """
     from rali_zoo.analysis import run
 
@@ -186,7 +186,7 @@ def swap(
         data: references of data sets; with one, only reasoners are swapped.
         output: folder for the results file (json).
         split: rows to look at.
-        limit: pictures of each data set, drawn with the seed.
+        limit: images of each data set, drawn with the seed.
         scoring: read the likeliest answer, or weigh its digits (fewer ties).
         batch_size: texts a forward pass.
         resamples: of the bootstrap.
@@ -195,7 +195,7 @@ def swap(
         format: of the plot.
         root: folder that holds the data sets' folders.
         device: where to compute, e.g. cuda; the CPU by default.
-        seed: of the choice of pictures, folds and resamples.
+        seed: of the choice of images, folds and resamples.
     """
     from rali_zoo.analysis import run
     from rali_zoo.analysis.common import load_reasoner
@@ -251,17 +251,17 @@ def everything(
         data: references of two or more data sets.
         students: scorers whose spaces to look at.
         split: rows to look at.
-        limit: pictures of each data set, drawn with the seed.
+        limit: images of each data set, drawn with the seed.
         scoring: read the likeliest answer, or weigh its digits (fewer ties).
         text_encoder: for the texts.
-        batch_size: pictures a forward pass.
+        batch_size: images a forward pass.
         resamples: of bootstrap and permutations.
         prompt: the question to a model given as hf:; a trained reasoner brings its own.
         images: folder for the plots; that of the results by default.
         format: of the plots.
         root: folder that holds the data sets' folders.
         device: where to compute, e.g. cuda; the CPU by default.
-        seed: of the choice of pictures, folds, resamples, permutations and t-SNE.
+        seed: of the choice of images, folds, resamples, permutations and t-SNE.
     """
     from rali_zoo.analysis import run
 

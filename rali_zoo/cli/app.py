@@ -1,4 +1,4 @@
-"""``rali-zoo app``: a page on this machine to drop pictures on."""
+"""``rali-zoo app``: a page on this machine to drop images on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def app_command(
     threads: int | None = None,
     device: str | None = None,
 ) -> None:
-    """A web page that scores the pictures dropped on it, says why, and compares two.
+    """A web page that scores the images dropped on it, says why, and compares two.
 
     Args:
         model: ckpt:PATH, local-dir:PATH, hf-hub:ORG/REPO[@REV], or a name of 'rali-zoo list models'.

@@ -25,11 +25,11 @@ def calibrate_command(
         data: references of the data sets that are to be trained on together.
         model: the ruler: a model trained on one of them, whose scale becomes that of all.
         output: json file.
-        limit: training pictures of each data set that are looked at.
-        batch_size: pictures a forward pass.
+        limit: training images of each data set that are looked at.
+        batch_size: images a forward pass.
         root: folder that holds the data sets' folders.
         device: where to compute, e.g. cuda; the CPU by default.
-        seed: of the choice of pictures.
+        seed: of the choice of images.
     """
     from rali_zoo.data.calibration import Scale, fit_scale, write_calibration
     from rali_zoo.data.tables import load_table
@@ -47,14 +47,14 @@ def calibrate_command(
         scores = ruler.score(rows["path"].tolist(), batch_size)
         told = [s.score is not None for s in scores]
         if not all(told):
-            print(f"{ref}: {told.count(False)} of {len(told)} pictures have no score", file=sys.stderr)
+            print(f"{ref}: {told.count(False)} of {len(told)} images have no score", file=sys.stderr)
         try:
             scales[ref] = fit_scale([s.score for s in scores if s.score is not None], rows["mos"][told])
         except ConfigError as error:
             raise ConfigError(f"{ref}: {error}") from None
     write_calibration(scales, model, output)
     for ref, scale in scales.items():
-        how = f"{scale.n} pictures, PLCC {scale.plcc:.3f}" if scale.n else "the model was trained on it"
+        how = f"{scale.n} images, PLCC {scale.plcc:.3f}" if scale.n else "the model was trained on it"
         print(f"{ref}: {scale.scale:.3f} * MOS {scale.offset:+.3f} ({how})")
 
 

@@ -1,4 +1,4 @@
-"""``rali-zoo describe``: a trained reasoner, or a describer, writes the descriptions table.
+"""``rali-zoo describe``: a trained reasoner, or a captioner, writes the descriptions table.
 
 The work is cut into parts of :data:`PART` texts. Each is written whole or not at all beside the output, so a
 run that was killed goes on where it stopped, with no text lost or doubled.
@@ -42,8 +42,8 @@ class Job:
         data: reference of the data set.
         prompt: the question.
         temperature: of the sampler.
-        seeds: texts a picture.
-        pictures: hash of the pictures' names, in order.
+        seeds: texts an image.
+        images: hash of the images' names, in order.
     """
 
     model: str
@@ -52,7 +52,7 @@ class Job:
     prompt: str
     temperature: float
     seeds: int
-    pictures: str
+    images: str
 
 
 def describe_command(
@@ -68,16 +68,16 @@ def describe_command(
     root: str = "data",
     device: str | None = None,
 ) -> None:
-    """Let a model describe the pictures of a data set and write the descriptions table.
+    """Let a model describe the images of a data set and write the descriptions table.
 
     Args:
         model: a trained reasoner (ckpt:PATH, local-dir:PATH, hf-hub:ORG/REPO), any vision-language model
-            (hf:ORG/REPO, hf:local-dir:FOLDER), or a describer (labels, attributes?mos_words=true).
+            (hf:ORG/REPO, hf:local-dir:FOLDER), or a captioner (labels, attributes?mos_words=true).
         data: reference of the data set.
         output: the table, .parquet or .jsonl; what went wrong is written beside it as .errors.csv.
         split: rows to describe.
-        seeds: texts a picture.
-        batch_size: pictures at a time.
+        seeds: texts an image.
+        batch_size: images at a time.
         temperature: of the sampler; 0 takes the likeliest text, which only makes sense with one seed.
         prompt: the question to a model given as hf:; a trained reasoner brings its own.
         max_inconsistency: leave out texts from whose words alone another score is read, further away than
@@ -85,7 +85,7 @@ def describe_command(
         root: folder that holds the data sets' folders.
         device: where to compute, e.g. cuda; the CPU by default.
     """
-    from rali_zoo.data.describers import DESCRIBERS
+    from rali_zoo.data.captioners import CAPTIONERS
     from rali_zoo.data.tables import load_table
     from rali_zoo.uri import split_options
 
@@ -95,12 +95,12 @@ def describe_command(
     rows = table.frame if split == "all" else table.split(split)
     if rows.empty:
         raise ConfigError(f"{data!r} has no {split} rows; {table.describe()}")
-    if split_options(model)[0] in DESCRIBERS:
-        texts = _by_describer(model, rows, data, seeds)
+    if split_options(model)[0] in CAPTIONERS:
+        texts = _by_captioner(model, rows, data, seeds)
     else:
         reasoner, asked = _reasoner(model, prompt, device)
-        pictures = hashlib.sha256("\n".join(rows["id"].astype(str)).encode()).hexdigest()[:16]
-        job = Job(model, reasoner.revision, data, asked.text(), temperature, seeds, pictures)
+        images = hashlib.sha256("\n".join(rows["id"].astype(str)).encode()).hexdigest()[:16]
+        job = Job(model, reasoner.revision, data, asked.text(), temperature, seeds, images)
         texts = _by_reasoner(reasoner, asked, job, rows, batch_size, _folder(output))
     if max_inconsistency is not None:
         texts = drop_inconsistent(texts, max_inconsistency)
@@ -114,7 +114,7 @@ def _finish(texts: pd.DataFrame, data: str, output: Path) -> None:
     good, bad = texts[texts["error"] == ""], texts[texts["error"] != ""]
     if good.empty:
         raise ConfigError(
-            f"no picture of {data} could be described; the first reason: {bad['error'].iloc[0]}"
+            f"no image of {data} could be described; the first reason: {bad['error'].iloc[0]}"
         )
     if len(bad):
         with atomic_path(_errors(output)) as path:
@@ -146,9 +146,9 @@ def _errors(output: Path) -> Path:
     return output.with_suffix(".errors.csv")
 
 
-def _by_describer(model: str, rows: pd.DataFrame, data: str, seeds: int) -> pd.DataFrame:
-    """Texts of a describer, whose one option besides the seeds is ``mos_words``."""
-    from rali_zoo.data.describers import describe
+def _by_captioner(model: str, rows: pd.DataFrame, data: str, seeds: int) -> pd.DataFrame:
+    """Texts of a captioner, whose one option besides the seeds is ``mos_words``."""
+    from rali_zoo.data.captioners import describe
     from rali_zoo.uri import Uri, split_options
 
     name, options = split_options(model)
@@ -160,7 +160,7 @@ def _by_describer(model: str, rows: pd.DataFrame, data: str, seeds: int) -> pd.D
 
 def _reasoner(model: str, prompt: str, device: str | None) -> tuple[Reasoner, Prompt]:
     """The model, in evaluation mode, and what it is asked."""
-    from rali_zoo.data.describers import DESCRIBERS
+    from rali_zoo.data.captioners import CAPTIONERS
     from rali_zoo.models import Reasoner
     from rali_zoo.zoo import MODELS, SCHEMES, load_model
 
@@ -169,8 +169,8 @@ def _reasoner(model: str, prompt: str, device: str | None) -> tuple[Reasoner, Pr
         reasoner = Reasoner(model, prompt=prompt).eval().to(device or "cpu")
         return reasoner, reasoner.tasks.score
     if scheme not in SCHEMES and model not in MODELS:
-        known = [*DESCRIBERS, *MODELS, *(f"{s}:…" for s in (*SCHEMES, "hf", "rali"))]
-        raise UnknownNameError("model or describer", model, known)
+        known = [*CAPTIONERS, *MODELS, *(f"{s}:…" for s in (*SCHEMES, "hf", "rali"))]
+        raise UnknownNameError("model or captioner", model, known)
     module = load_model(model, device).module
     if not isinstance(module, Reasoner):
         raise ConfigError(f"{model} is a {type(module).__name__}, which gives scores only; give a Reasoner's")
@@ -237,21 +237,21 @@ def _texts(
     wanted: Sequence[tuple[int, int]],
     seed: int,
 ) -> Iterator[dict[str, Any]]:
-    """One row a text, in the order wanted; pictures of equal size go through together."""
+    """One row a text, in the order wanted; images of equal size go through together."""
     import torch
 
     from rali_zoo.data.images import load_image
     from rali_zoo.errors import ImageDecodeError
 
     found: dict[int, tuple[str, float, str]] = {}
-    pictures: dict[tuple[int, ...], list[tuple[int, torch.Tensor]]] = {}
+    by_shape: dict[tuple[int, ...], list[tuple[int, torch.Tensor]]] = {}
     for place, (row, _) in enumerate(wanted):
         try:
             image = reasoner.view(load_image(rows["path"].iloc[row]), reasoner.preprocess)
-            pictures.setdefault(tuple(image.shape), []).append((place, image))
+            by_shape.setdefault(tuple(image.shape), []).append((place, image))
         except ImageDecodeError as error:
             found[place] = ("", math.nan, str(error))
-    for same in pictures.values():
+    for same in by_shape.values():
         places, images = zip(*same, strict=True)
         written = reasoner.write(torch.stack(images), asked, 1, job.temperature, seed)
         for place, parsed, cut in zip(places, written.parsed, written.truncated, strict=True):
@@ -319,10 +319,10 @@ def drop_inconsistent(texts: pd.DataFrame, tolerance: float) -> pd.DataFrame:
     Args:
         texts: columns dataset, image_id, text, score and error.
         tolerance: largest distance in MOS units between the score and the one that a regression on the words
-            of other pictures' texts reads.
+            of other images' texts reads.
 
     Raises:
-        ConfigError: a negative tolerance, or too few pictures to learn from.
+        ConfigError: a negative tolerance, or too few images to learn from.
     """
     from rali_zoo.rl.monitor import text_only_srcc
 

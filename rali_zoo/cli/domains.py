@@ -43,13 +43,13 @@ def gap_command(
         results: a name to the results.json of a run that was tested on the data sets.
         output: json file for all numbers.
         split: rows to look at.
-        limit: pictures of each data set.
+        limit: images of each data set.
         text_encoder: for texts.
         permutations: of the test of MMD.
-        batch_size: pictures a forward pass.
+        batch_size: images a forward pass.
         root: folder that holds the data sets' folders.
         device: where to compute, e.g. cuda; the CPU by default.
-        seed: of the choice of pictures, permutations and folds.
+        seed: of the choice of images, permutations and folds.
     """
     from rali_zoo.bench import domains
 
@@ -62,7 +62,7 @@ def gap_command(
     content: dict[str, Any] = {
         "data": data,
         "split": split,
-        "pictures": {ref: len(frame) for ref, frame in frames.items()},
+        "images": {ref: len(frame) for ref, frame in frames.items()},
         "spaces": [
             {"space": kind, "name": name, "of": of, **domains.gaps(space, permutations, seed)}
             for kind, name, of, space in spaces
@@ -94,10 +94,10 @@ def _spaces(
     batch_size: int,
     device: str | None,
 ) -> list[tuple[str, str, str, Any]]:
-    """(kind, name, of which pictures, embeddings) of everything that was asked for."""
+    """(kind, name, of which images, embeddings) of everything that was asked for."""
     import pandas as pd
 
-    from rali_zoo.bench.domains import picture_space, text_space
+    from rali_zoo.bench.domains import image_space, text_space
     from rali_zoo.data.descriptions import read_descriptions
     from rali_zoo.models import Reasoner
     from rali_zoo.zoo import load_model
@@ -106,7 +106,7 @@ def _spaces(
     for name, ref in models.items():
         module = load_model(ref, device).module
         kind = "vision" if isinstance(module, Reasoner) else "student"
-        found.append((kind, name, "the sample", picture_space(module, frames, batch_size)))
+        found.append((kind, name, "the sample", image_space(module, frames, batch_size)))
     for name, tables in texts.items():
         table = pd.concat([read_descriptions(path.strip()) for path in tables.split(",")], ignore_index=True)
         space, of = text_space(table, frames, text_encoder)
@@ -115,7 +115,7 @@ def _spaces(
 
 
 def _changes(spaces: Sequence[tuple[str, str, str, Any]]) -> list[dict[str, Any]]:
-    """CKA of every two spaces of a kind on the same pictures, by data set."""
+    """CKA of every two spaces of a kind on the same images, by data set."""
     from itertools import combinations
 
     from rali_zoo.bench.domains import change

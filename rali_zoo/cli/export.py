@@ -21,8 +21,8 @@ def export_command(
     int8: bool = False,
     calibration: str | None = None,
     max_loss: float = 0.01,
-    calibration_pictures: int = 64,
-    test_pictures: int = 500,
+    calibration_images: int = 64,
+    test_images: int = 500,
     root: Path = Path("data"),
 ) -> None:
     """Write a scorer for another runtime, checked against torch (float32) or by its correlations (int8).
@@ -31,13 +31,13 @@ def export_command(
         model: ckpt:PATH, local-dir:PATH, hf-hub:ORG/REPO[@REV], or a name of 'rali-zoo list models'.
         output: file to write, .onnx or (openvino) .xml, which gets a .bin beside it.
         format: the runtime it is for.
-        any_size: leave height and width free, for networks that allow it; the number of pictures always is.
+        any_size: leave height and width free, for networks that allow it; the number of images always is.
         int8: quantise; needs --calibration.
         calibration: labelled data set, e.g. koniq10k or csv:FILE?mos_range=0,100: ranges come from its
-            training pictures, and SRCC and PLCC are measured on its test pictures.
+            training images, and SRCC and PLCC are measured on its test images.
         max_loss: largest loss of SRCC or PLCC by int8; nothing is written beyond it.
-        calibration_pictures: how many training pictures the ranges come from.
-        test_pictures: how many test pictures are measured on; 0 = all.
+        calibration_images: how many training images the ranges come from.
+        test_images: how many test images are measured on; 0 = all.
         root: folder that holds a folder of each data set's name.
     """
     if int8 != (calibration is not None):
@@ -52,13 +52,13 @@ def export_command(
 
         table = load_table(calibration, root)
         change = export_int8(
-            scorer, output, table, format, max_loss, calibration_pictures, test_pictures, any_size
+            scorer, output, table, format, max_loss, calibration_images, test_images, any_size
         )
         labels = " (SYNTHETIC labels)" if table.card.synthetic else ""
         print(f"int8 on {calibration}{labels}: {change}")
     else:
         difference = _write(format, scorer, output, any_size)
-        print(f"largest difference to torch's scores on made-up pictures: {difference:.2g}")
+        print(f"largest difference to torch's scores on made-up images: {difference:.2g}")
     files = [output] if format == "onnx" else [output, output.with_suffix(".bin")]
     size = sum(file.stat().st_size for file in files) / 1e6
     print(f"{', '.join(map(str, files))}: {size:.1f} MB; use it as --model {format}:{output}")

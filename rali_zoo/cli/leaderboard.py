@@ -22,7 +22,7 @@ def leaderboard_command(
     results: Path = Path("benchmarks/results"),
     output: Path = Path("benchmarks"),
     reported: Path | None = None,
-    pictures: bool = True,
+    images: bool = True,
     check: bool = False,
 ) -> None:
     """Make leaderboard.md, leaderboard.csv and the page from results files.
@@ -31,7 +31,7 @@ def leaderboard_command(
         results: folder of results, MODEL/REVISION/DATASET.json and datasets/DATASET.json.
         output: folder for leaderboard.md, leaderboard.csv and page/index.html.
         reported: yaml file of numbers that authors report; reported.yaml of the output folder, if there.
-        pictures: put the pictures of gMAD pairs of synthetic data sets on the page.
+        images: put the images of gMAD pairs of synthetic data sets on the page.
         check: write nothing; fail with a list of the files that the results would give otherwise.
     """
     from rali_zoo.bench.leaderboard import leaderboard
@@ -50,10 +50,10 @@ def leaderboard_command(
     for name, content in tables(board).items():
         with atomic_path(output / name) as temporary:
             temporary.write_bytes(content)
-    shown = write_page(board, output / "page", pictures)
+    shown = write_page(board, output / "page", images)
     print(
         f"{len(board.rows)} models on {len(board.columns)} data sets: {output / 'leaderboard.md'}, "
-        f"{output / 'leaderboard.csv'}, {output / 'page' / 'index.html'} ({shown} gMAD pictures)"
+        f"{output / 'leaderboard.csv'}, {output / 'page' / 'index.html'} ({shown} gMAD images)"
     )
 
 

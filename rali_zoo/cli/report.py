@@ -148,7 +148,7 @@ def predictions(
 
     Args:
         batches: keys dataset and id (lists), score and std ((B,) tensors; std may be ``None``).
-        left_out: by data set, pictures without a score; columns id and reason.
+        left_out: by data set, images without a score; columns id and reason.
 
     Returns:
         Columns id, score and std on [1, 5], and error (empty where there is a score).
@@ -169,7 +169,7 @@ def predictions(
         if len(bad):
             errors = pd.DataFrame({"id": bad["id"], "error": bad["reason"]})
             tables[dataset] = pd.concat([tables.get(dataset), errors], ignore_index=True)
-    # A distributed sampler repeats pictures to even out the processes.
+    # A distributed sampler repeats images to even out the processes.
     return {k: t.drop_duplicates("id", ignore_index=True) for k, t in tables.items()}
 
 

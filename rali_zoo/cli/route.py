@@ -1,4 +1,4 @@
-"""``rali-zoo route``: what it is worth to send the least certain pictures to an expensive scorer."""
+"""``rali-zoo route``: what it is worth to send the least certain images to an expensive scorer."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ def route_command(
     device: str | None = None,
     seed: int = 0,
 ) -> None:
-    """Measure SRCC against the share of pictures that go to the expensive scorer, least certain first.
+    """Measure SRCC against the share of images that go to the expensive scorer, least certain first.
 
     Args:
-        cheap: reference of the scorer that judges every picture.
+        cheap: reference of the scorer that judges every image.
         expensive: reference of the scorer that judges the routed ones.
         data: reference of a data set; its validation rows bring both to one scale, its test rows are scored.
-        second: reference of another cheap scorer, for a cheap one that tells no uncertainty: pictures that
+        second: reference of another cheap scorer, for a cheap one that tells no uncertainty: images that
             the two disagree about are routed.
         output: json file for the curve.
-        plot: picture of the curve, .svg or .png; needs the extra 'analysis'.
+        plot: image of the curve, .svg or .png; needs the extra 'analysis'.
         shares: in [0, 1]; 0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75 and 1 by default.
-        limit: pictures of each split, drawn with the seed; all by default.
-        batch_size: pictures a forward pass.
+        limit: images of each split, drawn with the seed; all by default.
+        batch_size: images a forward pass.
         root: folder that holds the data sets' folders.
         device: where to compute, e.g. cuda; the CPU by default.
-        seed: of the choice of pictures, the resamples and the control.
+        seed: of the choice of images, the resamples and the control.
     """
     if any(not 0 <= share <= 1 for share in shares or ()):
         raise ConfigError(f"--shares {shares}: each lies between 0 and 1, e.g. [0, 0.1, 1]")
@@ -107,8 +107,8 @@ def show(content: dict[str, Any]) -> None:
     from rich.table import Table
 
     label = " (synthetic labels)" if content["synthetic"] else ""
-    table = Table(title=f"{content['data']}{label}, {content['n']} pictures; by {content['uncertainty']}")
-    for heading in ("routed", "SRCC", "95 %", "at random", "gain", "95 %", "knowing the MOS", "ms a picture"):
+    table = Table(title=f"{content['data']}{label}, {content['n']} images; by {content['uncertainty']}")
+    for heading in ("routed", "SRCC", "95 %", "at random", "gain", "95 %", "knowing the MOS", "ms an image"):
         table.add_column(heading, justify="right")
     seconds = content["seconds"]
     always = seconds["cheap"] + seconds.get("second", 0.0)

@@ -55,22 +55,22 @@ def score_command(
     actors: int = 1,
     explain: bool = False,
 ) -> None:
-    """Score pictures with a model and show, or write, one row for each.
+    """Score images with a model and show, or write, one row for each.
 
     Args:
-        paths: pictures, folders, globs, .txt files of paths, .parquet tables with a column path, .tar shards.
+        paths: images, folders, globs, .txt files of paths, .parquet tables with a column path, .tar shards.
         model: ckpt:PATH, local-dir:PATH, hf-hub:ORG/REPO[@REV], onnx:FILE, openvino:FILE,
             levels:hf:ORG/MODEL, or a name of 'rali-zoo list models'.
         output: table of the columns path, score, std, error, model; .parquet or .csv. A run that was stopped
             goes on when the same command is given again.
         decode: exact = the pixels of training; fast = large JPEGs at reduced size, 8-bit resizing.
-        batch_size: pictures a forward pass.
+        batch_size: images a forward pass.
         workers: threads that decode; 2 on a CPU and up to 16 beside a GPU by default.
         threads: of the computation; OMP_NUM_THREADS, or the cores that are free, by default.
         device: where to compute, e.g. cuda; the CPU by default.
         precision: of the encoder; auto is bfloat16 where the chip has it.
         compile: mode of torch.compile for the encoder.
-        shard: K/N scores the K-th of N shares of the pictures, for N jobs with an --output each.
+        shard: K/N scores the K-th of N shares of the images, for N jobs with an --output each.
         engine: ray runs on the cluster at RAY_ADDRESS, or on this machine; needs the extra 'ray'.
         actors: copies of the model that the engine ray keeps.
         explain: also show the prototypes and descriptions behind each score; without --output only.
@@ -107,7 +107,7 @@ def _load(how: How) -> tuple[Scorer, int]:
 
 
 def _show(paths: list[str], shard: str, how: How, explain: bool) -> None:
-    """Score a few pictures and print a table."""
+    """Score a few images and print a table."""
     from rali_zoo.scoring.pipeline import make_stages, run, slices
     from rali_zoo.scoring.progress import Progress
 
@@ -137,7 +137,7 @@ def _write(paths: list[str], shard: str, how: How, output: Path) -> None:
         job = Job(paths, os.getcwd(), shard, how.model, scorer.revision, how.decode, how.precision)
         sink.start(job, chain(first, items), how.batch_size)
         if sink.done:
-            print(f"{sink.done} of {sink.total} pictures are there from an earlier run", file=sys.stderr)
+            print(f"{sink.done} of {sink.total} images are there from an earlier run", file=sys.stderr)
         with Progress(sink.total, sink.done) as progress:
             for batch, scores in _scored(sink, scorer, how, workers):
                 sink.add(batch.part, batch.start, scores)
@@ -148,7 +148,7 @@ def _write(paths: list[str], shard: str, how: How, output: Path) -> None:
 
 
 def _scored(sink: Sink, scorer: Scorer, how: How, workers: int) -> Iterator[tuple[Slice, list[Score]]]:
-    """Scores of the pictures that have none, by the engine that was asked for."""
+    """Scores of the images that have none, by the engine that was asked for."""
     from rali_zoo.scoring.pipeline import make_stages, run, slices
 
     batches = slices(sink.missing(), how.batch_size)
@@ -162,7 +162,7 @@ def _scored(sink: Sink, scorer: Scorer, how: How, workers: int) -> Iterator[tupl
 
 def _say_failed(failed: int, total: int) -> None:
     if failed:
-        print(f"{failed} of {total} pictures have no score; their error says why", file=sys.stderr)
+        print(f"{failed} of {total} images have no score; their error says why", file=sys.stderr)
 
 
 def print_table(scores: Sequence[Score], explain: bool, native: bool) -> None:
@@ -178,7 +178,7 @@ def print_table(scores: Sequence[Score], explain: bool, native: bool) -> None:
     from rich.table import Table
 
     scale = "higher is better, in units of the metric" if native else "1 (bad) to 5 (excellent)"
-    table = Table("picture", title=f"Quality, {scale}", title_justify="left")
+    table = Table("image", title=f"Quality, {scale}", title_justify="left")
     for heading in ("score", "± spread"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("error", style="red")

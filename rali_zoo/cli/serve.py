@@ -1,4 +1,4 @@
-"""``rali-zoo serve``: an HTTP service that scores pictures."""
+"""``rali-zoo serve``: an HTTP service that scores images."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ def serve_command(
     workers: int = 2,
     threads: int | None = None,
     device: str | None = None,
-    max_pictures: int = 32,
+    max_images: int = 32,
     max_megabytes: int = 64,
     max_megapixels: int = 64,
     timeout: float = 30.0,
     decode_timeout: float = 10.0,
 ) -> None:
-    """Score pictures over HTTP: POST /score, GET /health, GET /model. See docs/serve.md.
+    """Score images over HTTP: POST /score, GET /health, GET /model. See docs/serve.md.
 
     Args:
         model: ckpt:PATH, local-dir:PATH, hf-hub:ORG/REPO[@REV], or a name of 'rali-zoo list models'.
         host: address to listen at; the default is reached from this machine only.
         port: 0 takes a free one.
-        batch_size: most pictures a forward pass.
+        batch_size: most images a forward pass.
         workers: processes that decode.
         threads: of the computation; OMP_NUM_THREADS, or the cores that are free, by default.
         device: where to compute, e.g. cuda; the CPU by default.
-        max_pictures: in a request.
+        max_images: in a request.
         max_megabytes: of a request.
-        max_megapixels: of a picture.
+        max_megapixels: of an image.
         timeout: seconds that a request may take to arrive, and again to be answered.
-        decode_timeout: seconds that a picture may take to decode.
+        decode_timeout: seconds that an image may take to decode.
     """
     try:
         from rali_zoo.serving.http import make_app
@@ -50,7 +50,7 @@ def serve_command(
     from rali_zoo.serving.engine import Engine, Limits
 
     limits = Limits(
-        max_pictures, max_megabytes, max_megapixels, decode_seconds=decode_timeout, seconds=timeout
+        max_images, max_megabytes, max_megapixels, decode_seconds=decode_timeout, seconds=timeout
     )
 
     def make() -> Any:

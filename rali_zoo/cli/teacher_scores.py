@@ -15,7 +15,7 @@ def teacher_command(
     least: int = 2,
     root: str = "data",
 ) -> None:
-    """Make a table of a teacher's mean score and spread for each picture.
+    """Make a table of a teacher's mean score and spread for each image.
 
     A DistributionRegression learns both from 'csv:OUTPUT?mos_range=1,5' with model.target=opinions.
 
@@ -23,7 +23,7 @@ def teacher_command(
         descriptions: tables that 'rali-zoo describe' wrote with several seeds.
         data: reference of the data set that was described.
         output: .csv file: image, mos, std, samples, split, content.
-        least: samples with a score that a picture needs; others are left out.
+        least: samples with a score that an image needs; others are left out.
         root: folder that holds the data sets' folders.
     """
     from rali_zoo.data.opinions import teacher_opinions
@@ -33,7 +33,7 @@ def teacher_command(
     found = teacher_opinions(descriptions, load_table(data, root), least)
     with atomic_path(output) as path:
         found.frame.to_csv(path, index=False)
-    print(f"{len(found.frame)} pictures ({found.left_out} left out) written to {output}")
+    print(f"{len(found.frame)} images ({found.left_out} left out) written to {output}")
 
 
 def main(words: Sequence[str]) -> None:

@@ -30,10 +30,10 @@ def trl_command(
         train: data sets, as for data.train of a fit.
         output: folder for TRL's checkpoints and, in OUTPUT/model, for the model (hf:local-dir:OUTPUT/model).
         root: folder that holds the data sets' folders.
-        limit: use at most this many pictures of each data set.
+        limit: use at most this many images of each data set.
         prompt: name of the question about the score.
         degradation_prompt: name of the question about the degradation; left out by default.
-        degradation_share: probability that a picture of known degradation is asked about that.
+        degradation_share: probability that an image of known degradation is asked about that.
         tuning: which weights learn: the names of model.tuning of a Reasoner, such as method, rank.
         rewards: reward to weight; Q-Insight's by default.
         reward_options: settings of the rewards, as for a Reasoner.

@@ -27,11 +27,11 @@ def uncertainty_command(
         data: reference of a data set; intervals are calibrated on its validation rows and checked on its test
             rows.
         output: json file for the numbers.
-        limit: pictures of each split, drawn with the seed; all by default.
-        batch_size: pictures a forward pass.
+        limit: images of each split, drawn with the seed; all by default.
+        batch_size: images a forward pass.
         root: folder that holds the data sets' folders.
         device: where to compute, e.g. cuda; the CPU by default.
-        seed: of the choice of pictures.
+        seed: of the choice of images.
     """
     import numpy as np
 
@@ -50,7 +50,7 @@ def uncertainty_command(
         told = [s.score is not None and s.std is not None and s.std > 0 for s in scores]
         if not any(told):
             raise ConfigError(
-                f"{model} tells no spread of the {role} pictures of {data}; train a DistributionRegression, "
+                f"{model} tells no spread of the {role} images of {data}; train a DistributionRegression, "
                 "or take a RALI"
             )
         good = [s for s, ok in zip(scores, told, strict=True) if ok]
@@ -72,7 +72,7 @@ def _show(content: dict[str, Any]) -> None:
     from rich.table import Table
 
     label = " (synthetic labels)" if content["synthetic"] else ""
-    table = Table(title=f"{content['data']}{label}, {content['n']} pictures, {content['n_val']} to calibrate")
+    table = Table(title=f"{content['data']}{label}, {content['n']} images, {content['n_val']} to calibrate")
     for heading in ("level", "intervals", "coverage", "95 %", "mean width"):
         table.add_column(heading, justify="right")
     for level, kinds in content["levels"].items():

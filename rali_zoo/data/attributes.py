@@ -1,4 +1,4 @@
-"""What can be measured on one picture alone: sharpness, noise, blocks, contrast, colour, exposure."""
+"""What can be measured on one image alone: sharpness, noise, blocks, contrast, colour, exposure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Plane = NDArray[np.floating]
 
 #: Raise it whenever a measurement changes: cached ones are then made again.
 VERSION = 1
-#: Larger pictures are averaged down by a whole factor first, so that cost is bounded.
+#: Larger images are averaged down by a whole factor first, so that cost is bounded.
 MAX_SIDE = 768
 _TILES = 8
 
@@ -22,11 +22,11 @@ NAMES = (
 
 
 def measure(image: Image.Image) -> dict[str, float]:
-    """Measure one RGB picture of at least 16 pixels a side (smaller ones are enlarged to that).
+    """Measure one RGB image of at least 16 pixels a side (smaller ones are enlarged to that).
 
     Returns:
         By name: ``acuity``, ``best_acuity`` in [0, 1] share of gradient that a small blur takes away, of the
-        whole picture and of its most detailed quarter (sharp pictures lose more); ``focus_gap`` centre minus
+        whole image and of its most detailed quarter (sharp images lose more); ``focus_gap`` centre minus
         border acuity; ``edge_strength`` 99th percentile of the gradient; ``noise``, ``chroma_noise`` std in
         [0, 1] from the finest diagonal Haar coefficients of the flattest half (Donoho's median rule);
         ``impulses`` share of isolated extreme pixels; ``blockiness`` excess of steps at every eighth column

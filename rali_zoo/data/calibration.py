@@ -36,7 +36,7 @@ class Scale:
         scale: factor, above 0.
         offset: added after it.
         plcc: of the ruler's predictions and the MOS; NaN where it defines the scale.
-        n: pictures that it was fitted on; 0 where it defines the scale.
+        n: images that it was fitted on; 0 where it defines the scale.
     """
 
     scale: float = 1.0
@@ -68,8 +68,8 @@ def fit_scale(pred: ArrayLike, mos: ArrayLike) -> Scale:
         told = f"PLCC {line.rvalue:.2f}"
     if told is not None:
         raise ConfigError(
-            f"the model tells too little of these {x.size} pictures to set a scale by ({told}; at least "
-            f"{LEAST_PLCC}); give one that was trained on pictures more like them"
+            f"the model tells too little of these {x.size} images to set a scale by ({told}; at least "
+            f"{LEAST_PLCC}); give one that was trained on images more like them"
         )
     return Scale(1 / float(line.slope), -float(line.intercept / line.slope), float(line.rvalue), x.size)
 

@@ -31,17 +31,17 @@ class DatasetCard:
     Attributes:
         name: what references say; lower case.
         title: the name its authors gave it.
-        task: ``NR`` = photographs on their own, ``FR`` = each picture has a reference picture.
+        task: ``NR`` = photographs on their own, ``FR`` = each image has a reference image.
         domain: ``authentic`` = distorted by the camera, ``distorted`` = on purpose, from pristine
-            pictures, ``generated`` = made by a generative model, ``synthetic`` = pictures with
+            images, ``generated`` = made by a generative model, ``synthetic`` = images with
             pseudo-MOS from a rule, no human was asked.
-        n_images: scored pictures of the whole set.
+        n_images: scored images of the whole set.
         mos_range: (lowest, highest) native score: the nominal scale where there is one, else the
             published extremes. Never computed from the labels at hand.
         higher_is_better: ``False`` for DMOS.
         protocols: how its rows may be split, see :mod:`rali_zoo.data.splits`.
         default_protocol: the one used when a reference names none.
-        content_disjoint: several pictures share a reference content, so that splits must keep contents apart.
+        content_disjoint: several images share a reference content, so that splits must keep contents apart.
         licence: terms of use, as its authors state them.
         citation: the paper to cite.
         url: where to get it.

@@ -1,4 +1,4 @@
-"""Which pictures of a table can be decoded: looked at once, remembered, never guessed."""
+"""Which images of a table can be decoded: looked at once, remembered, never guessed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def file_key(path: str) -> str:
 
 
 def reason_unreadable(path: str) -> str | None:
-    """Why a picture cannot be decoded; ``None`` when it can."""
+    """Why an image cannot be decoded; ``None`` when it can."""
     try:
         sample_frames(path) if is_video(path) else load_image(path)
     except ImageDecodeError as error:
@@ -36,9 +36,9 @@ def reason_unreadable(path: str) -> str | None:
 
 
 def unreadable(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a table whose picture cannot be decoded, with the column ``reason``.
+    """The rows of a table whose image cannot be decoded, with the column ``reason``.
 
-    Every picture is decoded once; the verdicts are cached by path, size and modification time.
+    Every image is decoded once; the verdicts are cached by path, size and modification time.
     """
     paths = frame["path"].astype(str).tolist()
     keys = [file_key(p) for p in paths]

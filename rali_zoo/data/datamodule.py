@@ -9,7 +9,7 @@ import lightning as L
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, DistributedSampler
 
 from rali_zoo.data.checks import unreadable
-from rali_zoo.data.dataset import PictureDataset, Texts, collate
+from rali_zoo.data.dataset import ImageDataset, Texts, collate
 from rali_zoo.data.features import CPU_BATCH, cached_features
 from rali_zoo.data.samplers import BalancedSampler, SingleDatasetBatchSampler
 from rali_zoo.data.streaming import ShardStream, is_stream
@@ -35,7 +35,7 @@ def _listed(references: References) -> list[str]:
 
 
 class IQADataModule(L.LightningDataModule):
-    """Pictures and their MOS from any number of data sets.
+    """Images and their MOS from any number of data sets.
 
     A reference is a data set's name with options (``koniq10k``, ``kadid10k?protocol=kfold&fold=1``,
     ``csv:scores.csv?mos_range=0,100``, ``synthetic:lab``, ``webdataset:shards/{000..009}.tar``). Its
@@ -48,28 +48,28 @@ class IQADataModule(L.LightningDataModule):
             the test rows of ``train``.
         predict: references to predict, whole.
         root: folder that holds the data sets' folders.
-        batch_size: pictures a batch and device.
-        sampling: ``concat`` = every picture once an epoch; ``balanced`` = as many of each data set;
+        batch_size: images a batch and device.
+        sampling: ``concat`` = every image once an epoch; ``balanced`` = as many of each data set;
             ``single_dataset`` = each batch inside one data set (for ranking losses and rewards).
-        train_view: how a training picture is cut.
-        eval_view: how a picture is cut for validation, test, prototypes and scoring; it travels with
+        train_view: how a training image is cut.
+        eval_view: how an image is cut for validation, test, prototypes and scoring; it travels with
             the checkpoint.
-        descriptions: where training pictures get their texts: describers (``labels``, ``attributes``,
+        descriptions: where training images get their texts: captioners (``labels``, ``attributes``,
             with options such as ``labels?seeds=2``) and description tables (``.parquet``, ``.jsonl``).
-        max_undescribed: share of a data set's training pictures in [0, 1] that may be left out because no
+        max_undescribed: share of a data set's training images in [0, 1] that may be left out because no
             table has a text of them; a reasoner now and then writes one that cannot be read.
-        calibration: file of ``rali-zoo calibrate`` that brings the MOS of training pictures of several data
+        calibration: file of ``rali-zoo calibrate`` that brings the MOS of training images of several data
             sets to one scale; those of validation and test stay as they are.
         cache_features: keep the features of a frozen backbone on disk and train on them.
-        check_images: decode every picture once, before training, and leave out what cannot be read.
-        max_unreadable: share of a data set's pictures in [0, 1] that may be left out.
+        check_images: decode every image once, before training, and leave out what cannot be read.
+        max_unreadable: share of a data set's images in [0, 1] that may be left out.
         limit: use at most this many rows of each split of each data set, drawn with ``seed``.
         num_workers: processes that decode and cut.
         pin_memory: page-locked batches, for GPUs.
         seed: of the samplers and of ``limit``.
 
     Raises:
-        ConfigError: nothing to train on, too many unreadable pictures, or pictures without a text.
+        ConfigError: nothing to train on, too many unreadable images, or images without a text.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class IQADataModule(L.LightningDataModule):
         self.left_out: dict[tuple[str, str], pd.DataFrame] = {}
         self.texts: Texts | None = None
         self._tables: dict[str, DataTable] = {}
-        self._sets: dict[str, list[PictureDataset]] = {}
+        self._sets: dict[str, list[ImageDataset]] = {}
 
     # ---- tables -------------------------------------------------------------------------------
 
@@ -142,7 +142,7 @@ class IQADataModule(L.LightningDataModule):
         """Readable rows of a reference for a role; what is left out is kept in ``left_out`` and said.
 
         Raises:
-            ConfigError: no rows for the role, or more unreadable pictures than ``max_unreadable``.
+            ConfigError: no rows for the role, or more unreadable images than ``max_unreadable``.
         """
         table = self.table(ref)
         frame = table.frame if role == "predict" else table.split(role)
@@ -158,7 +158,7 @@ class IQADataModule(L.LightningDataModule):
             first = "; ".join(
                 f"{i}: {r}" for i, r in zip(bad["id"].head(3), bad["reason"].head(3), strict=True)
             )
-            message = f"{ref} ({role}): {len(bad)} of {len(frame)} pictures left out, e.g. {first}"
+            message = f"{ref} ({role}): {len(bad)} of {len(frame)} images left out, e.g. {first}"
             if len(bad) > self.max_unreadable * len(frame):
                 raise ConfigError(f"{message}. More than data.max_unreadable = {self.max_unreadable:.1%}")
             log.warning(message)
@@ -168,7 +168,7 @@ class IQADataModule(L.LightningDataModule):
 
     @property
     def module(self) -> IQAModule:
-        """The module being trained; it tells sizes, and encodes pictures for the feature cache."""
+        """The module being trained; it tells sizes, and encodes images for the feature cache."""
         if self.trainer is None:
             raise ConfigError("IQADataModule asks the model for its preprocessing: give both to a Trainer")
         return cast("IQAModule", self.trainer.lightning_module)
@@ -190,7 +190,7 @@ class IQADataModule(L.LightningDataModule):
                     frames = self._described(self._calibrated(frames))
                 texts = self.texts if role == "train" else None
                 view = self.train_view if role == "train" else self.eval_view
-                self._sets[role] = [self._pictures(ref, frame, view, texts) for ref, frame in frames.items()]
+                self._sets[role] = [self._images(ref, frame, view, texts) for ref, frame in frames.items()]
 
     def _calibrated(self, frames: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
         if self.calibration is None:
@@ -209,7 +209,7 @@ class IQADataModule(L.LightningDataModule):
         self.texts = texts = gather_texts(self.descriptions, frames, self.max_undescribed)
         return {ref: f[[(ref, str(i)) in texts for i in f["id"]]] for ref, f in frames.items()}
 
-    def _pictures(self, ref: str, frame: pd.DataFrame, view: View, texts: Texts | None) -> PictureDataset:
+    def _images(self, ref: str, frame: pd.DataFrame, view: View, texts: Texts | None) -> ImageDataset:
         module, preprocess = self.module, self.module.preprocess
         features = None
         if self.cache_features and module.encoder_is_frozen:
@@ -230,7 +230,7 @@ class IQADataModule(L.LightningDataModule):
                 at_once,
                 self.num_workers,
             )
-        return PictureDataset(ref, frame, view, preprocess, texts, features)
+        return ImageDataset(ref, frame, view, preprocess, texts, features)
 
     # ---- loaders ------------------------------------------------------------------------------
 
@@ -276,15 +276,15 @@ class IQADataModule(L.LightningDataModule):
             )
         balanced = BalancedSampler(owner, seed=self.seed) if self.sampling == "balanced" else None
         sampler = balanced or self._dealt(joined, shuffle=True)
-        # Batch normalisation cannot learn from one picture, so that a last batch of one waits for its turn.
+        # Batch normalisation cannot learn from one image, so that a last batch of one waits for its turn.
         lonely = len(sampler) > self.batch_size and len(sampler) % self.batch_size == 1
         return self._make(joined, batch_size=self.batch_size, sampler=sampler, drop_last=lonely)
 
     def train_eval_dataloader(self) -> DataLoader[Any]:
-        """The training pictures once, in order, cut as for evaluation: what prototypes are made of."""
+        """The training images once, in order, cut as for evaluation: what prototypes are made of."""
         sets = [s.with_view(self.eval_view) for s in self._sets["train"]]
         if not sets:
-            raise ConfigError("prototypes need the training pictures as a folder or a table, not as a stream")
+            raise ConfigError("prototypes need the training images as a folder or a table, not as a stream")
         return self._make(ConcatDataset(sets), batch_size=self.batch_size)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:

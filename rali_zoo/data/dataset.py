@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 Texts = Mapping[tuple[str, str], Sequence[str]]
 
 
-class PictureDataset(Dataset[Sample]):
-    """The pictures of one table, decoded and cut as a view says.
+class ImageDataset(Dataset[Sample]):
+    """The images of one table, decoded and cut as a view says.
 
     Args:
         ref: the data set's reference; becomes ``Sample["dataset"]``.
         frame: columns id, path, mos, std; MOS in [1, 5], NaN where unknown; ``distortion`` and ``level`` (or
             ``levels``, one for each of several classes) are handed on where there are any.
-        view: how a picture is cut.
+        view: how an image is cut.
         preprocess: what the backbone expects.
-        texts: descriptions by (dataset, id); one of a picture's is drawn at each visit.
-        features: (N, D) or (N, V, D) cached features that take the place of the pictures.
+        texts: descriptions by (dataset, id); one of an image's is drawn at each visit.
+        features: (N, D) or (N, V, D) cached features that take the place of the images.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class PictureDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def with_view(self, view: View) -> PictureDataset:
-        """The same pictures under another view; cached features are kept, as only one view can be cached."""
+    def with_view(self, view: View) -> ImageDataset:
+        """The same images under another view; cached features are kept, as only one view can be cached."""
         other = copy.copy(self)
         other.view = view
         return other
@@ -78,7 +78,7 @@ class PictureDataset(Dataset[Sample]):
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Stack samples; pictures of native size can only be stacked when their sizes agree."""
+    """Stack samples; images of native size can only be stacked when their sizes agree."""
     batch = Batch(
         mos=torch.stack([s["mos"] for s in samples]),
         std=torch.stack([s["std"] for s in samples]),
@@ -91,7 +91,7 @@ def collate(samples: list[Sample]) -> Batch:
         shapes = {tuple(s["image"].shape) for s in samples}
         if len(shapes) > 1:
             raise ValueError(
-                f"pictures of different sizes in one batch: {sorted(shapes)[:4]}; use a view with a fixed "
+                f"images of different sizes in one batch: {sorted(shapes)[:4]}; use a view with a fixed "
                 "size, or batch_size 1"
             )
         batch["image"] = torch.stack([s["image"] for s in samples])

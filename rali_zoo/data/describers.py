@@ -1,6 +1,6 @@
-"""Describers: honest stand-ins for a reasoner, until one has written about the pictures.
+"""Captioners: honest stand-ins for a reasoner, until one has written about the images.
 
-None of them looks at the score of a picture, but for ``mos_words``, which is for training rows only.
+None of them looks at the score of an image, but for ``mos_words``, which is for training rows only.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from rali_zoo.registry import Table
 if TYPE_CHECKING:
     import pandas as pd
 
-#: What one text is made of: what is seen, and a verdict ("" where the describer gives none).
+#: What one text is made of: what is seen, and a verdict ("" where the captioner gives none).
 Parts = tuple[str, str]
-Describer = Callable[["pd.DataFrame", str, int, int], list[Parts]]
+Captioner = Callable[["pd.DataFrame", str, int, int], list[Parts]]
 
 #: name -> function (frame, dataset, seed, workers) -> one :data:`Parts` a row.
-DESCRIBERS = Table(
-    "describer",
-    "rali_zoo.describers",
-    {"labels": "rali_zoo.data.describers:labels", "attributes": "rali_zoo.data.describers:attributes"},
+CAPTIONERS = Table(
+    "captioner",
+    "rali_zoo.captioners",
+    {"labels": "rali_zoo.data.captioners:labels", "attributes": "rali_zoo.data.captioners:attributes"},
 )
-#: Raise it whenever a describer writes another text for the same picture.
+#: Raise it whenever a captioner writes another text for the same image.
 REVISION = "1"
 _MOST_REMARKS = 3
 
@@ -37,36 +37,36 @@ _MOST_REMARKS = 3
 def describe(
     name: str, frame: pd.DataFrame, dataset: str, seeds: int = 1, mos_words: bool = False, workers: int = 1
 ) -> pd.DataFrame:
-    """Texts for the rows of a table of pictures, as a descriptions table.
+    """Texts for the rows of a table of images, as a descriptions table.
 
     Args:
         name: ``labels`` (from known distortions and levels) or ``attributes`` (measured on the pixels).
-        frame: rows with ``id``, ``path`` and what the describer needs (``labels``: ``distortion``, ``level``
+        frame: rows with ``id``, ``path`` and what the captioner needs (``labels``: ``distortion``, ``level``
             and, if present, ``levels``); for ``mos_words`` also ``split`` and ``mos`` in [1, 5].
         dataset: reference that the column ``dataset`` gets.
-        seeds: differently worded texts a picture.
+        seeds: differently worded texts an image.
         mos_words: end each text with a verdict in 13 grades from the row's own MOS, as a teacher trained on
             these labels would; the columns ``score`` and ``teacher`` say so.
-        workers: processes that measure pictures.
+        workers: processes that measure images.
 
     Raises:
-        UnknownNameError: no such describer.
+        UnknownNameError: no such captioner.
         ConfigError: ``mos_words`` with a row that is not of the training part or has no MOS; ``seeds`` below
-            1; or rows without what the describer needs.
-        ImageDecodeError: a picture that ``attributes`` cannot read.
+            1; or rows without what the captioner needs.
+        ImageDecodeError: an image that ``attributes`` cannot read.
     """
     import pandas as pd
 
-    describer: Describer = DESCRIBERS[name]
+    captioner: Captioner = CAPTIONERS[name]
     if seeds < 1:
-        raise ConfigError(f"seeds={seeds}: a picture needs at least 1 text")
+        raise ConfigError(f"seeds={seeds}: an image needs at least 1 text")
     if mos_words:
         _refuse_unless_training(frame, dataset)
     ids = frame["id"].astype(str).tolist()
     scores = frame["mos"].astype(float).tolist() if mos_words else [math.nan] * len(ids)
     tables = []
     for seed in range(seeds):
-        parts = describer(frame, dataset, seed, workers)
+        parts = captioner(frame, dataset, seed, workers)
         if mos_words:
             rngs = (_rng(dataset, image_id, seed, "mos") for image_id in ids)
             verdicts = [_mos_verdict(mos, rng) for mos, rng in zip(scores, rngs, strict=True)]
@@ -92,12 +92,12 @@ def labels(frame: pd.DataFrame, dataset: str, seed: int, workers: int) -> list[P
         workers: not used.
 
     Raises:
-        ConfigError: a picture whose distortion is not known.
+        ConfigError: an image whose distortion is not known.
     """
     if "distortion" not in frame or (frame["distortion"].fillna("").astype(str) == "").any():
         raise ConfigError(
-            f"the describer 'labels' needs the distortion of every picture, and {dataset} does not tell it; "
-            "use 'attributes', which measures the pictures"
+            f"the captioner 'labels' needs the distortion of every image, and {dataset} does not tell it; "
+            "use 'attributes', which measures the images"
         )
     names = frame["distortion"].astype(str).str.split(";").tolist()
     if "levels" in frame:
@@ -130,7 +130,7 @@ def attributes(frame: pd.DataFrame, dataset: str, seed: int, workers: int) -> li
 def measurements(paths: Sequence[str], workers: int = 1) -> list[dict[str, float]]:
     """:func:`rali_zoo.data.attributes.measure` of each file, remembered by path, size and modification time.
 
-    The memory is a file for each folder of pictures below the cache; of two processes that write it at
+    The memory is a file for each folder of images below the cache; of two processes that write it at
     once one's measurements are lost and made again when next asked for.
     """
     import pandas as pd
@@ -153,7 +153,7 @@ def measurements(paths: Sequence[str], workers: int = 1) -> list[dict[str, float
         made = Parallel(n_jobs=workers, return_as="generator")(delayed(_measure)(p) for p in wanted.values())
         console = Console(stderr=True)
         shown = track(
-            made, "measuring pictures (once)", len(wanted), console=console, disable=not console.is_terminal
+            made, "measuring images (once)", len(wanted), console=console, disable=not console.is_terminal
         )
         fresh = pd.DataFrame(list(shown), index=list(wanted), columns=list(NAMES))
         known = pd.concat([known, fresh]) if len(known) else fresh

@@ -1,4 +1,4 @@
-"""The descriptions table: the contract between who describes pictures and who learns from the texts."""
+"""The descriptions table: the contract between who describes images and who learns from the texts."""
 
 from __future__ import annotations
 

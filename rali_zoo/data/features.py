@@ -1,4 +1,4 @@
-"""Features of a frozen backbone, computed once a picture and kept on disk."""
+"""Features of a frozen backbone, computed once an image and kept on disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rali_zoo.data.checks import file_key
-from rali_zoo.data.dataset import PictureDataset, collate
+from rali_zoo.data.dataset import ImageDataset, collate
 from rali_zoo.data.transforms import View
 from rali_zoo.paths import atomic_path, cache_dir
 from rali_zoo.types import Preprocess
@@ -18,8 +18,8 @@ from rali_zoo.types import Preprocess
 if TYPE_CHECKING:
     import pandas as pd
 
-CHUNK = 256  # pictures in a cache file: what an interrupted run can lose at most
-CPU_BATCH = 16  # a CPU gains nothing from more, and the maps of large pictures take gigabytes
+CHUNK = 256  # images in a cache file: what an interrupted run can lose at most
+CPU_BATCH = 16  # a CPU gains nothing from more, and the maps of large images take gigabytes
 
 
 def _chunk_key(paths: list[str], encoder_key: str) -> str:
@@ -39,18 +39,18 @@ def cached_features(
 ) -> Tensor:
     """Features of every row of a table, from the cache where it has them.
 
-    A chunk of pictures is one safetensors file below the cache root, named by the encoder's weights,
-    the view, and each picture's path, size and time; it is written whole or not at all, so a run that
+    A chunk of images is one safetensors file below the cache root, named by the encoder's weights,
+    the view, and each image's path, size and time; it is written whole or not at all, so a run that
     is stopped goes on where it was.
 
     Args:
         ref: the data set's reference; shown with the progress bar.
         frame: columns id, path, mos, std.
-        encode: (B, 3, H, W) or (B, V, 3, H, W) pictures in [0, 1] to (B, D) or (B, V, D).
+        encode: (B, 3, H, W) or (B, V, 3, H, W) images in [0, 1] to (B, D) or (B, V, D).
         encoder_key: identifies the encoder's weights and its preprocessing.
         view: a deterministic view.
         preprocess: what the encoder expects.
-        batch_size: pictures encoded at once.
+        batch_size: images encoded at once.
         num_workers: processes that decode.
 
     Returns:
@@ -67,7 +67,7 @@ def cached_features(
     missing = [i for i, file in enumerate(files) if not file.exists()]
     for i in track(missing, description=f"features of {ref}", disable=not missing):
         loader = DataLoader(
-            PictureDataset(ref, chunks[i], view, preprocess),
+            ImageDataset(ref, chunks[i], view, preprocess),
             batch_size=batch_size,
             num_workers=num_workers,
             collate_fn=collate,

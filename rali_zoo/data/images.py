@@ -1,15 +1,15 @@
-"""One function that turns whatever a user calls a picture into 8-bit RGB, or says why it cannot.
+"""One function that turns whatever a user calls an image into 8-bit RGB, or says why it cannot.
 
 What is decided here, once, for every caller:
 
 - 16-bit grey and colour keep their high byte; float pixels must lie in [0, 1] and are scaled by 255.
-- Transparency is composited on white, the page a picture is usually seen on.
+- Transparency is composited on white, the page an image is usually seen on.
 - EXIF orientation is applied (a block that cannot be read has none).
 - Of an animation the first frame is taken.
 - Colour profiles are not applied: the pixels are the stored ones, as in the field's data sets.
 - The number of pixels is read from the header and checked before anything is decoded.
 
-A JPEG whose compressed data were altered in the middle decodes to a wrong picture without any sign of it;
+A JPEG whose compressed data were altered in the middle decodes to a wrong image without any sign of it;
 no decoder we know of tells.
 """
 
@@ -66,15 +66,15 @@ _TURNS = {
 
 
 def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode one picture to mode ``RGB``, 8 bits a channel.
+    """Decode one image to mode ``RGB``, 8 bits a channel.
 
     Args:
         source: a path; the bytes of a file; a Pillow image; an array (H, W, 3) or (H, W), uint8 or float in
             [0, 1]; or a tensor (3, H, W), uint8 or float in [0, 1].
-        max_pixels: refuse pictures of more pixels than this.
+        max_pixels: refuse images of more pixels than this.
 
     Raises:
-        ImageDecodeError: whatever is wrong with this one picture; the text is the reason and is the same
+        ImageDecodeError: whatever is wrong with this one image; the text is the reason and is the same
             in every run.
     """
     try:
@@ -105,7 +105,7 @@ def _reason(error: Exception) -> str:
 def _from_path(path: str, max_pixels: int) -> Image.Image:
     mode = os.stat(path).st_mode  # before opening it: to open a pipe is to wait
     if stat.S_ISDIR(mode):
-        raise ImageDecodeError("is a folder, not a picture")
+        raise ImageDecodeError("is a folder, not an image")
     if not stat.S_ISREG(mode):
         raise ImageDecodeError("is no regular file")
     with open(path, "rb") as file:
@@ -128,7 +128,7 @@ def _decode(file: IO[bytes], max_pixels: int) -> Image.Image:
             if start.startswith((b"<!doctype html", b"<html"))
             else "damaged, or none we read"
         )
-        raise ImageDecodeError(f"no known picture format: {what}") from None
+        raise ImageDecodeError(f"no known image format: {what}") from None
     with image:
         return _finish(image, max_pixels)
 
@@ -137,7 +137,7 @@ def _open_heif(file: IO[bytes]) -> Image.Image:
     try:
         from pillow_heif import HeifImageFile
     except ImportError:
-        raise ImageDecodeError("HEIC pictures need pillow-heif: pip install 'rali-zoo[heif]'") from None
+        raise ImageDecodeError("HEIC images need pillow-heif: pip install 'rali-zoo[heif]'") from None
     return cast("Image.Image", HeifImageFile(file))
 
 
@@ -149,7 +149,7 @@ def _finish(image: Image.Image, max_pixels: int) -> Image.Image:
         raise ImageDecodeError(f"{width}x{height} is {width * height:,} pixels; the limit is {max_pixels:,}")
     image.load()
     turn = exif_turn(image)
-    rgb = _to_rgb(image)  # always a picture of its own, never the one that was handed over
+    rgb = _to_rgb(image)  # always an image of its own, never the one that was handed over
     if turn is not None:
         rgb = rgb.transpose(turn)
     # Metadata ends here: an orientation left behind would be applied a second time.
@@ -159,7 +159,7 @@ def _finish(image: Image.Image, max_pixels: int) -> Image.Image:
 
 
 def exif_turn(image: Image.Image) -> Image.Transpose | None:
-    """What sets the picture upright, as its EXIF block says; ``None`` if it is, or if nothing is said."""
+    """What sets the image upright, as its EXIF block says; ``None`` if it is, or if nothing is said."""
     try:
         return _TURNS.get(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # an EXIF block that cannot be read asks for no turn; the pixels are whole
@@ -206,7 +206,7 @@ def _as_array(source: object) -> np.ndarray:
         # NumPy has no bfloat16.
         return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     raise ImageDecodeError(
-        f"{type(source).__name__!r} is no picture; give a path, bytes, a Pillow image, an array or a tensor"
+        f"{type(source).__name__!r} is no image; give a path, bytes, a Pillow image, an array or a tensor"
     )
 
 

@@ -1,4 +1,4 @@
-"""A teacher that was asked several times, as a data set: its mean score and its spread for each picture."""
+"""A teacher that was asked several times, as a data set: its mean score and its spread for each image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Opinions(NamedTuple):
     Attributes:
         frame: columns image (absolute path), mos and std (of the samples, on [1, 5]), samples, split,
             content.
-        left_out: pictures of the data set with too few samples that have a score.
+        left_out: images of the data set with too few samples that have a score.
     """
 
     frame: pd.DataFrame
@@ -32,15 +32,15 @@ def teacher_opinions(paths: Sequence[str], table: DataTable, least: int = 2) -> 
     """Mean and standard deviation of a teacher's scores.
 
     The deviation of few samples is noisy: 8 of them tell it within a quarter. Human scores are not used, so
-    that pictures nobody rated can be learned from.
+    that images nobody rated can be learned from.
 
     Args:
-        paths: description tables, of one teacher, with a row for each picture and seed.
+        paths: description tables, of one teacher, with a row for each image and seed.
         table: the data set that was described.
-        least: samples with a score that a picture needs, 2 at least.
+        least: samples with a score that an image needs, 2 at least.
 
     Raises:
-        ConfigError: fewer than two, several teachers, or no picture with enough samples.
+        ConfigError: fewer than two, several teachers, or no image with enough samples.
         ScoreTableError: a table that cannot be read.
     """
     import pandas as pd
@@ -61,7 +61,7 @@ def teacher_opinions(paths: Sequence[str], table: DataTable, least: int = 2) -> 
     known = frame[["id", "path", "split", "content"]].merge(score, left_on="id", right_index=True)
     if known.empty:
         raise ConfigError(
-            f"no picture of {table.ref!r} has {least} samples with a score; 'rali-zoo describe --data "
+            f"no image of {table.ref!r} has {least} samples with a score; 'rali-zoo describe --data "
             f"{table.ref}' with several seeds writes them"
         )
     known["image"] = [os.path.abspath(path) for path in known["path"]]

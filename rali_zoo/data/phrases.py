@@ -1,4 +1,4 @@
-"""The words of the describers: what a distortion looks like, and how a measurement is called."""
+"""The words of the captioners: what a distortion looks like, and how a measurement is called."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Phrase:
 
     Attributes:
         nouns: what it is.
-        where: where in a picture it shows.
+        where: where in an image it shows.
         effects: what it does, in the -ing form.
     """
 
@@ -106,7 +106,7 @@ def distortion_phrase(name: str) -> Phrase:
 
 #: Measurement to (thresholds, words from low to high). The thresholds are constants, the same for every
 #: data set, so that a word means the same everywhere; they were set once, near even quantiles of photographs
-#: and of synthetic pictures, and never look at a score.
+#: and of synthetic images, and never look at a score.
 GRADES: dict[str, tuple[tuple[float, ...], tuple[tuple[str, ...], ...]]] = {
     "best_acuity": (
         (0.15, 0.25, 0.35, 0.45, 0.55, 0.65),
@@ -213,7 +213,7 @@ def graded(name: str, value: float) -> tuple[str, ...]:
 
 
 def remarks(values: dict[str, float]) -> list[tuple[str, ...]]:
-    """The remarks that hold for a picture, most striking kind first."""
+    """The remarks that hold for an image, most striking kind first."""
     said: dict[str, tuple[str, ...]] = {}
     for name, limit, words in REMARKS:
         value = -values[name[1:]] if name.startswith("-") else values[name]
@@ -244,10 +244,10 @@ def _nouns() -> tuple[re.Pattern[str], dict[str, str]]:
 
 
 def distortion_in(text: str) -> str | None:
-    """The distortion that a text of the describer ``labels``' kind names first; ``pristine`` or ``None``.
+    """The distortion that a text of the captioner ``labels``' kind names first; ``pristine`` or ``None``.
 
     Args:
-        text: a description, by the describer or by a model that learned from it.
+        text: a description, by the captioner or by a model that learned from it.
     """
     pattern, kinds = _nouns()
     found = pattern.search(text.lower())

@@ -31,7 +31,7 @@ def _rows_by_dataset(dataset_ids: Sequence[Hashable]) -> list[np.ndarray]:
     for row, name in enumerate(dataset_ids):
         rows.setdefault(name, []).append(row)
     if not rows:
-        raise ConfigError("no pictures to sample from: dataset_ids is empty")
+        raise ConfigError("no images to sample from: dataset_ids is empty")
     return [np.array(members, dtype=np.int64) for members in rows.values()]
 
 
@@ -39,7 +39,7 @@ class BalancedSampler(DistributedSampler):
     """Draws equally often from every data set, whatever their sizes.
 
     A small set is gone through several times in an epoch, a large one over several epochs; each pass
-    through a set visits every picture once.
+    through a set visits every image once.
 
     It is a ``DistributedSampler`` by type only so that Lightning leaves it alone: wrapped in another one,
     each process would see a share of its share.
@@ -105,7 +105,7 @@ class SingleDatasetBatchSampler(Sampler[list[int]]):
 
     Args:
         dataset_ids: (n,) the data set of each row.
-        batch_size: pictures in a batch of one process.
+        batch_size: images in a batch of one process.
         shuffle: whether rows and batches are drawn in a new order each epoch.
         seed: of that order.
         drop_last: leave out each data set's last batch when it is not full.
@@ -127,7 +127,7 @@ class SingleDatasetBatchSampler(Sampler[list[int]]):
         rank: int | None = None,
     ) -> None:
         if batch_size < 1:
-            raise ConfigError(f"batch_size={batch_size}: a batch holds at least one picture")
+            raise ConfigError(f"batch_size={batch_size}: a batch holds at least one image")
         self._sets = _rows_by_dataset(dataset_ids)
         self.batch_size, self.shuffle, self.seed, self.drop_last = batch_size, shuffle, seed, drop_last
         self.epoch = 0
@@ -149,7 +149,7 @@ class SingleDatasetBatchSampler(Sampler[list[int]]):
         total = sum(len(s) // size if self.drop_last else -(-len(s) // size) for s in self._sets)
         if total < world:
             raise ConfigError(
-                f"{total} batches of {size} from data sets of {[len(s) for s in self._sets]} pictures do not "
+                f"{total} batches of {size} from data sets of {[len(s) for s in self._sets]} images do not "
                 f"reach for {world} process(es); make batch_size smaller"
             )
         return total // world, world, index

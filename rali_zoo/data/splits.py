@@ -9,7 +9,7 @@
 | random | a share ``ratio`` of the contents is trained on, the rest tested on | ratio, val_fraction, seed |
 
 Where a protocol names no validation rows, ``val_fraction`` of the training contents is taken for them. In
-every draw, pictures that share a ``content`` stay together, and the draw depends on the contents and ``seed``
+every draw, images that share a ``content`` stay together, and the draw depends on the contents and ``seed``
 alone, not on the order of the rows.
 """
 
@@ -191,11 +191,11 @@ def _deqa(card: DatasetCard, frame: pd.DataFrame, folder: Path) -> pd.Series:
         names = [PurePosixPath(n).name for n in metas["image"].astype(str)]
         absent = [n for n in names if n not in by_name]
         if absent:
-            raise ScoreTableError(f"{file} lists pictures that {card.name} does not have: {some(absent)}")
+            raise ScoreTableError(f"{file} lists images that {card.name} does not have: {some(absent)}")
         rows = [by_name[n] for n in names]
         both = [n for n, row in zip(names, rows, strict=True) if split[row] not in ("", part)]
         if both:
-            raise ScoreTableError(f"{folder} lists pictures for training and for testing: {some(both)}")
+            raise ScoreTableError(f"{folder} lists images for training and for testing: {some(both)}")
         split[rows] = part
     return split
 

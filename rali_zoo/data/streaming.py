@@ -1,6 +1,6 @@
 """Training sets too large for a folder: tar shards read in sequence through webdataset.
 
-A shard holds, for each picture, ``KEY.jpg`` (or .png, .webp) and ``KEY.json`` with ``mos`` on the scale
+A shard holds, for each image, ``KEY.jpg`` (or .png, .webp) and ``KEY.json`` with ``mos`` on the scale
 that the reference declares, and optionally ``std``, ``text`` and ``dataset``.
 """
 
@@ -21,7 +21,7 @@ from rali_zoo.uri import parse_uri
 
 log = logging.getLogger(__name__)
 
-_PICTURES = "jpg;jpeg;png;webp"
+_IMAGES = "jpg;jpeg;png;webp"
 
 
 def is_stream(ref: str) -> bool:
@@ -30,7 +30,7 @@ def is_stream(ref: str) -> bool:
 
 
 def _sample(row: tuple[bytes, bytes, str], ref: str, low: float, high: float) -> tuple[bytes, Sample]:
-    picture, text, key = row
+    image, text, key = row
     fields = json.loads(text)
     if "mos" not in fields or not low <= float(fields["mos"]) <= high:
         raise ScoreTableError(
@@ -45,7 +45,7 @@ def _sample(row: tuple[bytes, bytes, str], ref: str, low: float, high: float) ->
     )
     if "text" in fields:
         sample["text"] = str(fields["text"])
-    return picture, sample
+    return image, sample
 
 
 class ShardStream(IterableDataset[Sample]):
@@ -53,7 +53,7 @@ class ShardStream(IterableDataset[Sample]):
 
     Args:
         refs: ``webdataset:PATTERN?mos_range=0,100`` references; ``{000..009}`` braces are expanded.
-        view: how a picture is cut.
+        view: how an image is cut.
         preprocess: what the backbone expects.
         seed: of the order of shards and of the shuffle buffer.
         buffer: samples held for shuffling.
@@ -79,7 +79,7 @@ class ShardStream(IterableDataset[Sample]):
             workersplitter=webdataset.split_by_worker,
             empty_check=False,
         )
-        return shards.shuffle(self.buffer, seed=self.seed).to_tuple(_PICTURES, "json", "__key__")
+        return shards.shuffle(self.buffer, seed=self.seed).to_tuple(_IMAGES, "json", "__key__")
 
     def __iter__(self) -> Any:
         for ref in self.refs:
@@ -89,9 +89,9 @@ class ShardStream(IterableDataset[Sample]):
             except ValueError:
                 raise ConfigError(f"{ref!r}: mos_range is LOW,HIGH, e.g. mos_range=0,100") from None
             for row in self._rows(ref):
-                picture, sample = _sample(row, ref, low, high)
+                image, sample = _sample(row, ref, low, high)
                 try:
-                    sample["image"] = self.view(load_image(picture), self.preprocess)
+                    sample["image"] = self.view(load_image(image), self.preprocess)
                 except ImageDecodeError as error:
                     self.skipped += 1
                     log.warning("%s: %s left out (%s)", ref, sample["id"], error)

@@ -28,8 +28,8 @@ class DataTable:
     Attributes:
         ref: the reference, as typed.
         card: the data set's facts.
-        frame: one row a picture: ``id, path, mos, std, split, content, distortion, level, mos_native``
-            and free columns; ``mos`` in [1, 5] (NaN for pictures without scores), ``std`` on that scale or
+        frame: one row an image: ``id, path, mos, std, split, content, distortion, level, mos_native``
+            and free columns; ``mos`` in [1, 5] (NaN for images without scores), ``std`` on that scale or
             NaN, ``split`` one of ``train|val|test``, ``mos_native`` on the card's scale.
         protocol: the one that made ``split``.
         unused: rows of the data set that the protocol leaves out.
@@ -59,7 +59,7 @@ class DataTable:
         better = "higher" if card.higher_is_better else "lower"
         return (
             f"{self.ref}: {'SYNTHETIC labels, ' if card.synthetic else ''}{card.title} "
-            f"({card.task}, {card.domain}), {len(self.frame)}{of} pictures; "
+            f"({card.task}, {card.domain}), {len(self.frame)}{of} images; "
             f"protocol {self.protocol}: {sizes}{unused}{others}; "
             f"native scores in [{low:g}, {high:g}], {better} is better"
         )

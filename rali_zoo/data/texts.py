@@ -1,11 +1,11 @@
-"""The texts of training pictures, gathered from describers and description tables."""
+"""The texts of training images, gathered from captioners and description tables."""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING
 
-from rali_zoo.data.describers import DESCRIBERS, describe
+from rali_zoo.data.captioners import CAPTIONERS, describe
 from rali_zoo.data.descriptions import read_descriptions, texts_by_image
 from rali_zoo.errors import ConfigError, UnknownNameError
 from rali_zoo.uri import Uri, split_options
@@ -19,10 +19,10 @@ _FILES = (".parquet", ".jsonl")
 _OPTIONS = ("seeds", "mos_words")
 
 
-def _from_describer(source: str, frames: dict[str, pd.DataFrame]) -> list[pd.DataFrame]:
+def _from_captioner(source: str, frames: dict[str, pd.DataFrame]) -> list[pd.DataFrame]:
     name, options = split_options(source)
-    if name not in DESCRIBERS:
-        raise UnknownNameError("describer (or a .parquet or .jsonl table)", name, DESCRIBERS)
+    if name not in CAPTIONERS:
+        raise UnknownNameError("captioner (or a .parquet or .jsonl table)", name, CAPTIONERS)
     Uri("", name, options).take(_OPTIONS)
     words = options.get("mos_words", "false").lower()
     if words not in ("true", "false"):
@@ -39,10 +39,10 @@ def _from_describer(source: str, frames: dict[str, pd.DataFrame]) -> list[pd.Dat
 def gather_texts(
     sources: list[str], frames: dict[str, pd.DataFrame], max_undescribed: float = 0.0
 ) -> dict[tuple[str, str], list[str]]:
-    """All texts of the training pictures.
+    """All texts of the training images.
 
     Args:
-        sources: describers with options (``labels?seeds=2``) and paths of description tables.
+        sources: captioners with options (``labels?seeds=2``) and paths of description tables.
         frames: training rows by reference; only these are described.
         max_undescribed: share in [0, 1] of a data set's rows that may lack a text; how many is said.
 
@@ -50,8 +50,8 @@ def gather_texts(
         Texts by (reference, id); at least one for every row that has any.
 
     Raises:
-        ConfigError: more pictures that no source describes.
-        UnknownNameError: neither a describer nor a table.
+        ConfigError: more images that no source describes.
+        UnknownNameError: neither a captioner nor a table.
     """
     import pandas as pd
 
@@ -60,7 +60,7 @@ def gather_texts(
         if source.endswith(_FILES):
             tables.append(read_descriptions(source))
         else:
-            tables += _from_describer(source, frames)
+            tables += _from_captioner(source, frames)
     texts = texts_by_image(pd.concat(tables, ignore_index=True))
     found: dict[tuple[str, str], list[str]] = {}
     for ref, frame in frames.items():
@@ -68,7 +68,7 @@ def gather_texts(
         silent = [key for key in wanted if not texts.get(key)]
         if silent:
             message = (
-                f"{ref}: {len(silent)} of {len(wanted)} training pictures have no description in "
+                f"{ref}: {len(silent)} of {len(wanted)} training images have no description in "
                 f"{sources}, e.g. {[name for _, name in silent[:3]]}"
             )
             if len(silent) > max_undescribed * len(wanted):

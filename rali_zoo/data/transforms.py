@@ -1,7 +1,7 @@
-"""From a decoded picture to the tensor of a sample: resizing, cropping, and views.
+"""From a decoded image to the tensor of a sample: resizing, cropping, and views.
 
-A crop of a resized picture is taken *while* resizing, from the box of the source that it shows, wherever the
-picture is much larger than the crop: the memory needed does not grow with the aspect ratio.
+A crop of a resized image is taken *while* resizing, from the box of the source that it shows, wherever the
+image is much larger than the crop: the memory needed does not grow with the aspect ratio.
 Pixels stay in [0, 1]; a backbone normalises for itself.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
-#: A resized picture of at most this many times the area of its centre crop is made whole before it is cut.
+#: A resized image of at most this many times the area of its centre crop is made whole before it is cut.
 WHOLE = 4
 
 ViewKind = Literal["backbone", "whole", "center_crop", "random_crop", "grid", "multi", "multi_random"]
@@ -33,8 +33,8 @@ def to_tensor(image: Image.Image, preprocess: Preprocess) -> Tensor:
     """Resize as ``preprocess`` says and convert, without normalising.
 
     Args:
-        image: an RGB picture.
-        preprocess: ``squash`` and ``center_crop`` give its size, ``none`` the picture's own.
+        image: an RGB image.
+        preprocess: ``squash`` and ``center_crop`` give its size, ``none`` the image's own.
 
     Returns:
         (3, H, W) float32 in [0, 1].
@@ -48,11 +48,11 @@ def to_tensor(image: Image.Image, preprocess: Preprocess) -> Tensor:
 
 
 def pixels(image: Image.Image) -> Tensor:
-    """(3, H, W) float32 in [0, 1] of an RGB picture."""
+    """(3, H, W) float32 in [0, 1] of an RGB image."""
     import torch
 
     if image.mode != "RGB":
-        raise ValueError(f"a picture of mode {image.mode!r}; rali_zoo.data.images.load_image makes it 'RGB'")
+        raise ValueError(f"an image of mode {image.mode!r}; rali_zoo.data.images.load_image makes it 'RGB'")
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div_(255.0)
 
 
@@ -64,10 +64,10 @@ def fit(
 ) -> Image.Image:
     """Shrink until the long side and the area are within their budgets; the aspect ratio is kept.
 
-    A picture that is within both is returned as it is: enlarging adds no detail to judge.
+    An image that is within both is returned as it is: enlarging adds no detail to judge.
 
     Args:
-        image: an RGB picture.
+        image: an RGB image.
         long_side: largest number of pixels of the longer side.
         area: largest number of pixels in all.
         interpolation: resampling filter.
@@ -94,10 +94,10 @@ def random_crop(
     """Cut native pixels at a random place.
 
     Args:
-        image: an RGB picture; one smaller than ``size`` is enlarged just enough to cover it.
+        image: an RGB image; one smaller than ``size`` is enlarged just enough to cover it.
         size: (height, width) of the crop.
         generator: draws the place; torch's global one if ``None``.
-        interpolation: filter for pictures that are enlarged.
+        interpolation: filter for images that are enlarged.
     """
     import torch
 
@@ -111,15 +111,15 @@ def random_crop(
 def grid_crops(
     image: Image.Image, size: tuple[int, int], crops: int, interpolation: Interpolation = "bicubic"
 ) -> Tensor:
-    """Native crops spread evenly over the picture, in rows that follow its shape.
+    """Native crops spread evenly over the image, in rows that follow its shape.
 
-    Always ``crops`` of them, so that pictures of different sizes stack; in a small picture they overlap.
+    Always ``crops`` of them, so that images of different sizes stack; in a small image they overlap.
 
     Args:
-        image: an RGB picture; one smaller than ``size`` is enlarged just enough to cover it.
+        image: an RGB image; one smaller than ``size`` is enlarged just enough to cover it.
         size: (height, width) of a crop.
         crops: how many.
-        interpolation: filter for pictures that are enlarged.
+        interpolation: filter for images that are enlarged.
 
     Returns:
         (crops, 3, height, width) float32 in [0, 1].
@@ -148,9 +148,9 @@ def _spread(room: int, count: int) -> list[int]:
     return [room // 2] if count == 1 else [round(room * i / (count - 1)) for i in range(count)]
 
 
-def cover(picture: tuple[int, int], size: tuple[int, int], shrink: bool) -> tuple[int, int]:
-    """(height, width) at which a picture just covers ``size``; its own if larger and not ``shrink``."""
-    height, width = picture
+def cover(image: tuple[int, int], size: tuple[int, int], shrink: bool) -> tuple[int, int]:
+    """(height, width) at which an image just covers ``size``; its own if larger and not ``shrink``."""
+    height, width = image
     if not shrink and height >= size[0] and width >= size[1]:
         return height, width
     # Truncated as torchvision and transformers do, so that the pixels fall in the same places.
@@ -159,9 +159,9 @@ def cover(picture: tuple[int, int], size: tuple[int, int], shrink: bool) -> tupl
     return max(size[0], int(size[1] * height / width)), size[1]
 
 
-def centre(picture: tuple[int, int], preprocess: Preprocess) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(height, width) that a picture is resized to for its centre crop, and (top, left) of the crop."""
-    full = cover(picture, preprocess.size, shrink=True)
+def centre(image: tuple[int, int], preprocess: Preprocess) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(height, width) that an image is resized to for its centre crop, and (top, left) of the crop."""
+    full = cover(image, preprocess.size, shrink=True)
     rest = [f - s for f, s in zip(full, preprocess.size, strict=True)]
     top, left = (r // 2 if preprocess.crop_rule == "floor" else round(r / 2) for r in rest)
     return full, (top, left)
@@ -172,7 +172,7 @@ def _center_crop(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     full, (top, left) = centre((image.height, image.width), preprocess)
     if full[0] * full[1] <= WHOLE * size[0] * size[1]:
         # Pillow may filter rows and columns in another order when it computes only a box, which rounds
-        # otherwise: pictures of ordinary shape are resized whole, as transformers and torchvision do.
+        # otherwise: images of ordinary shape are resized whole, as transformers and torchvision do.
         whole = image.resize((full[1], full[0]), _FILTERS[preprocess.interpolation])
         return whole.crop((left, top, left + size[1], top + size[0]))
     return _cut(image, full, (top, left), size, preprocess.interpolation)
@@ -185,12 +185,12 @@ def _cut(
     size: tuple[int, int],
     interpolation: Interpolation,
 ) -> Image.Image:
-    """The box at ``place`` (top, left) of the picture resized to ``full``, computing only that box."""
+    """The box at ``place`` (top, left) of the image resized to ``full``, computing only that box."""
     (top, left), (height, width) = place, size
     if full == (image.height, image.width):
         return image.crop((left, top, left + width, top + height))
     across, down = image.width / full[1], image.height / full[0]
-    # Rounding may carry the far edge past the picture, which Pillow refuses.
+    # Rounding may carry the far edge past the image, which Pillow refuses.
     right, bottom = min((left + width) * across, image.width), min((top + height) * down, image.height)
     return image.resize(
         (width, height), _FILTERS[interpolation], box=(left * across, top * down, right, bottom)
@@ -199,17 +199,17 @@ def _cut(
 
 @dataclass(frozen=True)
 class View:
-    """How one picture becomes what the model sees.
+    """How one image becomes what the model sees.
 
     Attributes:
-        kind: ``backbone`` = as the backbone's own preprocessing resizes; ``whole`` = the whole picture
+        kind: ``backbone`` = as the backbone's own preprocessing resizes; ``whole`` = the whole image
             squashed to the size; ``center_crop`` = short side to the size, then the centre (CLIP);
             ``random_crop`` = native pixels at ``crops`` random places (training); ``grid`` = native pixels
             at ``crops`` places spread evenly (evaluation); ``multi`` = ``whole`` and then ``grid``;
             ``multi_random`` = ``whole`` and then ``random_crop``.
         size: side of the square in pixels; the backbone's size if ``None``.
         crops: how many native crops.
-        flip: mirror every other picture at random; the one augmentation that leaves quality alone.
+        flip: mirror every other image at random; the one augmentation that leaves quality alone.
 
     Raises:
         ConfigError: an unknown kind, a size or number below 1, or several crops of a kind that takes none.
@@ -230,7 +230,7 @@ class View:
 
     @property
     def is_random(self) -> bool:
-        """Whether the same picture can look different at the next visit (so nothing can be cached)."""
+        """Whether the same image can look different at the next visit (so nothing can be cached)."""
         return self.flip or self.kind in ("random_crop", "multi_random")
 
     def size_for(self, preprocess: Preprocess) -> tuple[int, int]:
@@ -250,10 +250,10 @@ class View:
     def __call__(
         self, image: Image.Image, preprocess: Preprocess, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Cut one picture.
+        """Cut one image.
 
         Args:
-            image: an RGB picture.
+            image: an RGB image.
             preprocess: of the backbone: its size, filter and crop rule.
             generator: for whatever is random; torch's global one (seeded in each worker) if ``None``.
 

@@ -1,6 +1,6 @@
-"""Videos as a handful of frames: which ones, decoded to pictures, and one score of theirs.
+"""Videos as a handful of frames: which ones, decoded to images, and one score of theirs.
 
-A video is judged like a picture, frame by frame; what only shows in motion (judder, freezes, flicker between
+A video is judged like an image, frame by frame; what only shows in motion (judder, freezes, flicker between
 the frames that were looked at) is not seen. Frames are decoded by FFmpeg through PyAV, the extra ``video``.
 
 What is decided here:
@@ -53,7 +53,7 @@ _OPEN = {
 
 @dataclass(frozen=True)
 class Clip:
-    """How a video becomes pictures, and their scores one score.
+    """How a video becomes images, and their scores one score.
 
     Attributes:
         frames: how many are looked at; fewer where the video has fewer.
@@ -94,7 +94,7 @@ def sample_frames(source: str | Path | bytes, clip: Clip | None = None) -> list[
         clip: which frames; 8, evenly spread over time, by default.
 
     Returns:
-        RGB pictures, in the order of time.
+        RGB images, in the order of time.
 
     Raises:
         ImageDecodeError: what is wrong with this one video, or that PyAV is not installed; the same text in
@@ -244,11 +244,11 @@ def _in_order(
 def _upright(frame: Any) -> Image.Image:
     from PIL import Image
 
-    picture: Image.Image = frame.to_image()
+    image: Image.Image = frame.to_image()
     quarters = round(frame.rotation / 90) % 4  # counterclockwise, as Pillow turns
     turns = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
     turn = turns[quarters]
-    return picture if turn is None else picture.transpose(turn)
+    return image if turn is None else image.transpose(turn)
 
 
 # ---- scores ---------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ def pool_frames(scores: Sequence[Score], pooling: Pooling, path: str) -> Score:
     """The score of a video of those of its frames.
 
     Its ``std`` is that of a frame drawn at random: the frames' own uncertainty and how far they lie apart, as
-    for several views of a picture; ``None`` where the scorer has none. A frame without a score is an error.
+    for several views of an image; ``None`` where the scorer has none. A frame without a score is an error.
 
     Args:
         scores: of the frames, at least one.
@@ -301,7 +301,7 @@ def pool_frames(scores: Sequence[Score], pooling: Pooling, path: str) -> Score:
 def score_video(
     scorer: Scorer, source: str | Path | bytes, clip: Clip | None = None, batch_size: int = 16
 ) -> Score:
-    """Score one video with any scorer of pictures.
+    """Score one video with any scorer of images.
 
     Args:
         scorer: such as :func:`rali_zoo.load_model` returns.
@@ -322,19 +322,19 @@ def score_video(
 
 
 def load_views(source: Any, view: View, preprocess: Preprocess, clip: Clip | None = None) -> Tensor:
-    """A picture or a video as a model sees it: the frames of a video are so many views.
+    """An image or a video as a model sees it: the frames of a video are so many views.
 
-    Modules average the scores of views, so that they train on videos and score them as they do pictures, with
+    Modules average the scores of views, so that they train on videos and score them as they do images, with
     ``mean`` pooling.
 
     Args:
         source: what :func:`~rali_zoo.data.images.load_image` takes, or the path of a video.
-        view: how a picture or a frame is cut.
+        view: how an image or a frame is cut.
         preprocess: what the backbone expects.
         clip: which frames.
 
     Returns:
-        (3, H, W) of a picture under a single view, else (V, 3, H, W); float32 in [0, 1].
+        (3, H, W) of an image under a single view, else (V, 3, H, W); float32 in [0, 1].
 
     Raises:
         ImageDecodeError: what is wrong with it.

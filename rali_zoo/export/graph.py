@@ -44,7 +44,7 @@ class Header:
         model: class of the module that was exported.
         revision: hash of the weights it was exported from.
         training_sets: references of the data sets it was trained on.
-        view: how pictures are cut, fields of :class:`~rali_zoo.data.transforms.View`.
+        view: how images are cut, fields of :class:`~rali_zoo.data.transforms.View`.
         preprocess: what the network expects, fields of :class:`~rali_zoo.types.Preprocess`.
         size: (height, width) that the graph takes; ``None`` = any.
         outputs: names of the graph's outputs, of ``score`` (B,), ``std`` (B,) and ``weights`` (B, K).
@@ -90,7 +90,7 @@ class ScoreGraph(nn.Module):
         self.module = module
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) pictures to the outputs that the module has, (B, …) each, as in :data:`OUTPUTS`."""
+        """(B, 3, H, W) images to the outputs that the module has, (B, …) each, as in :data:`OUTPUTS`."""
         return tuple(value for value in self.module.predict_batch(Batch(image=image)) if value is not None)
 
 
@@ -118,13 +118,13 @@ def graph_size(module: BackboneModule, any_size: bool) -> tuple[int, int] | None
     """(height, width) of what a module's view cuts, or ``None`` for any.
 
     Raises:
-        ConfigError: a view that leaves pictures at their own size, and a graph of one size.
+        ConfigError: a view that leaves images at their own size, and a graph of one size.
     """
     if any_size:
         return None
     resized = module.view.resized(module.preprocess)
     if resized is not None and resized.resize == "none":
-        raise ConfigError(f"{module.view} keeps the size of every picture: add --any_size")
+        raise ConfigError(f"{module.view} keeps the size of every image: add --any_size")
     return module.view.size_for(module.preprocess)
 
 
@@ -148,12 +148,12 @@ def make_header(module: BackboneModule, size: tuple[int, int] | None, outputs: l
 
 
 def example(module: BackboneModule, size: tuple[int, int] | None, batch: int = 2, seed: int = 0) -> Tensor:
-    """(batch, 3, H, W) random smooth pictures; of another shape than the module's own if any is taken.
+    """(batch, 3, H, W) random smooth images; of another shape than the module's own if any is taken.
 
     Args:
         module: what they are for.
         size: (H, W) if the graph takes no other; ``None`` = any.
-        batch: pictures.
+        batch: images.
         seed: of the draw.
     """
     height, width = size or (module.preprocess.size[0], module.preprocess.size[1] + 32)
@@ -164,7 +164,7 @@ def example(module: BackboneModule, size: tuple[int, int] | None, batch: int = 2
 
 
 def trace(scorer: ModuleScorer, any_size: bool = False) -> onnx.ModelProto:
-    """Make the graph of a scorer with torch's dynamo exporter; the number of pictures is free.
+    """Make the graph of a scorer with torch's dynamo exporter; the number of images is free.
 
     Args:
         scorer: with a RALI or a Regression.
@@ -264,7 +264,7 @@ def get_header(proto: onnx.ModelProto, source: str) -> Header:
 
 
 def view_of(header: Header) -> View:
-    """How the pictures of a graph are cut."""
+    """How the images of a graph are cut."""
     return View(**header.view)
 
 

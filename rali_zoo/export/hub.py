@@ -227,11 +227,11 @@ def _about(module: BackboneModule) -> str:
     how = "native crops" if view is None else view.resize.replace("_", " ")
     size = "x".join(map(str, module.view.size_for(module.preprocess)))
     return (
-        "A no-reference image quality model of rali_zoo: one picture in, "
+        "A no-reference image quality model of rali_zoo: one image in, "
         "one score in [1, 5] out, higher is better.\n\n"
         f"- **Network**: `{_backbone(module)}` with {kind}, "
         f"{sum(p.numel() for p in module.parameters()):,} parameters\n"
-        f"- **Pictures**: view `{module.view.kind}` ({how}), {size} pixels (height x width)\n"
+        f"- **Images**: view `{module.view.kind}` ({how}), {size} pixels (height x width)\n"
         f"- **Trained on**: {sets}\n"
         f"- **Weights**: revision `{module.revision}`"
     )
@@ -268,9 +268,9 @@ def _table(results: Results) -> str:
 
 def _limits(module: BackboneModule, results: Results) -> str:
     lines = [
-        "Scores follow the raters and pictures of the training sets; elsewhere they may be off in scale "
-        "and in order. Measure on your own labelled pictures first.",
-        "It judges how a picture looks, not whether it is true, safe, or generated.",
+        "Scores follow the raters and images of the training sets; elsewhere they may be off in scale "
+        "and in order. Measure on your own labelled images first.",
+        "It judges how an image looks, not whether it is true, safe, or generated.",
         "The licences of the training sets and of the backbone's weights may restrict its use.",
     ]
     if any(ref.startswith(_SYNTHETIC) for ref in module.training_sets):

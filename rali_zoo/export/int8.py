@@ -1,9 +1,9 @@
-"""Eight-bit networks: quantised with pictures of a labelled data set, and measured on it.
+"""Eight-bit networks: quantised with images of a labelled data set, and measured on it.
 
 What is quantised: weights and activations of the encoder's convolutions and matrix products, weights by
 channel. What is not: the fixed front end of ``rali:`` encoders, whose logarithms need the small values; and
 the head with its prototypes, which is a thousandth of the work. In ONNX Runtime the ranges of convolutions
-are fixed by the calibration pictures and those of matrix products are found anew for every input, which is
+are fixed by the calibration images and those of matrix products are found anew for every input, which is
 the faster of its two ways for transformers; OpenVINO has fixed ranges only. Weights keep 7 bits, because
 chips without VNNI would overflow with 8.
 """
@@ -43,13 +43,13 @@ _CONVOLUTIONS, _PRODUCTS = ("Conv",), ("MatMul", "Gemm")
 
 @dataclass(frozen=True)
 class Change:
-    """What quantisation did to a scorer on the labelled pictures of a data set.
+    """What quantisation did to a scorer on the labelled images of a data set.
 
     Attributes:
-        n: pictures that both networks scored.
+        n: images that both networks scored.
         srcc: SRCC before and after.
         plcc: PLCC before and after, without a fitted mapping.
-        largest: largest absolute difference of a picture's score, in MOS units of [1, 5].
+        largest: largest absolute difference of an image's score, in MOS units of [1, 5].
     """
 
     n: int
@@ -67,7 +67,7 @@ class Change:
             f"{name} {before:.4f} -> {after:.4f} ({after - before:+.4f})"
             for name, (before, after) in (("SRCC", self.srcc), ("PLCC", self.plcc))
         )
-        return f"{', '.join(rows)} on {self.n} pictures; a score moved by up to {self.largest:.3f}"
+        return f"{', '.join(rows)} on {self.n} images; a score moved by up to {self.largest:.3f}"
 
 
 def export_int8(
@@ -76,8 +76,8 @@ def export_int8(
     table: DataTable,
     kind: Format = "onnx",
     max_loss: float = 0.01,
-    calibration_pictures: int = 64,
-    test_pictures: int = 500,
+    calibration_images: int = 64,
+    test_images: int = 500,
     any_size: bool = False,
 ) -> Change:
     """Write an eight-bit network, unless it scores worse than it may.
@@ -89,8 +89,8 @@ def export_int8(
             its ``test`` rows.
         kind: the runtime it is for.
         max_loss: largest loss of SRCC or PLCC that is accepted.
-        calibration_pictures: how many pictures the ranges come from, evenly spread over their rows.
-        test_pictures: how many pictures are measured on, likewise; 0 = all.
+        calibration_images: how many images the ranges come from, evenly spread over their rows.
+        test_images: how many images are measured on, likewise; 0 = all.
         any_size: leave height and width free.
 
     Returns:
@@ -105,13 +105,13 @@ def export_int8(
     onnx_files.check_suffix(path, files.SUFFIX)
     calibration = table.split("train") if len(table.split("train")) else table.split("val")
     test = table.split("test")
-    test = _spread(test[test["mos"].notna()], test_pictures)
+    test = _spread(test[test["mos"].notna()], test_images)
     if len(calibration) == 0 or len(test) < 3:
         raise ConfigError(
-            f"'{table.ref}' has {len(calibration)} training or validation pictures and {len(test)} test "
-            "pictures with a MOS; calibration needs the first, measuring the second"
+            f"'{table.ref}' has {len(calibration)} training or validation images and {len(test)} test "
+            "images with a MOS; calibration needs the first, measuring the second"
         )
-    batches = list(_batches(scorer, _spread(calibration, calibration_pictures)))
+    batches = list(_batches(scorer, _spread(calibration, calibration_images)))
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         written = Path(folder) / path.name
@@ -138,7 +138,7 @@ def _spread(frame: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def _batches(scorer: ModuleScorer, frame: pd.DataFrame) -> Iterator[np.ndarray]:
-    """(B, 3, H, W) batches of the pictures, cut as for scoring; unreadable ones are left out.
+    """(B, 3, H, W) batches of the images, cut as for scoring; unreadable ones are left out.
 
     Raises:
         ConfigError: none of them can be read.
@@ -151,15 +151,15 @@ def _batches(scorer: ModuleScorer, frame: pd.DataFrame) -> Iterator[np.ndarray]:
             continue
         kept += list(view if view.ndim == 4 else view[None])
     if not kept:
-        raise ConfigError("no calibration picture can be read; rali-zoo show DATASET says where they belong")
+        raise ConfigError("no calibration image can be read; rali-zoo show DATASET says where they belong")
     for start in range(0, len(kept), _CALIBRATION_BATCH):
         part = kept[start : start + _CALIBRATION_BATCH]
-        # Pictures of a view without a size differ in shape.
+        # Images of a view without a size differ in shape.
         yield from [np.stack(part)] if len({v.shape for v in part}) == 1 else [v[None] for v in part]
 
 
 def compare(before: ModuleScorer, after: ModuleScorer, frame: pd.DataFrame) -> Change:
-    """Score the labelled pictures with two scorers.
+    """Score the labelled images with two scorers.
 
     Args:
         before: the reference.
@@ -167,7 +167,7 @@ def compare(before: ModuleScorer, after: ModuleScorer, frame: pd.DataFrame) -> C
         frame: columns ``path`` and ``mos`` in [1, 5].
 
     Raises:
-        ConfigError: fewer than three pictures got a score from both.
+        ConfigError: fewer than three images got a score from both.
     """
     import pandas as pd
 
@@ -175,7 +175,7 @@ def compare(before: ModuleScorer, after: ModuleScorer, frame: pd.DataFrame) -> C
     first, second = before.score(paths), after.score(paths)
     both = [a.error is None and b.error is None for a, b in zip(first, second, strict=True)]
     if sum(both) < 3:
-        raise ConfigError(f"only {sum(both)} of {len(paths)} test pictures were scored: {first[0].error}")
+        raise ConfigError(f"only {sum(both)} of {len(paths)} test images were scored: {first[0].error}")
     mos = frame["mos"].to_numpy(float)[both]
     values = [np.array([s.score for s, ok in zip(x, both, strict=True) if ok]) for x in (first, second)]
     one, two = (evaluate(pd.DataFrame({"mos": mos, "score": v, "error": ""})) for v in values)
@@ -204,7 +204,7 @@ def quantise(proto: onnx.ModelProto, batches: list[np.ndarray], kind: Format) ->
 
     Args:
         proto: the graph in float32.
-        batches: (B, 3, H, W) float32 pictures in [0, 1].
+        batches: (B, 3, H, W) float32 images in [0, 1].
         kind: the runtime it is for.
 
     Raises:

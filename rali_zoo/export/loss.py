@@ -19,16 +19,16 @@ Reduction = Literal["mean", "sum", "none"]
 
 
 class QualityLoss(nn.Module):
-    """How far pictures are from the best quality: 0 for a score of 5, 1 for a score of 1.
+    """How far images are from the best quality: 0 for a score of 5, 1 for a score of 1.
 
     Its network is frozen and stays in evaluation mode, whatever it is a part of. Scores agree with those of
     files up to the rounding of resized pixels (:func:`~rali_zoo.export.tensors.cut`). Like every network, it
-    can be fooled: an optimiser that sees only this loss finds pictures that it likes and people do not.
+    can be fooled: an optimiser that sees only this loss finds images that it likes and people do not.
 
     Args:
         model: reference of a scorer with gradients (``ckpt:``, ``local-dir:``, ``hf-hub:`` or a zoo name), or
             the scorer, which is copied.
-        reduction: over the pictures of a batch.
+        reduction: over the images of a batch.
         device: where to compute; the CPU by default.
 
     Raises:
@@ -62,7 +62,7 @@ class QualityLoss(nn.Module):
         return self
 
     def score(self, image: Tensor) -> Tensor:
-        """Scores of pictures: a reward.
+        """Scores of images: a reward.
 
         Args:
             image: (B, 3, H, W) floating point in [0, 1], RGB; values outside are taken as they are.
@@ -77,7 +77,7 @@ class QualityLoss(nn.Module):
         return self.module.predict_batch(batch).score
 
     def forward(self, image: Tensor) -> Tensor:
-        """(5 - score) / 4 of pictures (B, 3, H, W), reduced: a scalar, or (B,) for ``none``."""
+        """(5 - score) / 4 of images (B, 3, H, W), reduced: a scalar, or (B,) for ``none``."""
         low, high = MOS_RANGE
         loss = (high - self.score(image)) / (high - low)
         if self.reduction == "none":

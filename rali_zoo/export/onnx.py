@@ -28,7 +28,7 @@ def export_onnx(scorer: ModuleScorer, path: str | Path, any_size: bool = False) 
     """Write a scorer as one ONNX file in float32 and check it against torch.
 
     Input ``image`` (B, 3, H, W) in [0, 1], not normalised; outputs ``score`` (B,) in [1, 5] and, where the
-    scorer has them, ``std`` (B,) and ``weights`` (B, K). Several views of a picture are so many rows.
+    scorer has them, ``std`` (B,) and ``weights`` (B, K). Several views of an image are so many rows.
 
     Args:
         scorer: with a RALI or a Regression.
@@ -36,7 +36,7 @@ def export_onnx(scorer: ModuleScorer, path: str | Path, any_size: bool = False) 
         any_size: leave height and width free, for networks that allow it.
 
     Returns:
-        Largest absolute difference to torch's scores on made-up pictures.
+        Largest absolute difference to torch's scores on made-up images.
 
     Raises:
         ConfigError: another suffix; what :func:`~rali_zoo.export.graph.trace` refuses; a difference above

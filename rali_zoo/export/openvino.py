@@ -33,7 +33,7 @@ def export_openvino(scorer: ModuleScorer, path: str | Path, any_size: bool = Fal
         any_size: leave height and width free, for networks that allow it.
 
     Returns:
-        Largest absolute difference to torch's scores on made-up pictures.
+        Largest absolute difference to torch's scores on made-up images.
 
     Raises:
         ConfigError: as :func:`~rali_zoo.export.onnx.export_onnx`.

@@ -32,7 +32,7 @@ class PyIQAScorer(nn.Module):
         self.loss = QualityLoss(model)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) or grey (B, 1, H, W) pictures in [0, 1] to (B, 1) scores in [1, 5]."""
+        """(B, 3, H, W) or grey (B, 1, H, W) images in [0, 1] to (B, 1) scores in [1, 5]."""
         if x.shape[1] == 1:
             x = x.expand(-1, 3, -1, -1)
         if torch.is_grad_enabled():

@@ -75,7 +75,7 @@ class ExportedModule(nn.Module):
         """(B, 3, H, W) pixels in [0, 1] to scores, spread and weights.
 
         Raises:
-            ConfigError: pictures of another size than the graph takes.
+            ConfigError: images of another size than the graph takes.
         """
         size = self.header.size
         if image.ndim != 4 or image.shape[1] != 3 or (size and list(image.shape[-2:]) != size):
@@ -91,7 +91,7 @@ class ExportedModule(nn.Module):
     reasons = RALI.reasons
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) pictures in [0, 1] to (B,) scores in [1, 5]; without gradients."""
+        """(B, 3, H, W) images in [0, 1] to (B,) scores in [1, 5]; without gradients."""
         out: Prediction = self.predict_batch(Batch(image=image))  # type: ignore[misc,arg-type]
         return out.score
 

@@ -1,4 +1,4 @@
-"""Batches of pictures as tensors: cut with gradients, or scored exactly as files are."""
+"""Batches of images as tensors: cut with gradients, or scored exactly as files are."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rali_zoo.types import Interpolation, Preprocess
 
 
 def cut(image: Tensor, view: View, preprocess: Preprocess) -> Tensor:
-    """What ``view`` makes of every picture of a batch, in torch and differentiable.
+    """What ``view`` makes of every image of a batch, in torch and differentiable.
 
     Sizes, filters and places are those of :class:`~rali_zoo.data.transforms.View`; pixels differ from its
-    by rounding, since Pillow resizes in 8 bits: about 1/255 where a picture is resized, nothing elsewhere.
+    by rounding, since Pillow resizes in 8 bits: about 1/255 where an image is resized, nothing elsewhere.
 
     Args:
         image: (B, 3, H, W) floating point, nominally in [0, 1].
@@ -34,24 +34,24 @@ def cut(image: Tensor, view: View, preprocess: Preprocess) -> Tensor:
     if view.is_random:
         raise ConfigError(f"{view} is random: a scorer with it gives another score each time")
     views = []
-    picture = (image.shape[-2], image.shape[-1])
+    size_in = (image.shape[-2], image.shape[-1])
     if (resized := view.resized(preprocess)) is not None:
-        views.append(_resized(image, picture, resized))
+        views.append(_resized(image, size_in, resized))
     if view.kind in ("grid", "multi"):
         size = view.size_for(preprocess)
-        full = cover(picture, size, shrink=False)
+        full = cover(size_in, size, shrink=False)
         whole = _resize(image, full, preprocess.interpolation)
         places = grid_places(full, size, view.crops)
         views += [whole[..., top : top + size[0], left : left + size[1]] for top, left in places]
     return views[0] if len(views) == 1 else torch.stack(views, dim=1)
 
 
-def _resized(image: Tensor, picture: tuple[int, int], preprocess: Preprocess) -> Tensor:
+def _resized(image: Tensor, size_in: tuple[int, int], preprocess: Preprocess) -> Tensor:
     if preprocess.resize == "none":
         return image
     if preprocess.resize == "squash":
         return _resize(image, preprocess.size, preprocess.interpolation)
-    full, (top, left) = centre(picture, preprocess)
+    full, (top, left) = centre(size_in, preprocess)
     height, width = preprocess.size
     return _resize(image, full, preprocess.interpolation)[..., top : top + height, left : left + width]
 
@@ -64,22 +64,22 @@ def _resize(image: Tensor, size: tuple[int, int], interpolation: Interpolation) 
 
 
 def exact_scores(scorer: ModuleScorer, image: Tensor) -> Tensor:
-    """Scores that ``rali-zoo score`` would give the same pictures as files, without gradients.
+    """Scores that ``rali-zoo score`` would give the same images as files, without gradients.
 
     Args:
         scorer: any.
         image: (B, 3, H, W), uint8, or floats in [0, 1], which are rounded to 8 bits as a file's are.
 
     Returns:
-        (B,) float32 in [1, 5] on the pictures' device.
+        (B,) float32 in [1, 5] on the images' device.
 
     Raises:
-        ConfigError: another shape, or a picture that cannot be scored; the message has the reason.
+        ConfigError: another shape, or an image that cannot be scored; the message has the reason.
     """
     if image.ndim != 4 or image.shape[1] != 3:
-        raise ConfigError(f"expected (B, 3, H, W) pictures, not {tuple(image.shape)}")
+        raise ConfigError(f"expected (B, 3, H, W) images, not {tuple(image.shape)}")
     found = scorer.score(list(image.detach().cpu()))
     for position, score in enumerate(found):
         if score.error is not None:
-            raise ConfigError(f"picture {position} of the batch has no score: {score.error}")
+            raise ConfigError(f"image {position} of the batch has no score: {score.error}")
     return torch.tensor([score.score for score in found], dtype=torch.float32, device=image.device)

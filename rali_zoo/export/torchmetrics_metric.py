@@ -16,14 +16,14 @@ from rali_zoo.models.scorer import ModuleScorer
 
 
 class RALIScore(Metric):
-    """Mean quality of pictures, or the quality of each.
+    """Mean quality of images, or the quality of each.
 
-    The scores are those that ``rali-zoo score`` gives the same pictures as files; without gradients (see
+    The scores are those that ``rali-zoo score`` gives the same images as files; without gradients (see
     :func:`rali_zoo.quality_loss` for those). The network is no part of the metric's state.
 
     Args:
         model: reference of a scorer, as :func:`rali_zoo.load_model` takes it, or the scorer.
-        reduction: ``mean``, or ``none`` for one score a picture in the order of the updates.
+        reduction: ``mean``, or ``none`` for one score an image in the order of the updates.
         device: where the network computes; the CPU by default.
 
     Raises:
@@ -71,7 +71,7 @@ class RALIScore(Metric):
             image: (B, 3, H, W), uint8, or floats in [0, 1]; RGB.
 
         Raises:
-            ConfigError: another shape, values outside the range, or a picture that cannot be scored.
+            ConfigError: another shape, values outside the range, or an image that cannot be scored.
         """
         scores = exact_scores(self.scorer, image)
         if self.reduction == "none":
@@ -81,7 +81,7 @@ class RALIScore(Metric):
             self.count += len(scores)
 
     def compute(self) -> Tensor:
-        """Scalar in [1, 5], NaN before any picture; or (N,) scores for ``reduction="none"``."""
+        """Scalar in [1, 5], NaN before any image; or (N,) scores for ``reduction="none"``."""
         if self.reduction == "none":
             return dim_zero_cat(self.scores) if len(self.scores) else torch.empty(0, device=self.device)
         return (self.total / self.count).float()

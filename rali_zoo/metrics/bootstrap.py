@@ -1,6 +1,6 @@
-"""Percentile bootstrap of a statistic, and of the difference between two scorers on the same pictures.
+"""Percentile bootstrap of a statistic, and of the difference between two scorers on the same images.
 
-A resample is held as how often each picture was drawn, not as a list of rows: ranks, ties and moments of a
+A resample is held as how often each image was drawn, not as a list of rows: ranks, ties and moments of a
 resample follow from those counts and one sort of the data, so SRCC of 2,000 resamples takes a second or two.
 """
 
@@ -42,7 +42,7 @@ class BootstrapResult:
 
 @dataclass(frozen=True)
 class PairedResult:
-    """The difference of a statistic between two scorers (a minus b) on the same pictures.
+    """The difference of a statistic between two scorers (a minus b) on the same images.
 
     Attributes:
         difference: of the data.
@@ -82,8 +82,8 @@ def bootstrap_ci(
         n: number of resamples.
         seed: of the resampling; the same seed draws the same resamples for every scorer.
         level: confidence level in (0, 1).
-        groups: (m,) labels, such as the reference picture of a distorted one; whole groups are then
-            drawn, since pictures of one content are not independent. ``None`` draws pictures.
+        groups: (m,) labels, such as the reference image of a distorted one; whole groups are then
+            drawn, since images of one content are not independent. ``None`` draws images.
 
     Raises:
         ValueError: rows that do not pair up, a level outside (0, 1), no resample, fewer than two groups.
@@ -110,7 +110,7 @@ def paired_bootstrap(
 
     Args:
         pred_a: (m,) predictions of the first scorer.
-        pred_b: (m,) predictions of the second, same pictures in the same order.
+        pred_b: (m,) predictions of the second, same images in the same order.
         mos: (m,) mean opinion scores.
         statistic: as in :func:`bootstrap_ci`.
         n: number of resamples.
@@ -146,10 +146,10 @@ def _resamples(
     if n < 1:
         raise ValueError(f"n={n}: at least one resample is needed")
     if groups is None:
-        member, units, unit = np.arange(rows), rows, "pictures"
+        member, units, unit = np.arange(rows), rows, "images"
     else:
         if len(groups) != rows:
-            raise ValueError(f"groups has {len(groups)} labels for {rows} pictures")
+            raise ValueError(f"groups has {len(groups)} labels for {rows} images")
         numbers: dict[Hashable, int] = {}
         member = np.array([numbers.setdefault(label, len(numbers)) for label in groups], dtype=np.intp)
         units, unit = len(numbers), "groups"

@@ -22,13 +22,13 @@ def as_pairs(pred: ArrayLike, mos: ArrayLike) -> tuple[FloatArray, FloatArray]:
 
     Raises:
         ValueError: other than one dimension, different lengths, or a value that is NaN or infinite.
-            Failed pictures are for the caller to leave out and to count.
+            Failed images are for the caller to leave out and to count.
     """
     arrays = []
     for name, values in (("pred", pred), ("mos", mos)):
         array = np.asarray(values, dtype=np.float64)
         if array.ndim != 1:
-            raise ValueError(f"{name} has shape {array.shape}; give one number a picture, shape (n,)")
+            raise ValueError(f"{name} has shape {array.shape}; give one number an image, shape (n,)")
         bad = np.flatnonzero(~np.isfinite(array))
         if bad.size:
             raise ValueError(

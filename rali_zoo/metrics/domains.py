@@ -1,6 +1,6 @@
 """How far apart data sets lie in an embedding space, and how well one score serves all of them.
 
-Between two sets of pictures: overlap of the directions that they vary in, maximum mean discrepancy, and how
+Between two sets of images: overlap of the directions that they vary in, maximum mean discrepancy, and how
 well a linear classifier tells them apart. NumPy and scikit-learn only, no torch. A space that knows quality
 separates sets whose qualities differ, and rightly so: compare the same sets before and after, not with zero.
 """
@@ -33,14 +33,14 @@ def as_embeddings(values: ArrayLike, name: str = "embeddings") -> FloatArray:
 
 
 def linear_cka(x: ArrayLike, y: ArrayLike) -> float:
-    """Linear centred kernel alignment of two representations of the same pictures.
+    """Linear centred kernel alignment of two representations of the same images.
 
     Kornblith et al., "Similarity of neural network representations revisited", ICML 2019, equation 3 with
     the biased HSIC.
 
     Args:
         x: (n, d) embeddings.
-        y: (n, e) embeddings of the same n pictures in another space.
+        y: (n, e) embeddings of the same n images in another space.
 
     Returns:
         In [0, 1]; 1 for spaces that are equal up to rotation, shift and scale, NaN where one is constant.
@@ -50,7 +50,7 @@ def linear_cka(x: ArrayLike, y: ArrayLike) -> float:
     """
     a, b = as_embeddings(x, "x"), as_embeddings(y, "y")
     if len(a) != len(b):
-        raise ValueError(f"x has {len(a)} rows and y {len(b)}; linear_cka compares the same pictures")
+        raise ValueError(f"x has {len(a)} rows and y {len(b)}; linear_cka compares the same images")
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)
     # the smaller of the two equal forms: (d, e) products or (n, n) ones
     if a.shape[1] * b.shape[1] <= len(a) ** 2:
@@ -63,9 +63,9 @@ def linear_cka(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def covariance_cka(x: ArrayLike, y: ArrayLike) -> float:
-    """Linear kernel alignment of the covariances of two sets of pictures in one space.
+    """Linear kernel alignment of the covariances of two sets of images in one space.
 
-    Linear CKA compares two spaces on the same pictures. Here the space is the same and the pictures differ,
+    Linear CKA compares two spaces on the same images. Here the space is the same and the images differ,
     so the roles are exchanged: the d dimensions are what is compared, tr(A B) / (|A| |B|) of the covariances.
 
     Args:
@@ -99,7 +99,7 @@ class MMD:
 
     Attributes:
         squared: unbiased estimate of MMD²; around 0, also below it, where the distributions are equal.
-        p_value: share of permutations of the pictures with a value at least as large, in (0, 1].
+        p_value: share of permutations of the images with a value at least as large, in (0, 1].
         bandwidth: of the Gaussian kernel exp(-|a - b|² / (2 bandwidth²)).
     """
 
@@ -187,11 +187,11 @@ def separability(
         embeddings: for each data set (n, d); dimensions are standardised on the training folds.
         folds: parts of the cross-validation, each with its share of every data set.
         seed: of the folds.
-        groups: for each data set n labels, such as the photograph that a picture was made from; pictures with
-            one label stay in one fold. Each picture its own if ``None``.
+        groups: for each data set n labels, such as the photograph that an image was made from; images with
+            one label stay in one fold. Each image its own if ``None``.
 
     Raises:
-        ValueError: fewer than two data sets, other shapes, or fewer pictures of one than folds.
+        ValueError: fewer than two data sets, other shapes, or fewer images of one than folds.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import balanced_accuracy_score
@@ -223,7 +223,7 @@ class CommonScale:
     """Rank correlations of one scorer on several data sets.
 
     Attributes:
-        pooled: SRCC over all pictures together, which asks that scores and MOS mean the same in all sets.
+        pooled: SRCC over all images together, which asks that scores and MOS mean the same in all sets.
         mean: of the sets' own.
         each: by data set.
     """

@@ -1,4 +1,4 @@
-"""SRCC that a scorer cannot improve by failing: every failed picture gets the score that hurts it most."""
+"""SRCC that a scorer cannot improve by failing: every failed image gets the score that hurts it most."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rali_zoo.metrics.correlation import FloatArray, as_pairs, explain_undefined
 
 
 def fill_worst(pred: ArrayLike, mos: ArrayLike) -> FloatArray:
-    """Scores with those of failed pictures replaced by the ones that make SRCC smallest.
+    """Scores with those of failed images replaced by the ones that make SRCC smallest.
 
-    A failed picture goes below all others if its MOS ranks above the mean of the scored ones, else above all
-    others, and failed pictures stand in the opposite order of their MOS. Giving all of them the lowest
-    score would not do: a scorer that fails on bad pictures would be right about them.
+    A failed image goes below all others if its MOS ranks above the mean of the scored ones, else above all
+    others, and failed images stand in the opposite order of their MOS. Giving all of them the lowest
+    score would not do: a scorer that fails on bad images would be right about them.
 
     Args:
         pred: (n,) predictions; NaN and infinite ones are the failed.
@@ -24,10 +24,10 @@ def fill_worst(pred: ArrayLike, mos: ArrayLike) -> FloatArray:
 
     Returns:
         (n,) finite scores; ``pred`` itself where nothing failed. Where their SRCC is positive, no other way
-        to fill in the failed pictures, ties included, gives a smaller one.
+        to fill in the failed images, ties included, gives a smaller one.
 
     Raises:
-        ValueError: no picture was scored, or rows that do not pair up.
+        ValueError: no image was scored, or rows that do not pair up.
     """
     x = np.asarray(pred, dtype=np.float64)
     scored = np.isfinite(x)
@@ -35,7 +35,7 @@ def fill_worst(pred: ArrayLike, mos: ArrayLike) -> FloatArray:
     if scored.all():
         return filled
     if not scored.any():
-        raise ValueError(f"none of {x.size} pictures was scored")
+        raise ValueError(f"none of {x.size} images was scored")
     rank = stats.rankdata(y)
     low = ~scored & (rank > rank[scored].mean())
     high = ~scored & ~low
@@ -48,8 +48,8 @@ def fill_worst(pred: ArrayLike, mos: ArrayLike) -> FloatArray:
 def srcc_failures_worst(pred: ArrayLike, mos: ArrayLike) -> float:
     """SRCC in [-1, 1] after :func:`fill_worst`; what a ranking of scorers should sort by.
 
-    It is never above the SRCC the scorer would have had with any answers for its failed pictures, as long as
-    it is positive. NaN where the SRCC of the scored pictures is undefined.
+    It is never above the SRCC the scorer would have had with any answers for its failed images, as long as
+    it is positive. NaN where the SRCC of the scored images is undefined.
 
     Args:
         pred: (n,) predictions; NaN and infinite ones are the failed.

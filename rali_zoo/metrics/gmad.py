@@ -1,4 +1,4 @@
-"""Group maximum differentiation: the pairs of pictures on which two scorers disagree most.
+"""Group maximum differentiation: the pairs of images on which two scorers disagree most.
 
 Ma, Wu, Wang, Duanmu, Yong, Li, Zhang, "Group MAD competition", CVPR 2016.
 """
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 @dataclass(frozen=True)
 class GmadPair:
-    """Two pictures that the defender scores alike and the attacker does not.
+    """Two images that the defender scores alike and the attacker does not.
 
     Attributes:
         level: the middle of the defender's scores in that window.
@@ -36,22 +36,22 @@ def gmad_pairs(
     """The most different pair of each level of the defender, from the lowest level up.
 
     Scorers attack each other in turn: call it a second time with the two exchanged. A level is a window of
-    pictures that are neighbours in the defender's order; windows are spread evenly over that order.
+    images that are neighbours in the defender's order; windows are spread evenly over that order.
 
     Args:
-        attacker: (n,) scores, higher is better; pictures with a NaN of either scorer are left out.
-        defender: (n,) scores of the same pictures.
+        attacker: (n,) scores, higher is better; images with a NaN of either scorer are left out.
+        defender: (n,) scores of the same images.
         levels: number of windows.
-        share: of all pictures in one window, in (0, 1 / levels].
+        share: of all images in one window, in (0, 1 / levels].
 
     Raises:
-        ValueError: vectors of different lengths, windows that overlap or hold fewer than two pictures, or a
-            scorer that gives every picture the same score.
+        ValueError: vectors of different lengths, windows that overlap or hold fewer than two images, or a
+            scorer that gives every image the same score.
     """
     a, d = np.asarray(attacker, dtype=np.float64), np.asarray(defender, dtype=np.float64)
     if a.ndim != 1 or a.shape != d.shape:
         raise ValueError(
-            f"attacker {a.shape} and defender {d.shape} must score the same pictures, shape (n,)"
+            f"attacker {a.shape} and defender {d.shape} must score the same images, shape (n,)"
         )
     if levels < 1 or not 0 < share <= 1 / levels:
         raise ValueError(
@@ -61,10 +61,10 @@ def gmad_pairs(
     order = rows[np.argsort(d[rows], kind="stable")]
     width = round(share * order.size)
     if width < 2:
-        raise ValueError(f"{order.size} pictures scored by both: a window of share {share} holds under two")
+        raise ValueError(f"{order.size} images scored by both: a window of share {share} holds under two")
     spread_a, spread_d = a[rows].std(), d[rows].std()
     if a[rows].min() == a[rows].max() or d[rows].min() == d[rows].max():
-        raise ValueError("a scorer that gives every picture the same score has no levels and no extremes")
+        raise ValueError("a scorer that gives every image the same score has no levels and no extremes")
     pairs = []
     for k in range(levels):
         start = round((k + 0.5) / levels * order.size - width / 2)

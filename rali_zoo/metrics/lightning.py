@@ -46,7 +46,7 @@ class _PairMetric(Metric):
             raise ValueError(f"preds {tuple(preds.shape)} and target {tuple(target.shape)} do not pair up")
         for name, values in (("preds", preds), ("target", target)):
             if not bool(torch.isfinite(values).all()):
-                raise ValueError(f"{name} has a NaN or infinite value; leave that picture out and count it")
+                raise ValueError(f"{name} has a NaN or infinite value; leave that image out and count it")
         self.preds.append(self._keep(preds))
         self.target.append(self._keep(target))
 

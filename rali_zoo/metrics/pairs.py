@@ -1,4 +1,4 @@
-"""What pairs of pictures tell of a scorer: preference (P-test), and Krasula's two analyses."""
+"""What pairs of images tell of a scorer: preference (P-test), and Krasula's two analyses."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rali_zoo.metrics.correlation import FloatArray, as_pairs
 
 IntArray = NDArray[np.intp]
 
-MOST_PAIRS = 500_000  # of 1,000 pictures all are kept; the standard error of a share is then below 0.001
+MOST_PAIRS = 500_000  # of 1,000 images all are kept; the standard error of a share is then below 0.001
 
 
-def picture_pairs(n: int, most: int = MOST_PAIRS, seed: int = 0) -> tuple[IntArray, IntArray]:
-    """Rows of all pairs of ``n`` pictures, or of a random sample of them where there are more than ``most``.
+def image_pairs(n: int, most: int = MOST_PAIRS, seed: int = 0) -> tuple[IntArray, IntArray]:
+    """Rows of all pairs of ``n`` images, or of a random sample of them where there are more than ``most``.
 
     Returns:
         (m,) first and (m,) second rows, different from each other in every pair.
@@ -41,11 +41,11 @@ def discriminable_pairs(
     Args:
         qualities: (n,) or (judges, n), finite, higher is better, on one scale: MOS, or full-reference scores.
         margin: the difference that every judge must see, above 0.
-        most: pairs looked at; more pictures than give that many are sampled.
+        most: pairs looked at; more images than give that many are sampled.
         seed: of the sample.
 
     Returns:
-        (m,) rows of the better and (m,) rows of the worse picture.
+        (m,) rows of the better and (m,) rows of the worse image.
 
     Raises:
         ValueError: a margin that is not positive, or qualities that are not finite.
@@ -55,7 +55,7 @@ def discriminable_pairs(
         raise ValueError(
             f"margin={margin} must be positive, qualities {judged.shape} (judges, n) and finite numbers"
         )
-    first, second = picture_pairs(judged.shape[1], most, seed)
+    first, second = image_pairs(judged.shape[1], most, seed)
     gap = judged[:, first] - judged[:, second]
     up, down = (gap > margin).all(axis=0), (gap < -margin).all(axis=0)
     return np.concatenate([first[up], second[down]]), np.concatenate([second[up], first[down]])
@@ -66,11 +66,11 @@ def p_test(pred: ArrayLike, better: ArrayLike, worse: ArrayLike) -> float:
 
     Args:
         pred: (n,) scores, higher is better, finite.
-        better: (m,) rows of the better pictures, as :func:`discriminable_pairs` gives them.
+        better: (m,) rows of the better images, as :func:`discriminable_pairs` gives them.
         worse: (m,) rows of the worse ones.
 
     Returns:
-        Share of pairs in [0, 1] with the better picture scored strictly higher; NaN without pairs.
+        Share of pairs in [0, 1] with the better image scored strictly higher; NaN without pairs.
     """
     x = np.asarray(pred, dtype=np.float64)
     high, low = np.asarray(better, dtype=np.intp), np.asarray(worse, dtype=np.intp)
@@ -84,7 +84,7 @@ class Krasula:
     Attributes:
         auc_different: area under the ROC curve, in [0, 1], of telling pairs with a significant difference
             from pairs without one by the size of the difference of scores; NaN if there is only one kind.
-        auc_better: the same of telling which picture of a significantly different pair is the better one, by
+        auc_better: the same of telling which image of a significantly different pair is the better one, by
             the signed difference, each pair taken both ways; below 0.5 for a scorer that runs backwards.
         correct: share of the significantly different pairs that the scorer puts in the right order; a tie
             is half right.
@@ -111,7 +111,7 @@ def krasula(
     """Different-or-similar and better-or-worse analysis of a scorer, without any mapping of its scores.
 
     Two MOS differ significantly if ``(m1 - m2) / sqrt((s1^2 + s2^2) / raters)`` is beyond the two-sided
-    ``alpha`` of the normal distribution: raters are taken as independent between pictures.
+    ``alpha`` of the normal distribution: raters are taken as independent between images.
 
     Args:
         pred: (n,) scores, higher is better, finite.
@@ -120,7 +120,7 @@ def krasula(
         raters: number of ratings behind each MOS. ``None`` = not known: each ``std`` is then taken for the
             uncertainty of its MOS itself, as if one person had rated, which calls fewer pairs different.
         alpha: level of that test.
-        most: pairs looked at; more pictures than give that many are sampled.
+        most: pairs looked at; more images than give that many are sampled.
         seed: of the sample.
 
     Raises:
@@ -130,7 +130,7 @@ def krasula(
     _, s = as_pairs(mos, std)
     if (s < 0).any() or (raters is not None and raters < 1):
         raise ValueError(f"std must not be negative (least: {s.min()}), and raters={raters} at least 1")
-    first, second = picture_pairs(x.size, most, seed)
+    first, second = image_pairs(x.size, most, seed)
     gap, delta = y[first] - y[second], x[first] - x[second]
     limit = stats.norm.isf(alpha / 2) * np.sqrt((s[first] ** 2 + s[second] ** 2) / (raters or 1.0))
     different = np.abs(gap) > limit

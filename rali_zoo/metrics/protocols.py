@@ -1,4 +1,4 @@
-"""Ways to sum up SRCC: by group of pictures, over repeated splits, over data sets."""
+"""Ways to sum up SRCC: by group of images, over repeated splits, over data sets."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from rali_zoo.metrics.failures import srcc_failures_worst
 
 @dataclass(frozen=True)
 class GroupResult:
-    """SRCC inside one group of pictures.
+    """SRCC inside one group of images.
 
     Attributes:
-        n: pictures of the group.
+        n: images of the group.
         failed: those without a score.
         srcc: of the scored ones, in [-1, 1]; NaN if undefined.
     """
@@ -31,12 +31,12 @@ class GroupResult:
 def breakdown(
     pred: ArrayLike, mos: ArrayLike, labels: Sequence[Sequence[Hashable]]
 ) -> dict[Hashable, GroupResult]:
-    """SRCC inside each group of pictures, such as those of one distortion, or of one (distortion, level).
+    """SRCC inside each group of images, such as those of one distortion, or of one (distortion, level).
 
     Args:
         pred: (n,) predictions; NaN and infinite ones are the failed.
         mos: (n,) mean opinion scores, finite.
-        labels: (n,) the groups of every picture, any number of them.
+        labels: (n,) the groups of every image, any number of them.
 
     Returns:
         Group to its result, in the order of first appearance.
@@ -96,7 +96,7 @@ def ksplit(
     Args:
         pred: (n,) predictions, finite.
         mos: (n,) mean opinion scores, finite.
-        content: (n,) labels of what a picture shows; ``None`` = every picture its own.
+        content: (n,) labels of what an image shows; ``None`` = every image its own.
         repeats: number of parts.
         share: of the contents in one part, in (0, 1).
         seed: of the draws.
@@ -131,7 +131,7 @@ class Average:
     Attributes:
         unweighted: every data set counts the same; ``None`` when one has no value, since a mean over other
             sets is another number.
-        weighted: every picture counts the same; ``None`` likewise.
+        weighted: every image counts the same; ``None`` likewise.
         missing: the data sets without a value.
     """
 
@@ -141,11 +141,11 @@ class Average:
 
 
 def average(values: Mapping[str, float | None], sizes: Mapping[str, int]) -> Average:
-    """Unweighted and picture-weighted mean of a statistic over data sets.
+    """Unweighted and image-weighted mean of a statistic over data sets.
 
     Args:
         values: data set to its value; ``None`` or NaN = it has none.
-        sizes: data set to its number of pictures, at least 1.
+        sizes: data set to its number of images, at least 1.
 
     Raises:
         ValueError: no data set, or one without a size.
@@ -163,12 +163,12 @@ def average(values: Mapping[str, float | None], sizes: Mapping[str, int]) -> Ave
 
 @dataclass(frozen=True)
 class Pooled:
-    """SRCC over the pictures of all data sets together, on the common MOS scale.
+    """SRCC over the images of all data sets together, on the common MOS scale.
 
     Attributes:
-        srcc: of the scored pictures, in [-1, 1]; NaN if undefined.
+        srcc: of the scored images, in [-1, 1]; NaN if undefined.
         srcc_failures_worst: see :func:`rali_zoo.metrics.srcc_failures_worst`.
-        n: pictures.
+        n: images.
         failed: those without a score.
         reason: why ``srcc`` is undefined; empty where it is not.
     """

@@ -19,15 +19,15 @@ from rali_zoo.metrics.correlation import FloatArray
 
 Resampled = Literal["srcc", "plcc", "krcc", "rmse"]
 
-#: Pictures above which Kendall's correlation is not resampled: its time grows with their square.
+#: Images above which Kendall's correlation is not resampled: its time grows with their square.
 MOST_KENDALL = 20_000
 _BLOCK = 2048  # rows of the sign matrix at a time; bounds memory at 2048 x n numbers
 
 
-def units_of(rows: int, content: Sequence[Hashable] | None) -> tuple[Literal["picture", "content"], int]:
-    """What is resampled, and how many there are: contents where they are fewer than the pictures."""
+def units_of(rows: int, content: Sequence[Hashable] | None) -> tuple[Literal["image", "content"], int]:
+    """What is resampled, and how many there are: contents where they are fewer than the images."""
     contents = len(set(content)) if content is not None else rows
-    return ("content", contents) if contents < rows else ("picture", rows)
+    return ("content", contents) if contents < rows else ("image", rows)
 
 
 def draw(
@@ -137,7 +137,7 @@ def expanded_interval(values: FloatArray, units: int, level: float = 0.95) -> tu
 
     Args:
         values: (resamples,) values of the statistic; NaN are left out.
-        units: number of pictures or contents that were drawn from, at least 2.
+        units: number of images or contents that were drawn from, at least 2.
         level: confidence level in (0, 1).
 
     Returns:

@@ -40,17 +40,17 @@ def meng_rosenthal_rubin(
     times the variance (Bonett, Wright, Psychometrika 2000), and so ``kind="spearman"`` divides it out;
     without that, 7 to 8 % of equal scorers were found different in our simulations, and 4 % with it.
 
-    Pictures are taken as independent: with several pictures of one content the p-value is too small.
+    Images are taken as independent: with several images of one content the p-value is too small.
 
     Args:
         r_a: correlation of the first scorer with MOS, in [-1, 1].
         r_b: correlation of the second scorer with MOS.
         r_ab: correlation between the two scorers.
-        n: number of pictures.
+        n: number of images.
         kind: what the three correlations are.
 
     Returns:
-        NaN for fewer than four pictures, or where a correlation is NaN.
+        NaN for fewer than four images, or where a correlation is NaN.
 
     Raises:
         ValueError: a correlation outside [-1, 1], or another word for ``kind``.

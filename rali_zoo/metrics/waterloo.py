@@ -19,15 +19,15 @@ _LEVELS = 3  # of two levels a rank correlation could only be 1 or -1
 
 
 def d_test(pred: ArrayLike, pristine: ArrayLike) -> float:
-    """Discriminability of pristine and distorted pictures (D-test).
+    """Discriminability of pristine and distorted images (D-test).
 
     Args:
         pred: (n,) scores, higher is better, finite.
-        pristine: (n,) whether a picture is undistorted.
+        pristine: (n,) whether an image is undistorted.
 
     Returns:
         Mean of the two shares put on the right side of the best threshold, in [0.5, 1]; a scorer that runs
-        backwards gets 0.5. NaN unless there are pictures of both kinds.
+        backwards gets 0.5. NaN unless there are images of both kinds.
     """
     x, good = np.asarray(pred, dtype=np.float64), np.asarray(pristine, dtype=bool)
     if not good.any() or good.all():
@@ -59,8 +59,8 @@ def l_test(pred: ArrayLike, series: Sequence[Hashable], level: ArrayLike) -> LTe
 
     Args:
         pred: (n,) scores, higher is better, finite.
-        series: (n,) labels of what differs by level only: one picture under one distortion. ``None`` = the
-            picture belongs to no series. Series with fewer than three levels are left out.
+        series: (n,) labels of what differs by level only: one image under one distortion. ``None`` = the
+            image belongs to no series. Series with fewer than three levels are left out.
         level: (n,) severity, higher is worse.
 
     Raises:

@@ -1,4 +1,4 @@
-"""LightningModules that turn pictures into scores."""
+"""LightningModules that turn images into scores."""
 
 from rali_zoo.models.base import IQAModule
 from rali_zoo.models.ract import RACT

@@ -87,18 +87,18 @@ class Neck(nn.Module):
 
 
 class IQAModule(L.LightningModule):
-    """Whatever turns pictures into scores: evaluation, Lightning's hooks, checkpoints.
+    """Whatever turns images into scores: evaluation, Lightning's hooks, checkpoints.
 
     A module on an image encoder derives from :class:`BackboneModule`. This class asks for :attr:`preprocess`,
     :meth:`predict_batch`, and what every LightningModule has: ``training_step``, ``configure_optimizers``.
     """
 
-    #: whether the pictures' features stay as they are in training, so that the DataModule can cache them
+    #: whether the images' features stay as they are in training, so that the DataModule can cache them
     encoder_is_frozen: bool = False
 
     def __init__(self) -> None:
         super().__init__()
-        #: how pictures are cut for evaluation and scoring; taken from the DataModule, kept in checkpoints
+        #: how images are cut for evaluation and scoring; taken from the DataModule, kept in checkpoints
         self.view = View()
         #: references this module was trained on, for leakage checks
         self.training_sets: tuple[str, ...] = ()
@@ -109,23 +109,23 @@ class IQAModule(L.LightningModule):
     @property
     @abstractmethod
     def preprocess(self) -> Preprocess:
-        """What the module expects of a picture."""
+        """What the module expects of an image."""
 
     @abstractmethod
     def predict_batch(self, batch: Batch) -> Prediction:
-        """Scores of a batch of pictures."""
+        """Scores of a batch of images."""
 
     def reasons(self, weights: Tensor, k: int = 3) -> list[tuple[float, float, tuple[str, ...]]]:
-        """The ``k`` prototypes that carry most of a picture's score; none for modules without them.
+        """The ``k`` prototypes that carry most of an image's score; none for modules without them.
 
         Args:
-            weights: (K,) of the picture, see :class:`Prediction`.
+            weights: (K,) of the image, see :class:`Prediction`.
             k: how many.
         """
         return []
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) pictures in [0, 1] to (B,) scores in [1, 5]; differentiable on a backbone."""
+        """(B, 3, H, W) images in [0, 1] to (B,) scores in [1, 5]; differentiable on a backbone."""
         return self.predict_batch(Batch(image=image)).score
 
     # ---- Lightning ----------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class IQAModule(L.LightningModule):
         self.evaluation.add(dataloader_idx, batch, self.predict_batch(batch))
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Scores of a batch with the pictures they belong to: keys dataset, id, score, std."""
+        """Scores of a batch with the images they belong to: keys dataset, id, score, std."""
         out = self.predict_batch(batch)
         return {"dataset": batch["dataset"], "id": batch["id"], "score": out.score, "std": out.std}
 
@@ -168,7 +168,7 @@ class IQAModule(L.LightningModule):
         self.evaluation.log_validation(self.datamodule.val_refs)
 
     def on_test_epoch_end(self) -> None:
-        """Log every metric of every test set; the pictures' scores stay in ``test_tables``."""
+        """Log every metric of every test set; the images' scores stay in ``test_tables``."""
         self.evaluation.log_test(self.datamodule.test_refs)
 
     @property
@@ -244,7 +244,7 @@ class BackboneModule(IQAModule):
 
     @property
     def preprocess(self) -> Preprocess:
-        """What the backbone expects of a picture."""
+        """What the backbone expects of an image."""
         return self.backbone.preprocess
 
     @property
@@ -260,7 +260,7 @@ class BackboneModule(IQAModule):
         return self
 
     def encode(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) or (B, V, 3, H, W) pictures in [0, 1] to pooled features (B, D) or (B, V, D)."""
+        """(B, 3, H, W) or (B, V, 3, H, W) images in [0, 1] to pooled features (B, D) or (B, V, D)."""
         if image.ndim == 4:
             return self.backbone(image).pooled
         return self.backbone(image.flatten(0, 1)).pooled.unflatten(0, image.shape[:2])

@@ -27,7 +27,7 @@ def evaluate(frame: pd.DataFrame) -> dict[str, float]:
         frame: columns mos and score on [1, 5], and error; rows with an error have no score.
 
     Returns:
-        ``n`` pictures scored, ``failed`` pictures without a score, then signed correlations and RMSE
+        ``n`` images scored, ``failed`` images without a score, then signed correlations and RMSE
         over the scored ones; NaN where a statistic is undefined.
     """
     scored = frame[frame["error"] == ""]
@@ -75,7 +75,7 @@ class Evaluation:
             distributed.all_gather_object(everyone, rows)
             rows = [row for part in everyone for row in part]
         frame = pd.DataFrame(rows, columns=["id", "mos", "score", "std"])
-        # A distributed sampler pads the last round with repeated pictures.
+        # A distributed sampler pads the last round with repeated images.
         return frame.drop_duplicates("id", ignore_index=True).assign(error="")
 
     def _log(self, name: str, value: float) -> None:
@@ -97,7 +97,7 @@ class Evaluation:
             module.log(name, float(value), prog_bar=True, sync_dist=True)
 
     def log_test(self, refs: list[str]) -> None:
-        """Log ``test/<reference>/<metric>`` and keep every picture's row, errors included."""
+        """Log ``test/<reference>/<metric>`` and keep every image's row, errors included."""
         import pandas as pd
 
         for loader, ref in enumerate(refs):

@@ -41,7 +41,7 @@ class LevelRater(IQAModule):
 
     Args:
         vlm: ``hf:org/repo[@rev]`` or ``hf:local-dir:FOLDER``; see :func:`rali_zoo.rl.vlm.load_vlm`.
-        question: what is asked behind the picture.
+        question: what is asked behind the image.
         answer: how the answer begins.
         words: the levels from best to worst, joined by commas; at least two.
         precision: of the weights, ``float32`` or ``bfloat16``.
@@ -74,7 +74,7 @@ class LevelRater(IQAModule):
 
     @property
     def preprocess(self) -> Preprocess:
-        """Pictures keep their size; the processor of the model resizes them."""
+        """Images keep their size; the processor of the model resizes them."""
         return self.vlm.preprocess
 
     @property
@@ -84,14 +84,14 @@ class LevelRater(IQAModule):
         return f"{super().revision}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
     def probabilities(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) pictures in [0, 1] to (B, L) probabilities of the levels, best first, on the CPU.
+        """(B, 3, H, W) images in [0, 1] to (B, L) probabilities of the levels, best first, on the CPU.
 
         Raises:
-            ConfigError: several views of a picture.
+            ConfigError: several views of an image.
         """
         if image.ndim != 4:
             raise ConfigError(
-                f"a model that reads words looks at one view of a picture, not {tuple(image.shape)}"
+                f"a model that reads words looks at one view of an image, not {tuple(image.shape)}"
             )
         prompts = self.vlm.ask(image, [self.asked] * len(image))
         each = self._one_token if all(len(tail) == 1 for tail in self.tails) else self._several_tokens

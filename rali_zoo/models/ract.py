@@ -1,8 +1,8 @@
 """RACT: one vision-language model for several data sets whose scores disagree, taught by texts.
 
 "Reasoning as representation" (ICLR 2026, arXiv 2510.11369), appendix A: a reasoner is reinforced on each data
-set alone, each describes the pictures of its own, and one model then imitates all descriptions. Words say
-what is wrong with a picture; what that costs in points is where annotators differ. Only the vision encoder
+set alone, each describes the images of its own, and one model then imitates all descriptions. Words say
+what is wrong with an image; what that costs in points is where annotators differ. Only the vision encoder
 learns by default, and labels without scores do as well as labels with them (table 5 of the paper).
 """
 
@@ -36,9 +36,9 @@ class RACT(Reasoner):
     """Cross-domain supervised fine-tuning on the texts of per-domain reasoners.
 
     ``data.train`` names the data sets and ``data.descriptions`` the tables that ``rali-zoo describe`` wrote
-    of each with its own reasoner. Tests give two scores: the one that the model writes under the picture, and
+    of each with its own reasoner. Tests give two scores: the one that the model writes under the image, and
     in the column ``text_score`` the one that it writes when it is shown its own description without the
-    picture.
+    image.
 
     Args:
         vlm: as in :class:`~rali_zoo.models.Reasoner`.
@@ -47,12 +47,12 @@ class RACT(Reasoner):
         vision_from: as in :class:`~rali_zoo.models.Reasoner`.
         prompt: name of the question about the score.
         answers: ``text`` = descriptions alone: what ``init_from`` knows of scores is kept.
-            ``text-and-score`` = with the picture's MOS on [1, 5] behind them. ``score`` = the MOS alone, the
+            ``text-and-score`` = with the image's MOS on [1, 5] behind them. ``score`` = the MOS alone, the
             control without descriptions.
         tuning: which weights learn; the vision encoder (with what joins it to the language model) if
             ``null``. ``{freeze_vision: true}`` tunes the language model, ``{freeze_vision: false}`` both.
         schedule: learning rate and optimizer.
-        scoring: how a score is made of what is written, with and without the picture.
+        scoring: how a score is made of what is written, with and without the image.
         max_completion_length: limit of length in tokens, everywhere.
         seed: of the samples.
 
@@ -96,7 +96,7 @@ class RACT(Reasoner):
         self.evaluation = RACTEvaluation(self)
 
     def score_texts(self, texts: list[str]) -> Tensor:
-        """(N,) scores in [1, 5] of completions that the model is shown without a picture."""
+        """(N,) scores in [1, 5] of completions that the model is shown without an image."""
         limit = self.grpo.max_completion_length
         return score_texts(self.vlm, self.engine, texts, self.tasks.score, self.scoring, limit)
 
@@ -169,9 +169,9 @@ def text_score_metrics(frame: pd.DataFrame) -> dict[str, float]:
 def score_texts(
     vlm: VLM, engine: RolloutEngine, texts: list[str], asked: Prompt, scoring: Scoring, limit: int
 ) -> Tensor:
-    """Scores that a model gives descriptions when it sees no picture.
+    """Scores that a model gives descriptions when it sees no image.
 
-    The question is asked without a picture, the description is put into the model's mouth, and it goes on to
+    The question is asked without an image, the description is put into the model's mouth, and it goes on to
     its verdict. RACT's claim that reasoning carries the score stands or falls with this number; Kyoto's
     arXiv 2601.02441 finds that it drops a lot in models that were not trained for it.
 
@@ -191,7 +191,7 @@ def score_texts(
     found = torch.full((len(texts),), float("nan"))
     if not rows:
         return found
-    prompts = _without_picture(vlm, asked, [f"<think>{thoughts[row]}</think>" for row in rows])
+    prompts = _without_image(vlm, asked, [f"<think>{thoughts[row]}</think>" for row in rows])
     done = engine.generate(prompts, 1, limit, 0.0, 0)
     if scoring.kind == "expectation":
         with evaluating(vlm.model):
@@ -201,7 +201,7 @@ def score_texts(
     return found
 
 
-def _without_picture(vlm: VLM, asked: Prompt, begun: list[str]) -> Prompts:
+def _without_image(vlm: VLM, asked: Prompt, begun: list[str]) -> Prompts:
     """Prompts that ask the question alone and end with the beginning of the answer."""
     turns: list[Any] = [
         {**turn, "content": [part for part in turn["content"] if part["type"] != "image"]}

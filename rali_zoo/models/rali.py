@@ -2,7 +2,7 @@
 
 "Reasoning as representation" (ICLR 2026, arXiv 2510.11369), section 4. Three stages in one ``fit``:
 
-1. ``align``: symmetric InfoNCE between pictures and the text embeddings of their descriptions;
+1. ``align``: symmetric InfoNCE between images and the text embeddings of their descriptions;
 2. ``prototypes``: PCA of the embeddings, K-means inside score buckets;
 3. ``finetune``: prototypes, scores and temperature against MOS.
 
@@ -26,7 +26,7 @@ from rali_zoo.prototypes import fit_projection, fit_prototypes
 from rali_zoo.types import Batch
 
 Stage = Literal["align", "prototypes", "finetune"]
-_REMEMBERED = 20_000  # pictures an epoch that may lend a prototype their descriptions
+_REMEMBERED = 20_000  # images an epoch that may lend a prototype their descriptions
 
 
 class RALI(BackboneModule):
@@ -55,7 +55,7 @@ class RALI(BackboneModule):
         pca_dim: components kept (paper: 512), clamped likewise; ``null`` leaves PCA out.
         standardise: divide embeddings by their standard deviation before projecting, as the
             released inference code does.
-        prototype_source: what is clustered: embeddings of pictures, of texts, or the mean of both.
+        prototype_source: what is clustered: embeddings of images, of texts, or the mean of both.
         temperature: tau of the score softmax at the start; learned.
         loss: pointwise loss of stage 3 (paper: mse).
         plcc_weight: weight of the PLCC loss inside each data set of a batch.
@@ -158,10 +158,10 @@ class RALI(BackboneModule):
         return Prediction(score.clamp(1, 5), spread, weights)
 
     def reasons(self, weights: Tensor, k: int = 3) -> list[tuple[float, float, tuple[str, ...]]]:
-        """The ``k`` heaviest prototypes of one picture: (weight, score, nearest descriptions).
+        """The ``k`` heaviest prototypes of one image: (weight, score, nearest descriptions).
 
         Args:
-            weights: (K,) weights of the picture.
+            weights: (K,) weights of the image.
             k: how many.
         """
         order = weights.topk(min(k, int(self.active.sum()))).indices.tolist()
@@ -192,7 +192,7 @@ class RALI(BackboneModule):
         """Check that the stages can run, and embed every text of the training set once."""
         epochs, align = self.trainer.max_epochs or 0, self.hparams["align_epochs"]
         if "align" in self.stages and self.datamodule.texts is None:
-            raise ConfigError("RALI aligns pictures with texts: give data.descriptions, e.g. [labels]")
+            raise ConfigError("RALI aligns images with texts: give data.descriptions, e.g. [labels]")
         if "finetune" in self.stages and "align" in self.stages and epochs <= align and not self.smoke:
             raise ConfigError(
                 f"trainer.max_epochs={epochs} ends before model.align_epochs={align} do; raise it"
@@ -203,7 +203,7 @@ class RALI(BackboneModule):
             self.teacher.learn(self.datamodule.texts or {}, self.device, self.text_tower)
 
     def on_train_epoch_start(self) -> None:
-        """Forget the last epoch's pictures; make the prototypes now if this run does not align first."""
+        """Forget the last epoch's images; make the prototypes now if this run does not align first."""
         self._seen.clear()
         at_once = "align" not in self.stages or self.smoke
         if at_once and self.wants_prototypes:
@@ -276,7 +276,7 @@ class RALI(BackboneModule):
             "text": [] if self.text_tower is None else list(self.text_tower.parameters()),
         }
         if self.datamodule.streams:
-            raise ConfigError("RALI's prototypes need all training pictures at hand: give folders or tables")
+            raise ConfigError("RALI's prototypes need all training images at hand: give folders or tables")
         total = self.total_steps
         share = h["align_epochs"] / max(1, self.trainer.max_epochs or 1) if "align" in self.stages else 0.0
         edge = total if self.smoke else round(total * share)
@@ -300,9 +300,9 @@ class RALI(BackboneModule):
 
     @torch.no_grad()
     def make_prototypes(self) -> None:
-        """Stage 2: PCA and bucketed K-means over the training pictures, cut as for evaluation.
+        """Stage 2: PCA and bucketed K-means over the training images, cut as for evaluation.
 
-        Every process computes the same from all pictures, so that nothing has to be exchanged.
+        Every process computes the same from all images, so that nothing has to be exchanged.
         """
         h = self.hparams
         embedding, mos, keys = self._training_embeddings()
@@ -334,7 +334,7 @@ class RALI(BackboneModule):
         self._describe_prototypes(self._query(embedding.to(self.device)), keys)
 
     def _training_embeddings(self) -> tuple[Tensor, Tensor, list[tuple[str, str]]]:
-        """Embeddings (N, T), MOS (N,) and (dataset, id) of the training pictures, on the CPU."""
+        """Embeddings (N, T), MOS (N,) and (dataset, id) of the training images, on the CPU."""
         was_training = self.training
         self.eval()
         parts, mos, keys = [], [], []
@@ -351,7 +351,7 @@ class RALI(BackboneModule):
         return torch.cat(parts), torch.cat(mos), keys
 
     def _remember(self, batch: Batch, features: Tensor) -> None:
-        """Keep where the pictures of this epoch lie, for the descriptions of prototypes that move."""
+        """Keep where the images of this epoch lie, for the descriptions of prototypes that move."""
         if self.datamodule.texts is None or len(self._seen) * len(batch["id"]) > _REMEMBERED:
             return
         mode = self.projector.training
@@ -364,7 +364,7 @@ class RALI(BackboneModule):
         )
 
     def _describe_prototypes(self, query: Tensor, keys: list[tuple[str, str]]) -> None:
-        """Keep the descriptions of the training pictures (N, d) that lie nearest to each prototype."""
+        """Keep the descriptions of the training images (N, d) that lie nearest to each prototype."""
         texts = self.datamodule.texts
         if texts is None:
             return

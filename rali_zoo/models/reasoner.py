@@ -1,4 +1,4 @@
-"""A vision-language model that learns to describe a picture and then to score it.
+"""A vision-language model that learns to describe an image and then to score it.
 
 Supervised on descriptions first (``objective: sft``), by reinforcement then (``objective: grpo``, as in
 Q-Insight and VisualQuality-R1, both NeurIPS 2025). One module for a model of a million parameters on a CPU
@@ -29,7 +29,7 @@ from rali_zoo.models.reasoner_options import (
     as_settings,
     plain,
 )
-from rali_zoo.models.reasoner_scores import ReasonerEvaluation, Scored, score_pictures
+from rali_zoo.models.reasoner_scores import ReasonerEvaluation, Scored, score_images
 from rali_zoo.models.reasoner_tasks import Question, Tasks
 from rali_zoo.models.reasoner_weights import prepare, spread, still
 from rali_zoo.rl.expectation import digit_tokens
@@ -46,12 +46,12 @@ _OTHER_WORDS = "its tokenizer or chat template differs"
 
 
 class Reasoner(IQAModule):
-    """Writes ``<think>…</think><answer>…</answer>`` about a picture; the score is read from the answer.
+    """Writes ``<think>…</think><answer>…</answer>`` about an image; the score is read from the answer.
 
     Args:
         vlm: vision-language model: ``hf:org/repo[@rev]``, ``hf:local-dir:FOLDER`` or ``rali:vlm-tiny``.
         objective: ``sft`` = imitate the descriptions of the data with the MOS behind them; ``grpo`` = sample,
-            grade, and reinforce what was better than the picture's other samples.
+            grade, and reinforce what was better than the image's other samples.
         init_from: another run of the same model whose weights are the start: a checkpoint, a scorer file, or
             the name of a scorer that the package carries. An adapter in it is added to the weights, and
             ``grpo`` measures the KL from there.
@@ -60,11 +60,11 @@ class Reasoner(IQAModule):
             from eyes that can tell quality.
         prompt: name of the question about the score.
         degradation_prompt: name of the question about the degradation; ``null`` leaves that task out.
-        degradation_share: probability in [0, 1] that a training picture of known degradation is asked about
+        degradation_share: probability in [0, 1] that a training image of known degradation is asked about
             that, and not about the score.
         answers: what ``sft`` imitates: the description with the verdict behind it, or (``text``, RACT's
             labels) up to ``</think>`` and nothing after it, not even an end token, so that a model that can
-            rate already goes on to its verdict as before; such pictures need no MOS. ``score`` is the verdict
+            rate already goes on to its verdict as before; such images need no MOS. ``score`` is the verdict
             behind an empty description.
         tuning: which weights learn.
         schedule: learning rate and optimizer.
@@ -180,11 +180,11 @@ class Reasoner(IQAModule):
             loaded.model.load_state_dict(merged(earlier.vlm).model.state_dict())
         return loaded
 
-    # ---- pictures to texts and scores ---------------------------------------------------------
+    # ---- images to texts and scores ---------------------------------------------------------
 
     @property
     def preprocess(self) -> Preprocess:
-        """Pictures keep their size; the processor of the model resizes them."""
+        """Images keep their size; the processor of the model resizes them."""
         return self.vlm.preprocess
 
     def train(self, mode: bool = True) -> Reasoner:
@@ -202,12 +202,12 @@ class Reasoner(IQAModule):
     def write(
         self, image: Tensor, asked: Prompt | None = None, n: int = 1, temperature: float = 0.0, seed: int = 0
     ) -> Completions:
-        """Let the model write about pictures.
+        """Let the model write about images.
 
         Args:
             image: (B, 3, H, W) in [0, 1].
             asked: the question; that about the score if ``None``.
-            n: completions a picture; 1 for greedy ones.
+            n: completions an image; 1 for greedy ones.
             temperature: of the sampler; 0 is greedy.
             seed: of the sampler.
         """
@@ -215,9 +215,9 @@ class Reasoner(IQAModule):
         return self.engine.generate(prompts, n, self.grpo.max_completion_length, temperature, seed)
 
     def scored(self, image: Tensor) -> Scored:
-        """Scores of (B, 3, H, W) pictures in [0, 1] as ``scoring`` says, and the texts behind them."""
+        """Scores of (B, 3, H, W) images in [0, 1] as ``scoring`` says, and the texts behind them."""
         limit, temperature = self.grpo.max_completion_length, self.sampling.temperature
-        return score_pictures(
+        return score_images(
             self.vlm, self.engine, _one_view(image), self.tasks.score, self.scoring, limit, temperature,
             self.seed,
         )  # fmt: skip
@@ -234,7 +234,7 @@ class Reasoner(IQAModule):
         alone = stage == "fit" and self.objective == "grpo" and self.datamodule.batch_size < 2
         for name in ("thurstone_fidelity", "diversity_guard"):
             if alone and name in self.rewards.weights:
-                raise ConfigError(f"the reward {name} compares pictures; set data.batch_size to 2 or more")
+                raise ConfigError(f"the reward {name} compares images; set data.batch_size to 2 or more")
         accumulated = self.trainer.accumulate_grad_batches > 1
         if stage == "fit" and self.objective == "grpo" and self.grpo.loss == "dapo" and accumulated:
             raise ConfigError(
@@ -253,7 +253,7 @@ class Reasoner(IQAModule):
         self.train()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Scalar loss of a batch of pictures; ``None`` where several updates were made here."""
+        """Scalar loss of a batch of images; ``None`` where several updates were made here."""
         key = f"{self.seed}|{self.current_epoch}|{batch_idx}|{self.global_rank}"
         seed = zlib.crc32(key.encode())
         questions = self.tasks.ask(batch, seed)
@@ -391,7 +391,7 @@ class Reasoner(IQAModule):
 def _one_view(image: Tensor) -> Tensor:
     if image.ndim != 4:
         raise ConfigError(
-            f"a Reasoner looks at one view of a picture, and pictures come as {tuple(image.shape)}; set "
+            f"a Reasoner looks at one view of an image, and images come as {tuple(image.shape)}; set "
             "crops=1 and a kind other than multi in data.train_view and data.eval_view"
         )
     return image

@@ -26,10 +26,10 @@ class Rollout(NamedTuple):
     """N completions of a batch, graded."""
 
     completions: Completions
-    texts: Rollouts  #: the same, read, with what is known of their pictures
+    texts: Rollouts  #: the same, read, with what is known of their images
     graded: Graded
     advantages: Tensor  #: (N,)
-    zero_variance: Tensor  #: share of pictures whose completions all earn the same
+    zero_variance: Tensor  #: share of images whose completions all earn the same
     old: Tensor | None  #: (N, C) log-probabilities when sampled; ``None`` when strictly on-policy
     reference: Tensor | None  #: (N, C); ``None`` without a KL term
 

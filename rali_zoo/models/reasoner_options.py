@@ -65,7 +65,7 @@ class Sampling:
     """How completions are drawn for reinforcement; their length is ``grpo.max_completion_length``.
 
     Attributes:
-        rollouts: completions a picture (G), at least 2.
+        rollouts: completions an image (G), at least 2.
         temperature: of the sampler; also divides the logits of the policy.
         updates: steps of the optimizer on each set of rollouts. 1 is strictly on-policy and leaves the
             optimisation to Lightning (accumulation, automatic mixed precision); more make the clipped ratio

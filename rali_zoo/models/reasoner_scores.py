@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from rali_zoo.models.base import IQAModule
 
 UNREADABLE = "no score can be read from the answer"
-#: A correlation over the pictures with readable answers says little where many are missing; with fewer than
-#: this share of them it is not defined, so that no checkpoint is chosen for the pictures it left out.
+#: A correlation over the images with readable answers says little where many are missing; with fewer than
+#: this share of them it is not defined, so that no checkpoint is chosen for the images it left out.
 LEAST_READABLE = 0.9
 _TEXT_FOLDS = 5
 
 
 class Scored(NamedTuple):
-    """Scores of B pictures with the texts that they were read from."""
+    """Scores of B images with the texts that they were read from."""
 
     prediction: Prediction
     texts: list[str]  #: B; the first one where several were drawn
 
 
-def score_pictures(
+def score_images(
     vlm: VLM,
     engine: RolloutEngine,
     image: Tensor,
@@ -47,7 +47,7 @@ def score_pictures(
     temperature: float,
     seed: int = 0,
 ) -> Scored:
-    """Ask for the quality of pictures.
+    """Ask for the quality of images.
 
     Args:
         vlm: the model.
@@ -103,7 +103,7 @@ class ReasonerEvaluation(Evaluation):
         self.texts.setdefault(loader, {}).update(zip(batch["id"], texts, strict=True))
 
     def _frame(self, loader: int) -> pd.DataFrame:
-        """As the base class's, with a reason for each picture without a score, and the column ``text``."""
+        """As the base class's, with a reason for each image without a score, and the column ``text``."""
         frame, texts = super()._frame(loader), self.texts.get(loader, {})
         if distributed.is_available() and distributed.is_initialized():
             everyone: list[Any] = [None] * distributed.get_world_size()

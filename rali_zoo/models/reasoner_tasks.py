@@ -1,4 +1,4 @@
-"""Which question is asked about which picture, and what a right answer would be."""
+"""Which question is asked about which image, and what a right answer would be."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Question:
-    """One picture and what is asked about it.
+    """One image and what is asked about it.
 
     Attributes:
         asked: the prompt.
         dataset: reference of the data set.
-        id: of the picture.
+        id: of the image.
         mos: in [1, 5]; NaN where unknown.
         distortion: class as the data set names it; empty where unknown.
         level: its severity as the data set writes it.
@@ -51,7 +51,7 @@ class Tasks:
     Args:
         score: name of the prompt of the score task.
         degradation: name of a prompt of the degradation task; ``None`` for the score task alone.
-        share: probability in [0, 1] that a picture of known degradation is asked about it. A picture without
+        share: probability in [0, 1] that an image of known degradation is asked about it. An image without
             a MOS always is, unless no answer is wanted.
         answers: whether :meth:`answer` is the description alone, with the verdict behind it, or the verdict
             behind an empty description.
@@ -80,10 +80,10 @@ class Tasks:
         return None if self.degradation is None else vocabulary(self.degradation.vocabulary)
 
     def ask(self, batch: Batch, seed: int) -> list[Question]:
-        """A question for each picture; the same seed gives the same ones.
+        """A question for each image; the same seed gives the same ones.
 
         Raises:
-            ConfigError: a picture that has neither a MOS nor a degradation that can be asked about.
+            ConfigError: an image that has neither a MOS nor a degradation that can be asked about.
         """
         count, rng = len(batch["id"]), random.Random(seed)
         distortions = batch.get("distortion", [""] * count)
@@ -92,12 +92,12 @@ class Tasks:
         questions = []
         for i, mos in enumerate(batch["mos"].tolist()):
             known = self.degradation is not None and self._truth(distortions[i], levels[i]) is not None
-            lucky = rng.random() < self.share  # drawn for every picture, so that one does not shift the rest
+            lucky = rng.random() < self.share  # drawn for every image, so that one does not shift the rest
             blind = math.isnan(mos) and self.answers != "text"  # nothing is known that could be answered
             if blind and not known:
                 raise ConfigError(
                     f"{batch['id'][i]} of {batch['dataset'][i]} has no MOS and no degradation to ask about; "
-                    "leave such pictures out of data.train, or give model.degradation_prompt"
+                    "leave such images out of data.train, or give model.degradation_prompt"
                 )
             asks = known and (lucky or blind)
             asked = self.degradation if asks and self.degradation is not None else self.score
@@ -124,7 +124,7 @@ class Tasks:
         ``answers="score"`` nothing stands before the verdict.
 
         Raises:
-            ConfigError: a picture without a description, or tags in it.
+            ConfigError: an image without a description, or tags in it.
         """
         text = "" if self.answers == "score" else question.text
         if not text and self.answers != "score":
@@ -147,7 +147,7 @@ class Tasks:
 def ask_rows(
     tasks: Tasks, frames: Mapping[str, pd.DataFrame], seed: int
 ) -> tuple[pd.DataFrame, list[Prompt]]:
-    """The pictures of several data sets in one table, and what is asked about each, once and for all.
+    """The images of several data sets in one table, and what is asked about each, once and for all.
 
     Args:
         tasks: which questions there are.
@@ -158,7 +158,7 @@ def ask_rows(
         The rows of all with the column ``dataset``, and as many prompts.
 
     Raises:
-        ConfigError: a picture that nothing can be asked about.
+        ConfigError: an image that nothing can be asked about.
     """
     import pandas as pd
 
@@ -170,7 +170,7 @@ def ask_rows(
 
 
 def rollouts_of(questions: Sequence[Question], completions: Completions) -> Rollouts:
-    """Completions with what is known of their pictures, as the rewards want them."""
+    """Completions with what is known of their images, as the rewards want them."""
     each = len(completions.texts) // len(questions)
     rows = [q for q in questions for _ in range(each)]
     return Rollouts(

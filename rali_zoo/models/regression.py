@@ -53,7 +53,7 @@ class Regression(BackboneModule):
         return Prediction(low + (high - low) * torch.sigmoid(self.head(features)[:, 0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Scalar loss of a batch of pictures with a MOS."""
+        """Scalar loss of a batch of images with a MOS."""
         score = self.predict_batch(batch).score
         value = score_loss(score, batch["mos"], batch["std"], batch["dataset"], self.loss, self.weights)
         self.log("train/loss", value, prog_bar=True, batch_size=len(score))

@@ -1,4 +1,4 @@
-"""A trained module as a :class:`~rali_zoo.types.Scorer`: pictures in, :class:`Score` out."""
+"""A trained module as a :class:`~rali_zoo.types.Scorer`: images in, :class:`Score` out."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ if TYPE_CHECKING:
 
 
 Prepared = Tensor | ImageDecodeError
-Picture = TypeVar("Picture")
+Image = TypeVar("Image")
 Ready = TypeVar("Ready")
 
 
 def overlapped(
-    batches: Iterable[Sequence[Picture]], prepare: Callable[[Picture], Ready], workers: int
-) -> Iterator[tuple[Sequence[Picture], list[Ready]]]:
-    """Batches with what ``prepare`` made of their pictures, while the next ones are prepared in threads.
+    batches: Iterable[Sequence[Image]], prepare: Callable[[Image], Ready], workers: int
+) -> Iterator[tuple[Sequence[Image], list[Ready]]]:
+    """Batches with what ``prepare`` made of their images, while the next ones are prepared in threads.
 
-    Pictures are read, decoded and resized outside Python's lock, so threads are enough; what is in
+    Images are read, decoded and resized outside Python's lock, so threads are enough; what is in
     memory is one batch beyond the one at hand, or as many as keep all threads busy.
 
     Args:
-        batches: pictures, taken only when they are needed.
-        prepare: for one picture; an exception ends the iteration.
+        batches: images, taken only when they are needed.
+        prepare: for one image; an exception ends the iteration.
         workers: threads, each with one torch thread.
     """
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(max(1, workers), initializer=torch.set_num_threads, initargs=(1,))
-    waiting: deque[tuple[Sequence[Picture], list[Future[Ready]]]] = deque()
+    waiting: deque[tuple[Sequence[Image], list[Future[Ready]]]] = deque()
     ahead = 0
     try:
         for batch in batches:
-            waiting.append((batch, [pool.submit(prepare, picture) for picture in batch]))
+            waiting.append((batch, [pool.submit(prepare, image) for image in batch]))
             ahead += len(batch)
             while ahead - len(waiting[0][0]) >= max(workers, len(waiting[0][0])):
                 ready, futures = waiting.popleft()
@@ -67,12 +67,12 @@ def _too_odd(image: Tensor, error: Exception) -> str:
     return f"the model cannot take {width}x{height} pixels: {str(error).strip().splitlines()[0]}"
 
 
-def _name(picture: Any, position: int) -> str:
-    return str(picture) if isinstance(picture, str | Path) else f"[{position}]"
+def _name(image: Any, position: int) -> str:
+    return str(image) if isinstance(image, str | Path) else f"[{position}]"
 
 
 class ModuleScorer:
-    """Scores pictures with a trained :class:`Regression` or :class:`RALI`.
+    """Scores images with a trained :class:`Regression` or :class:`RALI`.
 
     Args:
         module: the trained module; put into evaluation mode.
@@ -101,7 +101,7 @@ class ModuleScorer:
 
     @property
     def preprocess_id(self) -> str:
-        """What is done to a picture before the network; with :attr:`revision` it determines a score."""
+        """What is done to an image before the network; with :attr:`revision` it determines a score."""
         return f"{type(self.module).__name__} {self.module.view} {self.module.preprocess}"
 
     def modules(self) -> list[nn.Module]:
@@ -109,14 +109,14 @@ class ModuleScorer:
         return [self.module]
 
     def stages(self) -> list[tuple[str, Callable[[Any], Any]]]:
-        """What is done to one picture, step by step; each step takes what the one before it gave.
+        """What is done to one image, step by step; each step takes what the one before it gave.
 
         ``decode`` and ``preprocess``, then ``encode`` and ``head`` where the module has both.
         """
         module = self.module
         steps: list[tuple[str, Callable[[Any], Any]]] = [
             ("decode", load_image),
-            ("preprocess", lambda picture: module.view(picture, module.preprocess)),
+            ("preprocess", lambda image: module.view(image, module.preprocess)),
         ]
         if not isinstance(module, BackboneModule):
             return steps
@@ -131,17 +131,17 @@ class ModuleScorer:
         progress: Callable[[int], None] | None = None,
         workers: int = 2,
     ) -> list[Score]:
-        """Score pictures.
+        """Score images.
 
         Args:
-            images: one picture or several: paths, bytes, PIL images, uint8 or [0, 1] float arrays
+            images: one image or several: paths, bytes, PIL images, uint8 or [0, 1] float arrays
                 (H, W, 3), tensors (3, H, W).
-            batch_size: pictures a forward pass.
-            progress: called with the number of pictures done.
+            batch_size: images a forward pass.
+            progress: called with the number of images done.
             workers: threads that decode and cut ahead of the model.
 
         Returns:
-            One score a picture, in order. A picture that cannot be read has ``error`` and no score.
+            One score an image, in order. An image that cannot be read has ``error`` and no score.
         """
         return list(
             self.iterate(
@@ -156,9 +156,9 @@ class ModuleScorer:
         progress: Callable[[int], None] | None = None,
         workers: int = 2,
     ) -> Iterator[Score]:
-        """As :meth:`score`, one at a time; memory does not grow with the number of pictures."""
-        pictures, done = iter(images), 0
-        batches = iter(lambda: list(islice(pictures, batch_size)), [])
+        """As :meth:`score`, one at a time; memory does not grow with the number of images."""
+        items, done = iter(images), 0
+        batches = iter(lambda: list(islice(items, batch_size)), [])
         for batch, prepared in overlapped(batches, self.prepare, workers):
             yield from self.score_prepared(prepared, [_name(x, done + i) for i, x in enumerate(batch)])
             done += len(batch)
@@ -169,7 +169,7 @@ class ModuleScorer:
         """What :meth:`score_prepared` takes, of anything that :meth:`score` takes; for use in threads.
 
         Returns:
-            (3, H, W) or (V, 3, H, W) float32 in [0, 1], or why the picture cannot be read.
+            (3, H, W) or (V, 3, H, W) float32 in [0, 1], or why the image cannot be read.
         """
         try:
             return load_views(image, self.module.view, self.module.preprocess)
@@ -204,7 +204,7 @@ class ModuleScorer:
 
     @property
     def _native(self) -> bool:
-        """Whether the model sees pictures of any size, so that it may refuse one and take the next."""
+        """Whether the model sees images of any size, so that it may refuse one and take the next."""
         resized = self.module.view.resized(self.module.preprocess)
         return resized is not None and resized.resize == "none"
 

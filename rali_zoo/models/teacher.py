@@ -62,5 +62,5 @@ class Teacher:
     def mean_of(
         self, texts: Mapping[tuple[str, str], Sequence[str]], keys: Sequence[tuple[str, str]]
     ) -> Tensor:
-        """Mean embedding (N, T) of each picture's texts."""
+        """Mean embedding (N, T) of each image's texts."""
         return torch.stack([self.table[[self.ids[t] for t in texts[key]]].mean(0) for key in keys])

@@ -1,4 +1,4 @@
-"""Regression of a distribution: a score, and a calibrated uncertainty, for every picture.
+"""Regression of a distribution: a score, and a calibrated uncertainty, for every image.
 
 The head gives a mean and a standard deviation (Nix and Weigend 1994). What the deviation means depends on
 what it is trained against: the error of the score (``mos``), or the spread of opinions (``opinions``), of
@@ -30,7 +30,7 @@ Target = Literal["mos", "opinions"]
 LEVELS = tuple(round(0.01 * k, 2) for k in range(1, 100))
 #: Levels that a test run reports.
 REPORTED = (0.5, 0.8, 0.95)
-_SMALLEST = 0.02  # of a standard deviation in MOS: below, one picture would decide a batch
+_SMALLEST = 0.02  # of a standard deviation in MOS: below, one image would decide a batch
 
 
 def distribution_loss(
@@ -39,7 +39,7 @@ def distribution_loss(
     """Negative log-likelihood of a normal distribution, weighted by its variance to the power ``beta``.
 
     With ``opinions`` this is the Kullback-Leibler divergence from N(mos, opinions²) to N(score, std²), up to
-    a constant. The weight keeps pictures that are hard from being given up (Seitzer et al., "On the pitfalls
+    a constant. The weight keeps images that are hard from being given up (Seitzer et al., "On the pitfalls
     of heteroscedastic uncertainty estimation", ICLR 2022); it carries no gradient.
 
     Args:
@@ -58,7 +58,7 @@ def distribution_loss(
 
 
 class DistributionRegression(Regression):
-    """Mean and standard deviation of the quality of a picture on pooled features.
+    """Mean and standard deviation of the quality of an image on pooled features.
 
     Args:
         backbone: image encoder by URI.
@@ -71,7 +71,7 @@ class DistributionRegression(Regression):
         target: what the standard deviation is trained to be: ``mos`` = of the score's error;
             ``opinions`` = of single opinions, which needs data sets with ``std`` (or the table of a teacher's
             samples that 'rali-zoo teacher-scores' writes).
-        beta: weight of hard pictures, see :func:`distribution_loss`.
+        beta: weight of hard images, see :func:`distribution_loss`.
         plcc_weight: weight of the PLCC loss inside each data set of a batch.
     """
 
@@ -136,10 +136,10 @@ class DistributionRegression(Regression):
     # ---- training -----------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Scalar loss of a batch of pictures with a MOS, and of ``opinions`` with its deviation.
+        """Scalar loss of a batch of images with a MOS, and of ``opinions`` with its deviation.
 
         Raises:
-            ConfigError: target ``opinions`` and a picture whose deviation is unknown.
+            ConfigError: target ``opinions`` and an image whose deviation is unknown.
         """
         out = super().predict_batch(batch)
         opinions = batch["std"] if self.target == "opinions" else None
@@ -149,7 +149,7 @@ class DistributionRegression(Regression):
             )
             raise ConfigError(
                 f"model.target=opinions learns the spread of opinions, which {lacking!r} does not tell of "
-                "every picture; use target=mos, or the table that 'rali-zoo teacher-scores' makes of a "
+                "every image; use target=mos, or the table that 'rali-zoo teacher-scores' makes of a "
                 "teacher's samples"
             )
         value = distribution_loss(out.score, cast(Tensor, out.std), batch["mos"], opinions, self.beta)
@@ -174,19 +174,19 @@ class DistributionRegression(Regression):
         """Set the scale of the standard deviation and the quantiles of the intervals.
 
         Args:
-            error: (N,) absolute errors of pictures not trained on.
+            error: (N,) absolute errors of images not trained on.
             std: (N,) standard deviations before calibration.
 
         Raises:
-            ConfigError: fewer than two pictures, or one with a NaN.
+            ConfigError: fewer than two images, or one with a NaN.
         """
         if len(error) < 2 or not bool(torch.isfinite(error / std).all()):
             raise ConfigError(
-                f"calibration needs 2 validation pictures with finite scores or more, not {len(error)}"
+                f"calibration needs 2 validation images with finite scores or more, not {len(error)}"
             )
         ratio = (error / std).double().cpu().numpy()
         one = conformal_quantile(ratio, ONE_SIGMA)
-        one = float(ratio.max()) if math.isinf(one) else one  # two pictures cannot promise 68 %
+        one = float(ratio.max()) if math.isinf(one) else one  # two images cannot promise 68 %
         self.scale.fill_(max(one, 1e-6))
         self.quantiles.copy_(torch.tensor([conformal_quantile(ratio, q) for q in LEVELS]) / self.scale.cpu())
         self.calibrated_on.fill_(len(error))

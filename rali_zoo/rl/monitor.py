@@ -68,11 +68,11 @@ class _Check:
 CHECKS = {
     "texts-collapsed": _Check(
         "distinct_texts", "distinct_texts", True,
-        "all pictures get the same words: raise grpo.beta, add diversity_guard, freeze the vision tower",
+        "all images get the same words: raise grpo.beta, add diversity_guard, freeze the vision tower",
     ),
     "scores-collapsed": _Check(
         "distinct_scores", "distinct_scores", True,
-        "almost all pictures get the same score: raise grpo.beta or reward with score_gaussian or "
+        "almost all images get the same score: raise grpo.beta or reward with score_gaussian or "
         "thurstone_fidelity",
     ),
     "parse-failures": _Check(
@@ -85,7 +85,7 @@ CHECKS = {
     ),
     "no-signal": _Check(
         "zero_variance", "zero_variance", False,
-        "rollouts of a picture earn equal rewards, so nothing is learned: raise the temperature or the "
+        "rollouts of an image earn equal rewards, so nothing is learned: raise the temperature or the "
         "number of rollouts, or use a continuous reward",
     ),
     "entropy-floor": _Check(
@@ -136,8 +136,8 @@ class CollapseMonitor:
 
         Args:
             rollouts: the completions; of the columns only ``task`` is read.
-            rewards: N totals, the rollouts of a picture side by side; NaN where nothing could be graded.
-            group_size: rollouts a picture.
+            rewards: N totals, the rollouts of an image side by side; NaN where nothing could be graded.
+            group_size: rollouts an image.
             truncated: N, whether generation ended at the length limit.
             entropy: N, mean entropy of a completion's tokens in nats.
 
@@ -242,7 +242,7 @@ def text_only_srcc(
     Args:
         texts: n completions, or plain descriptions without tags.
         mos: n human scores, finite; or the model's own scores, which asks for self-consistency instead.
-        groups: n names; texts of one name (several of one picture) stay in one fold. Each text its own if
+        groups: n names; texts of one name (several of one image) stay in one fold. Each text its own if
             ``None``.
         encoder: ``tfidf`` (words and word pairs, fitted on the training folds) or a text encoder's reference.
         folds: parts of the cross-validation.
@@ -259,7 +259,7 @@ def text_only_srcc(
         raise ConfigError(f"text_only_srcc: {len(texts)} texts, {len(mos)} MOS, {len(names)} groups")
     if folds < 2 or len(set(names)) < folds:
         raise ConfigError(
-            f"text_only_srcc: {len(set(names))} pictures do not make {folds} folds; give more texts"
+            f"text_only_srcc: {len(set(names))} images do not make {folds} folds; give more texts"
         )
     words, target = _words(texts), np.asarray(mos, dtype=np.float64)
     predictions = _out_of_fold(words, target, names, encoder, folds, seed)

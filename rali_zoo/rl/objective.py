@@ -41,9 +41,9 @@ def group_advantages(
     """Reward minus the mean of its group, divided by a standard deviation (unbiased) plus ``eps``.
 
     Args:
-        rewards: (N,) with the rollouts of a picture side by side; NaN where nothing could be graded. Such a
+        rewards: (N,) with the rollouts of an image side by side; NaN where nothing could be graded. Such a
             completion stays out of its group's mean and gets advantage 0.
-        group_size: G, rollouts a picture; N is a multiple.
+        group_size: G, rollouts an image; N is a multiple.
         scale: ``group`` = the group's deviation (GRPO), ``batch`` = that of all N rewards, ``none`` = no
             division (Dr. GRPO: a question is not made heavier by being nearly solved).
         eps: in units of reward.
@@ -54,7 +54,7 @@ def group_advantages(
     if group_size < 2 or rewards.ndim != 1 or len(rewards) % group_size:
         raise ConfigError(
             f"rewards of shape {tuple(rewards.shape)} do not form groups of {group_size}: rollouts must be "
-            "at least 2 a picture and complete"
+            "at least 2 an image and complete"
         )
     groups = rewards.float().view(-1, group_size)
     centred = groups - groups.nanmean(dim=1, keepdim=True)

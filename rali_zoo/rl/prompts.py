@@ -1,6 +1,6 @@
 """What the model is asked and how a right answer is written. No torch.
 
-The picture stands before the question, in training and in inference alike: the released demo of Q-Insight
+The image stands before the question, in training and in inference alike: the released demo of Q-Insight
 turns the order round after training, and a model then answers a prompt that it never saw. The wording is
 ours; the keys of the JSON answers are Q-Insight's, so that its weights and ours are read by the same parser.
 """
@@ -107,12 +107,12 @@ def vocabulary(name: str) -> Vocabulary:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question about a picture.
+    """A question about an image.
 
     Attributes:
         task: what the answer is graded on.
         system: the system turn; empty for none.
-        question: the user's turn after the picture; ``{classes}`` and ``{levels}`` stand for the vocabulary.
+        question: the user's turn after the image; ``{classes}`` and ``{levels}`` stand for the vocabulary.
         style: whether the answer is JSON or a bare number.
         vocabulary: name of the classes and severities; empty for the score task.
     """
@@ -167,19 +167,19 @@ def prompt(name: str) -> Prompt:
 
 
 def messages(asked: Prompt, image: object = None, completion: str | None = None) -> list[Message]:
-    """The conversation for ``processor.apply_chat_template``: picture first, then the question.
+    """The conversation for ``processor.apply_chat_template``: image first, then the question.
 
     Args:
         asked: the prompt.
-        image: a PIL image, path or URL; ``None`` leaves a placeholder for pictures that the processor gets
+        image: a PIL image, path or URL; ``None`` leaves a placeholder for images that the processor gets
             apart (also what TRL's ``prepare_multimodal_messages`` fills).
         completion: the assistant's turn, for supervised training; ``None`` where it is to be generated.
     """
-    picture: dict[str, object] = {"type": "image"} if image is None else {"type": "image", "image": image}
+    shown: dict[str, object] = {"type": "image"} if image is None else {"type": "image", "image": image}
     turns: list[Message] = []
     if asked.system:
         turns.append({"role": "system", "content": [{"type": "text", "text": asked.system}]})
-    turns.append({"role": "user", "content": [picture, {"type": "text", "text": asked.text()}]})
+    turns.append({"role": "user", "content": [shown, {"type": "text", "text": asked.text()}]})
     if completion is not None:
         turns.append({"role": "assistant", "content": [{"type": "text", "text": completion}]})
     return turns

@@ -57,13 +57,13 @@ class RewardOptions:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """N completions and what is known of their pictures; columns that no reward needs may be ``None``.
+    """N completions and what is known of their images; columns that no reward needs may be ``None``.
 
     Attributes:
         texts: the completions, decoded, without special tokens.
         task: ``score`` or ``degradation``: what was asked.
         dataset: reference of the data set.
-        id: the picture's name inside it; rollouts of one picture share it.
+        id: the image's name inside it; rollouts of one image share it.
         mos: in [1, 5], NaN or ``None`` where unknown.
         distortion: true class, several joined by ``;``; empty or ``None`` where unknown.
         level: true severity 1 to 5, one for all classes or one each joined by ``;``; 0 where unknown.
@@ -107,8 +107,8 @@ class Rollouts:
         """(N,) scores as read from the texts; NaN where none can be read."""
         return torch.tensor([NAN if p.score is None else p.score for p in self.parsed])
 
-    def pictures(self) -> dict[tuple[str, str], list[int]]:
-        """Positions by picture, (dataset, id)."""
+    def images(self) -> dict[tuple[str, str], list[int]]:
+        """Positions by image, (dataset, id)."""
         found: dict[tuple[str, str], list[int]] = {}
         for position, key in enumerate(zip(self.column("dataset"), self.column("id"), strict=True)):
             found.setdefault((str(key[0]), str(key[1])), []).append(position)
@@ -133,10 +133,10 @@ def gaussian(pred: Tensor, mos: Tensor, sigma: float) -> Tensor:
 
 
 def thurstone(pred: Tensor, mos: Tensor, gamma: float) -> Tensor:
-    """Fidelity of each rollout's comparisons with the other pictures (VisualQuality-R1's reward).
+    """Fidelity of each rollout's comparisons with the other images (VisualQuality-R1's reward).
 
-    p = Phi((q_ik - mean_j) / sqrt(var_i + var_j + gamma)) is the probability that picture i, by its k-th
-    rollout, is better than picture j; the reward is the mean over j of sqrt(p t) + sqrt((1 - p)(1 - t)),
+    p = Phi((q_ik - mean_j) / sqrt(var_i + var_j + gamma)) is the probability that image i, by its k-th
+    rollout, is better than image j; the reward is the mean over j of sqrt(p t) + sqrt((1 - p)(1 - t)),
     with t = 1, 0.5 or 0 by the order of the MOS. Means and (unbiased) variances are those of the readable
     rollouts.
 
@@ -146,7 +146,7 @@ def thurstone(pred: Tensor, mos: Tensor, gamma: float) -> Tensor:
         gamma: positive.
 
     Returns:
-        (B, K) in [0, 1]: 0 for an unreadable rollout, NaN where no other picture can be compared with.
+        (B, K) in [0, 1]: 0 for an unreadable rollout, NaN where no other image can be compared with.
     """
     pred, mos = pred.double(), mos.double()
     count = (~pred.isnan()).sum(dim=1)
@@ -192,14 +192,14 @@ def score_gaussian(rollouts: Rollouts, options: RewardOptions) -> Tensor:
 
 
 def thurstone_fidelity(rollouts: Rollouts, options: RewardOptions) -> Tensor:
-    """(N,) Ranking against the batch's other pictures of the same data set; see :func:`thurstone`.
+    """(N,) Ranking against the batch's other images of the same data set; see :func:`thurstone`.
 
-    NaN for the only picture of its data set in a batch: give the DataModule a sampler that keeps a batch
+    NaN for the only image of its data set in a batch: give the DataModule a sampler that keeps a batch
     inside one data set. MOS scales of different data sets need no alignment.
     """
     mos, scores, reward = rollouts.mos_of_task(), rollouts.scores(), torch.full((len(rollouts.texts),), NAN)
     sets: dict[str, list[list[int]]] = {}
-    for (name, _), rows in rollouts.pictures().items():
+    for (name, _), rows in rollouts.images().items():
         asked = [r for r in rows if not mos[r].isnan()]
         if asked:
             sets.setdefault(name, []).append(asked)
@@ -246,7 +246,7 @@ def _degradation(rollouts: Rollouts, options: RewardOptions, with_level: bool) -
 
 
 def degradation_class(rollouts: Rollouts, options: RewardOptions) -> Tensor:
-    """(N,) 1 where the named class is one of the picture's, else 0; NaN where the class is unknown."""
+    """(N,) 1 where the named class is one of the image's, else 0; NaN where the class is unknown."""
     return _degradation(rollouts, options, with_level=False)
 
 
@@ -261,22 +261,22 @@ def length_guard(rollouts: Rollouts, options: RewardOptions) -> Tensor:
 
 
 def plain_thought(parsed: Parsed) -> str:
-    """The reasoning without numbers, case and white space: what must differ between different pictures."""
+    """The reasoning without numbers, case and white space: what must differ between different images."""
     return " ".join(re.sub(r"[0-9]+(?:[.,][0-9]+)*", " ", parsed.think).lower().split())
 
 
 def diversity_guard(rollouts: Rollouts, options: RewardOptions) -> Tensor:
-    """1 / (pictures of the batch that were described in these words), in (0, 1]; NaN for a lone picture.
+    """1 / (images of the batch that were described in these words), in (0, 1]; NaN for a lone image.
 
-    Rollouts of one picture may agree: a sure model repeats itself. One sentence for all pictures may not, and
+    Rollouts of one image may agree: a sure model repeats itself. One sentence for all images may not, and
     earns 1 / B for each. Numbers do not make a text different.
     """
-    pictures, reward = list(rollouts.pictures().values()), torch.full((len(rollouts.texts),), NAN)
-    if len(pictures) < 2:
+    images, reward = list(rollouts.images().values()), torch.full((len(rollouts.texts),), NAN)
+    if len(images) < 2:
         return reward
     thoughts = [plain_thought(p) for p in rollouts.parsed]
     described: dict[str, set[int]] = {}
-    for number, rows in enumerate(pictures):
+    for number, rows in enumerate(images):
         for row in rows:
             described.setdefault(thoughts[row], set()).add(number)
     return torch.tensor([1 / len(described[thought]) for thought in thoughts])

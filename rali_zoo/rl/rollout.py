@@ -1,4 +1,4 @@
-"""What a vision-language model writes of pictures, and how likely it is: sampling and teacher forcing.
+"""What a vision-language model writes of images, and how likely it is: sampling and teacher forcing.
 
 The sampler draws from the policy itself, softmax(logits / temperature) without the suppressed tokens: no
 top-k, no top-p, no penalties, or the gradient would be that of another distribution.
@@ -25,7 +25,7 @@ class Completions:
     """N completions.
 
     Attributes:
-        prompts: what was asked, N of them; completions of one picture stand side by side.
+        prompts: what was asked, N of them; completions of one image stand side by side.
         ids: (N, C), padded on the right.
         mask: (N, C), 1 up to and with the first end token.
         texts: N, decoded, without the end token.

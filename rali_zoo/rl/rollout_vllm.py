@@ -1,7 +1,7 @@
 """Sampling by vLLM in the training process, on the policy's own GPU.
 
 Written to vLLM's documented interface (0.11 and later) and tested with a stand-in that checks every call;
-**we have not run it on a GPU**. Each process has an engine of its own for its own pictures, and the engine
+**we have not run it on a GPU**. Each process has an engine of its own for its own images, and the engine
 gets the policy's weights before it writes.
 """
 
@@ -107,8 +107,8 @@ class VLLMEngine:
             for row in range(len(prompts))
         ]
         asked = [
-            {"prompt": text, "multi_modal_data": {"image": picture}}
-            for text, picture in zip(prompts.texts, prompts.as_images(), strict=True)
+            {"prompt": text, "multi_modal_data": {"image": image}}
+            for text, image in zip(prompts.texts, prompts.as_images(), strict=True)
         ]
         answers = self.llm.generate(asked, sampling, use_tqdm=False)
         for row, answer in zip(prompts.token_ids(), answers, strict=True):

@@ -42,7 +42,7 @@ def shard(model: nn.Module, mesh: DeviceMesh, half: bool) -> None:
     for block in _blocks(root):
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     fully_shard(root, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
-    register_fsdp_forward_method(root, "generate")  # which looks at the picture before the first forward pass
+    register_fsdp_forward_method(root, "generate")  # which looks at the image before the first forward pass
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -1,7 +1,7 @@
 """A vision-language model of our own, of one or two million parameters, that a CPU can train.
 
 A model of transformers' FastVLM class: the vision net of ``rali:tiny`` behind ``timm_wrapper``, a two-layer
-projector, a small Qwen2, and a LLaVA processor with a tokenizer for the words of our describers. It is built
+projector, a small Qwen2, and a LLaVA processor with a tokenizer for the words of our captioners. It is built
 from scratch, into a folder that the Auto classes read; **import this module first**, which registers the
 vision net with timm.
 
@@ -55,8 +55,8 @@ def build_tiny_vlm(
     """Write a new model with its processor to a folder.
 
     ``AutoProcessor`` and ``AutoModelForImageTextToText`` load it from there. Its tokens are suppressed in
-    generation where they stand for pictures, turns or padding. The statistics of its normalisations come
-    from made-up pictures; :func:`load_vision` replaces the vision net by a trained one.
+    generation where they stand for images, turns or padding. The statistics of its normalisations come
+    from made-up images; :func:`load_vision` replaces the vision net by a trained one.
 
     Args:
         folder: where to; must be empty or absent.
@@ -64,8 +64,8 @@ def build_tiny_vlm(
         vision: the net of ``rali:tiny`` or of ``rali:small``.
         width: of the text model; a multiple of 32, which is the width of a head.
         layers: of the text model.
-        image_size: side in pixels to which every picture is squashed, at least 32; 160 as in ``rali:tiny``.
-        grid: cells along each side; a picture is 1 + grid² tokens, the first one the picture as a whole.
+        image_size: side in pixels to which every image is squashed, at least 32; 160 as in ``rali:tiny``.
+        grid: cells along each side; an image is 1 + grid² tokens, the first one the image as a whole.
 
     Returns:
         The folder.
@@ -87,7 +87,7 @@ def build_tiny_vlm(
         net = create_backbone(f"rali:{vision}", pretrained=False).net
     tower = vision_tower(model)
     _copy_net(tower, cast(ConvNet, net), "a new net")
-    tower.calibrate(calibration_pictures(image_size), net=True)
+    tower.calibrate(calibration_images(image_size), net=True)
     _write(folder, model, processor, tokenizer)
     return folder
 
@@ -112,7 +112,7 @@ def load_vision(folder: str | Path, backbone: Backbone) -> None:
             f"'{backbone.uri}' is no net of rali:tiny or rali:small, which the vision tower in {folder} needs"
         )
     _copy_net(tower, backbone.net, f"'{backbone.uri}'")
-    tower.calibrate(calibration_pictures(size), net=False)
+    tower.calibrate(calibration_images(size), net=False)
     _replace_weights(Path(folder), model)
 
 
@@ -121,8 +121,8 @@ def vision_tower(model: FastVlmForConditionalGeneration) -> VisionTower:
     return cast(VisionTower, model.model.vision_tower.timm_model)
 
 
-def calibration_pictures(size: int) -> Tensor:
-    """Made-up pictures for setting statistics, (48, 3, size, size) in [0, 1]; always the same."""
+def calibration_images(size: int) -> Tensor:
+    """Made-up images for setting statistics, (48, 3, size, size) in [0, 1]; always the same."""
     import numpy as np
 
     from rali_zoo.data.synthetic.distortions import DISTORTIONS, distort
@@ -136,10 +136,10 @@ def calibration_pictures(size: int) -> Tensor:
         pristine = window(textures[i * len(textures) // _CALIBRATION], min(size, MAX_SIZE), rng)
         damaged = distort(pristine, kinds[i % len(kinds)], 1 + i % 5, rng)
         made.append(torch.from_numpy(damaged).permute(2, 0, 1))
-    pictures = torch.stack(made)
+    images = torch.stack(made)
     if size > MAX_SIZE:
-        pictures = torch.nn.functional.interpolate(pictures, (size, size), mode="bilinear")
-    return pictures
+        images = torch.nn.functional.interpolate(images, (size, size), mode="bilinear")
+    return images
 
 
 def _check(folder: Path, width: int, layers: int, image_size: int, grid: int) -> None:
@@ -151,7 +151,7 @@ def _check(folder: Path, width: int, layers: int, image_size: int, grid: int) ->
         raise ConfigError(f"layers={layers}: the text model needs at least 1")
     if image_size < _SMALLEST:
         raise ConfigError(f"image_size={image_size}: give at least {_SMALLEST} pixels")
-    # the processor counts the tokens of a picture as (size // cell) squared
+    # the processor counts the tokens of an image as (size // cell) squared
     if grid < 1 or image_size // (image_size // grid or 1) != grid:
         raise ConfigError(f"grid={grid} does not divide {image_size} pixels; give a smaller one, such as 3")
 

@@ -73,7 +73,7 @@ def corpus() -> Iterator[str]:
 def _label_descriptions(rng: random.Random) -> list[str]:
     import pandas as pd
 
-    from rali_zoo.data.describers import describe
+    from rali_zoo.data.captioners import describe
     from rali_zoo.data.phrases import DISTORTIONS
 
     singles = [(kind, str(level)) for kind in DISTORTIONS for level in range(1, 6)]

@@ -21,10 +21,10 @@ _LEAST_VARIANCE = 1e-10
 
 
 class VisionTower(nn.Module):
-    """A convolutional net of the ``rali:`` family, pooled over the whole picture and over a grid.
+    """A convolutional net of the ``rali:`` family, pooled over the whole image and over a grid.
 
     Every token is the mean and the deviation of the maps at three depths, standardised. The first one is over
-    the whole picture, and so is exactly what a regression on that backbone reads; the others are the cells
+    the whole image, and so is exactly what a regression on that backbone reads; the others are the cells
     of the grid, row by row. All normalisation uses stored statistics in training too: with those of the batch
     a reinforced policy would not be the one that was sampled from.
 
@@ -53,7 +53,7 @@ class VisionTower(nn.Module):
         return self
 
     def pool(self, image: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1] to tokens (B, 1 + grid², D) before they are standardised."""
+        """Images (B, 3, H, W) in [0, 1] to tokens (B, 1 + grid², D) before they are standardised."""
         levels = [level.float() for level in self.net(image)]
         return torch.cat([self._cells(level) for level in levels], dim=2).to(image.dtype)
 
@@ -67,21 +67,21 @@ class VisionTower(nn.Module):
         return torch.cat(parts, dim=1)
 
     def forward_features(self, image: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1] to a map (B, D, 1, 1 + grid²) with one position a token."""
+        """Images (B, 3, H, W) in [0, 1] to a map (B, D, 1, 1 + grid²) with one position a token."""
         tokens = self.pool(image)
         return self.standardise(tokens.flatten(0, 1)).view_as(tokens).transpose(1, 2).unsqueeze(2)
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """The token of the whole picture, (B, D), from :meth:`forward_features`."""
+        """The token of the whole image, (B, D), from :meth:`forward_features`."""
         return features[:, :, 0, 0]
 
     def forward(self, image: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1] to (B, D)."""
+        """Images (B, 3, H, W) in [0, 1] to (B, D)."""
         return self.forward_head(self.forward_features(image))
 
     @torch.no_grad()
     def calibrate(self, image: Tensor, net: bool) -> None:
-        """Set the statistics of the standardisation, and with ``net`` those inside the net, from pictures.
+        """Set the statistics of the standardisation, and with ``net`` those inside the net, from images.
 
         Args:
             image: (B, 3, H, W) in [0, 1].

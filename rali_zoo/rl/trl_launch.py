@@ -1,6 +1,6 @@
 """Our data and rewards in the hands of TRL's ``GRPOTrainer``, for those who train with TRL.
 
-TRL samples, steps and saves; from here come the pictures of our data sets with their questions, the rewards
+TRL samples, steps and saves; from here come the images of our data sets with their questions, the rewards
 of :mod:`rali_zoo.rl.rewards`, and the model.
 """
 
@@ -31,11 +31,11 @@ def questions_table(rows: pd.DataFrame, asked: Sequence[Prompt]) -> Dataset:
     """A data set as ``GRPOTrainer`` wants it.
 
     Args:
-        rows: columns path, dataset, id, mos, distortion and level, one row a picture.
+        rows: columns path, dataset, id, mos, distortion and level, one row an image.
         asked: the question about each.
 
     Returns:
-        Columns ``prompt`` (a conversation, to which TRL adds the picture in front of the question), ``image``
+        Columns ``prompt`` (a conversation, to which TRL adds the image in front of the question), ``image``
         (PIL, decoded when it is asked for), and what the rewards read.
     """
     from datasets import Dataset

@@ -1,4 +1,4 @@
-"""Vision-language models of transformers by reference, and pictures with a question as their input.
+"""Vision-language models of transformers by reference, and images with a question as their input.
 
 ``hf:org/repo[@rev]``, ``hf:local-dir:FOLDER``, and ``rali:vlm-tiny``, a new model of ours that is built on
 first use. Whatever ``AutoModelForImageTextToText`` and ``AutoProcessor`` load will do.
@@ -41,13 +41,13 @@ ADVICE = (
 )
 _TINY = "vlm-tiny"
 _TINY_OPTIONS = {"seed": int, "vision": str, "width": int, "layers": int, "image_size": int, "grid": int}
-_TINY_SOURCES = ("rl/tiny_vlm*.py", "rl/p*.py", "data/phrases.py", "data/describers.py", "backbones/tiny.py")
+_TINY_SOURCES = ("rl/tiny_vlm*.py", "rl/p*.py", "data/phrases.py", "data/captioners.py", "backbones/tiny.py")
 #: Where the families keep their vision tower, below the model without its head.
 _TOWERS = ("visual", "vision_tower", "vision_model")
 #: Where they keep what leads from it to the language model; Qwen's is a part of the tower.
 _PROJECTORS = ("multi_modal_projector", "connector")
-#: Settings that name a token which stands for pictures or frames them.
-_PICTURE_TOKENS = (
+#: Settings that name a token which stands for images or frames them.
+_IMAGE_TOKENS = (
     "image_token_id", "image_token_index", "video_token_id", "video_token_index", "vision_start_token_id",
     "vision_end_token_id", "boi_token_id", "eoi_token_id",
 )  # fmt: skip
@@ -57,18 +57,18 @@ _ANY_SIZE = (448, 448)
 
 @dataclass(frozen=True)
 class Prompts:
-    """N questions about a picture each, as tensors, padded on the left.
+    """N questions about an image each, as tensors, padded on the left.
 
     Attributes:
-        inputs: what the model's ``forward`` takes: ``input_ids`` and ``attention_mask`` (N, P), the picture's
+        inputs: what the model's ``forward`` takes: ``input_ids`` and ``attention_mask`` (N, P), the image's
             tensors, and where the family has them ``mm_token_type_ids`` (N, P).
-        texts: N, before the processor has made room for the picture's tokens.
-        pictures: (N, 3, H, W) uint8, as the processor got them.
+        texts: N, before the processor has made room for the image's tokens.
+        images: (N, 3, H, W) uint8, as the processor got them.
     """
 
     inputs: dict[str, Tensor]
     texts: tuple[str, ...]
-    pictures: Tensor
+    images: Tensor
 
     def __len__(self) -> int:
         return len(self.inputs["input_ids"])
@@ -82,23 +82,23 @@ class Prompts:
         """The prompts at some positions; a position may come several times.
 
         Raises:
-            ConfigError: a family whose tensors have neither a row a picture nor Qwen's layout.
+            ConfigError: a family whose tensors have neither a row an image nor Qwen's layout.
         """
         count, grid = len(self), self.inputs.get("image_grid_thw")
         taken = {}
         for name, value in self.inputs.items():
             if grid is not None and name == "pixel_values":
-                # all pictures' patches stand in one long row, as many each as its grid has cells
+                # all images' patches stand in one long row, as many each as its grid has cells
                 pieces = value.split(grid.prod(dim=1).tolist())
                 taken[name] = torch.cat([pieces[row] for row in rows])
             elif len(value) == count:
                 taken[name] = value[torch.tensor(rows, device=value.device)]
             else:
                 raise ConfigError(
-                    f"the processor gives {name!r} of shape {tuple(value.shape)} for {count} pictures, and "
-                    "how to repeat it is not known; use a family with one row a picture, or Qwen's"
+                    f"the processor gives {name!r} of shape {tuple(value.shape)} for {count} images, and "
+                    "how to repeat it is not known; use a family with one row an image, or Qwen's"
                 )
-        return Prompts(taken, tuple(self.texts[row] for row in rows), self.pictures[list(rows)])
+        return Prompts(taken, tuple(self.texts[row] for row in rows), self.images[list(rows)])
 
     def repeat(self, n: int) -> Prompts:
         """Each prompt ``n`` times, side by side."""
@@ -110,10 +110,10 @@ class Prompts:
         return [ids[mask].tolist() for ids, mask in pairs]
 
     def as_images(self) -> list[Image]:
-        """The pictures for libraries that process them on their own."""
+        """The images for libraries that process them on their own."""
         from PIL import Image
 
-        return [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in self.pictures]
+        return [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in self.images]
 
     def followed_by(self, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Inputs of the prompts with (N, C) completions behind them; one padding drives every mask."""
@@ -129,14 +129,14 @@ class Prompts:
 
 @dataclass(frozen=True)
 class VLM:
-    """A vision-language model with all that turns texts and pictures into its input.
+    """A vision-language model with all that turns texts and images into its input.
 
     Attributes:
         model: of the class that ``AutoModelForImageTextToText`` chose.
         processor: of the class that ``AutoProcessor`` chose.
         uri: the reference.
         end: ids of the tokens that end a completion; the first one is written in training.
-        suppressed: ids that a completion never holds: what stands for pictures, turns and padding, and ids
+        suppressed: ids that a completion never holds: what stands for images, turns and padding, and ids
             beyond the tokenizer. A policy that samples one crashes in its next forward pass.
     """
 
@@ -165,7 +165,7 @@ class VLM:
 
     @cached_property
     def preprocess(self) -> Preprocess:
-        """Pictures keep their pixels: resizing and normalising is the processor's."""
+        """Images keep their pixels: resizing and normalising is the processor's."""
         images = self.processor.image_processor
         for size in (getattr(images, "crop_size", None), getattr(images, "size", None)):
             if size and size.get("height") and size.get("width"):
@@ -173,7 +173,7 @@ class VLM:
         return Preprocess(_ANY_SIZE, resize="none")
 
     def ask(self, image: Tensor, asked: Sequence[Prompt]) -> Prompts:
-        """Ask a question about each picture, the picture first.
+        """Ask a question about each image, the image first.
 
         Args:
             image: (B, 3, H, W) in [0, 1].
@@ -185,11 +185,11 @@ class VLM:
         write: Any = self.processor.apply_chat_template
         texts = {q: write(messages(q), add_generation_prompt=True, tokenize=False) for q in set(asked)}
         # whole numbers, as a file has them: the processor scales them itself
-        pictures = (image.detach().float().cpu() * 255).round().clamp(0, 255).to(torch.uint8)
+        images = (image.detach().float().cpu() * 255).round().clamp(0, 255).to(torch.uint8)
         each = tuple(texts[q] for q in asked)
-        inputs = self.processor(text=list(each), images=list(pictures), padding=True, return_tensors="pt")
+        inputs = self.processor(text=list(each), images=list(images), padding=True, return_tensors="pt")
         tensors = {k: v.to(self.model.device) for k, v in inputs.items() if isinstance(v, Tensor)}
-        return Prompts(tensors, each, pictures)
+        return Prompts(tensors, each, images)
 
     def write(self, completions: Sequence[str], ended: bool = True) -> tuple[Tensor, Tensor]:
         """Texts as tokens, (N, C) ids and mask, padded on the right.
@@ -318,7 +318,7 @@ def _plain_generation(end: tuple[int, ...], pad: int) -> Any:
 def _suppressed(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, end: tuple[int, ...]
 ) -> tuple[int, ...]:
-    named = [getattr(model.config, name, None) for name in _PICTURE_TOKENS]
+    named = [getattr(model.config, name, None) for name in _IMAGE_TOKENS]
     beyond = range(len(tokenizer), model.config.get_text_config().vocab_size)
     words = vocabulary("q-insight")
     samples = [

@@ -1,10 +1,10 @@
-"""Pictures as the models want them: exactly as in training, or fast.
+"""Images as the models want them: exactly as in training, or fast.
 
 ``exact`` is what training does (:func:`rali_zoo.data.images.load_image` and the module's view): Pillow
-decodes the whole picture and resizes it. ``fast`` reads a JPEG that is far larger than needed at a half, a
+decodes the whole image and resizes it. ``fast`` reads a JPEG that is far larger than needed at a half, a
 quarter or an eighth of its size, as its 8x8 blocks allow, decodes other JPEGs whole, and resizes in 8-bit
 arithmetic with torch. Whatever is no plain and faultless JPEG is decoded by :func:`load_image`, so both modes
-give the same reason where there is no picture. It needs simplejpeg (libjpeg-turbo), the extra ``fast``.
+give the same reason where there is no image. It needs simplejpeg (libjpeg-turbo), the extra ``fast``.
 """
 
 from __future__ import annotations
@@ -39,37 +39,37 @@ _FLIPS: dict[Image.Transpose, tuple[bool, tuple[int, ...]]] = {
 
 
 class Decoded(NamedTuple):
-    """A picture, perhaps at reduced size."""
+    """An image, perhaps at reduced size."""
 
     pixels: Tensor  #: (3, h, w) uint8
-    height: int  #: of the picture in full
-    width: int  #: of the picture in full
+    height: int  #: of the image in full
+    width: int  #: of the image in full
 
 
 def decode_fast(
     source: str | bytes, least: Callable[[int, int], tuple[int, int] | None], max_pixels: int = MAX_PIXELS
 ) -> Decoded:
-    """Decode one picture, a large JPEG at reduced size.
+    """Decode one image, a large JPEG at reduced size.
 
     Args:
         source: a path, or the bytes of a file.
-        least: (width, height) of the upright picture to the smallest (width, height) that will do;
+        least: (width, height) of the upright image to the smallest (width, height) that will do;
             ``None`` asks for every pixel.
-        max_pixels: refuse pictures of more pixels than this.
+        max_pixels: refuse images of more pixels than this.
 
     Raises:
         ImageDecodeError: as :func:`~rali_zoo.data.images.load_image` raises it.
     """
     data = source if isinstance(source, bytes) else _read_jpeg(source)
-    picture = _jpeg(data, least, max_pixels) if data is not None and data[:3] == _JPEG else None
-    if picture is not None:
-        return picture
+    decoded = _jpeg(data, least, max_pixels) if data is not None and data[:3] == _JPEG else None
+    if decoded is not None:
+        return decoded
     image = load_image(source, max_pixels)
     return Decoded(as_tensor(image), image.height, image.width)
 
 
 def as_tensor(image: Image.Image) -> Tensor:
-    """(3, H, W) uint8 of an RGB picture."""
+    """(3, H, W) uint8 of an RGB image."""
     import torch
 
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
@@ -90,7 +90,7 @@ def _read_jpeg(path: str) -> bytes | None:
 def _jpeg(
     data: bytes, least: Callable[[int, int], tuple[int, int] | None], max_pixels: int
 ) -> Decoded | None:
-    """The picture, or ``None`` where Pillow has to decide."""
+    """The image, or ``None`` where Pillow has to decide."""
     import torch
     from simplejpeg import decode_jpeg
 
@@ -108,12 +108,12 @@ def _jpeg(
             return None
     except Exception:  # damaged in a way that load_image will name
         return None
-    picture = torch.from_numpy(array).permute(2, 0, 1)
-    return Decoded(picture if turn is None else _upright(picture, turn), upright[1], upright[0])
+    decoded = torch.from_numpy(array).permute(2, 0, 1)
+    return Decoded(decoded if turn is None else _upright(decoded, turn), upright[1], upright[0])
 
 
 def _reduction(full: tuple[int, int], least: tuple[int, int] | None) -> int:
-    """By how much a picture can be divided; other eighths than these are slower to decode than the whole."""
+    """By how much an image can be divided; other eighths than these are slower to decode than the whole."""
     if least is None:
         return 1
     return max(
@@ -121,6 +121,6 @@ def _reduction(full: tuple[int, int], least: tuple[int, int] | None) -> int:
     )
 
 
-def _upright(picture: Tensor, turn: Image.Transpose) -> Tensor:
+def _upright(image: Tensor, turn: Image.Transpose) -> Tensor:
     exchange, mirrored = _FLIPS[turn]
-    return (picture.transpose(1, 2) if exchange else picture).flip(mirrored)
+    return (image.transpose(1, 2) if exchange else image).flip(mirrored)

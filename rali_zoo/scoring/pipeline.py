@@ -1,4 +1,4 @@
-"""The stages between a list of pictures and their scores: prepare in threads, score in batches.
+"""The stages between a list of images and their scores: prepare in threads, score in batches.
 
 Threads, not processes: reading, decoding and resizing leave Python's lock, and what is prepared needs no
 copy to get to the model.
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class Slice(NamedTuple):
-    """Pictures that go through the model together; which ones is a matter of their place in the list only.
+    """Images that go through the model together; which ones is a matter of their place in the list only.
 
     Attributes:
         part: number of the part of the table that they belong to.
         start: place of the first of them in that part.
-        items: the pictures.
+        items: the images.
     """
 
     part: int
@@ -43,10 +43,10 @@ def slices(parts: Iterable[tuple[int, list[Item]]], batch_size: int) -> Iterator
 
 @dataclass(frozen=True)
 class Stages:
-    """What is done to a picture.
+    """What is done to an image.
 
     Attributes:
-        prepare: reads, decodes and cuts one picture, or returns why it cannot; runs in threads.
+        prepare: reads, decodes and cuts one image, or returns why it cannot; runs in threads.
         score: one score for each of what ``prepare`` returned, under the names given.
     """
 
@@ -55,7 +55,7 @@ class Stages:
 
 
 class Frames(list[Any]):
-    """What ``prepare`` makes of a video: as many prepared pictures as frames are looked at."""
+    """What ``prepare`` makes of a video: as many prepared images as frames are looked at."""
 
 
 def make_stages(scorer: Scorer, decode: Decode = "exact", clip: Clip | None = None) -> Stages:
@@ -74,7 +74,7 @@ def make_stages(scorer: Scorer, decode: Decode = "exact", clip: Clip | None = No
 
     if not isinstance(scorer, ModuleScorer):
         if decode == "fast":
-            raise ConfigError(f"--decode fast: {scorer.name} decodes pictures itself; leave it out")
+            raise ConfigError(f"--decode fast: {scorer.name} decodes images itself; leave it out")
         plain = Stages(_source, lambda sources, names: _score_sources(scorer, sources, names))
         return _with_videos(plain, lambda frame: frame, clip or Clip())
     prepare: Callable[[Any], Any] = scorer.prepare
@@ -91,10 +91,10 @@ def make_stages(scorer: Scorer, decode: Decode = "exact", clip: Clip | None = No
 
 
 def _with_videos(stages: Stages, cut: Callable[[Any], Any], clip: Clip) -> Stages:
-    """Stages that take videos too: frames go through as pictures, and their scores become one."""
+    """Stages that take videos too: frames go through as images, and their scores become one."""
 
     def prepare(item: Item) -> Any:
-        if not (isinstance(item, Item) and is_video(item.path)):  # the service hands over decoded pictures
+        if not (isinstance(item, Item) and is_video(item.path)):  # the service hands over decoded images
             return stages.prepare(item)
         try:
             return Frames(cut(frame) for frame in sample_frames(item.source(), clip))
@@ -103,11 +103,11 @@ def _with_videos(stages: Stages, cut: Callable[[Any], Any], clip: Clip) -> Stage
 
     def score(prepared: Sequence[Any], names: Sequence[str]) -> list[Score]:
         groups = [one if isinstance(one, Frames) else [one] for one in prepared]
-        flat = [(picture, name) for group, name in zip(groups, names, strict=True) for picture in group]
+        flat = [(image, name) for group, name in zip(groups, names, strict=True) for image in group]
         scores: list[Score] = []
-        for start in range(0, len(flat), len(prepared) or 1):  # no batch is larger than one of pictures
-            pictures, own = zip(*flat[start : start + len(prepared)], strict=True)
-            scores += stages.score(pictures, own)
+        for start in range(0, len(flat), len(prepared) or 1):  # no batch is larger than one of images
+            images, own = zip(*flat[start : start + len(prepared)], strict=True)
+            scores += stages.score(images, own)
         each = iter(scores)
         return [
             pool_frames([next(each) for _ in one], clip.pooling, name)
@@ -127,7 +127,7 @@ def _source(item: Item) -> str | bytes | ImageDecodeError:
 
 
 def _score_sources(scorer: Scorer, sources: Sequence[Any], names: Sequence[str]) -> list[Score]:
-    """Through :meth:`Scorer.score`, which calls pictures in memory by their position."""
+    """Through :meth:`Scorer.score`, which calls images in memory by their position."""
     good = [i for i, source in enumerate(sources) if not isinstance(source, ImageDecodeError)]
     scores = scorer.score([sources[i] for i in good], batch_size=len(good)) if good else []
     found = {i: replace(score, path=names[i]) for i, score in zip(good, scores, strict=True)}

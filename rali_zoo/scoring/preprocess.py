@@ -22,10 +22,10 @@ MARGIN = 2
 
 
 class FastView:
-    """A deterministic view of pictures that need not be decoded in full.
+    """A deterministic view of images that need not be decoded in full.
 
     Args:
-        view: how pictures are cut.
+        view: how images are cut.
         preprocess: what the backbone expects.
 
     Raises:
@@ -43,14 +43,14 @@ class FastView:
         self.resized = view.resized(preprocess)
 
     def prepare(self, source: str | bytes) -> Tensor | ImageDecodeError:
-        """(3, H, W) or (V, 3, H, W) float32 in [0, 1], or why the picture cannot be read."""
+        """(3, H, W) or (V, 3, H, W) float32 in [0, 1], or why the image cannot be read."""
         try:
             return self.cut(decode_fast(source, self.least))
         except ImageDecodeError as error:
             return error
 
     def least(self, width: int, height: int) -> tuple[int, int] | None:
-        """The smallest (width, height) to decode a picture in; ``None`` where native pixels are seen."""
+        """The smallest (width, height) to decode an image in; ``None`` where native pixels are seen."""
         if self.resized is None or self.resized.resize == "none" or self.view.kind == "multi":
             return None
         full = self.resized.size
@@ -59,56 +59,56 @@ class FastView:
         return MARGIN * full[1], MARGIN * full[0]
 
     def cut(self, decoded: Decoded) -> Tensor:
-        """What the view makes of a picture: (3, H, W) or (V, 3, H, W) float32 in [0, 1]."""
+        """What the view makes of an image: (3, H, W) or (V, 3, H, W) float32 in [0, 1]."""
         import torch
 
-        picture, views = decoded.pixels, []
+        image, views = decoded.pixels, []
         if self.resized is not None:
             views.append(_resized(decoded, self.resized)[None])
         if self.view.kind in ("grid", "multi"):
-            views.append(self._grid(picture))
+            views.append(self._grid(image))
         stacked = torch.cat(views) if len(views) > 1 else views[0]
         pixels = stacked.contiguous().float().div_(255.0)
         return pixels[0] if len(pixels) == 1 else pixels
 
-    def _grid(self, picture: Tensor) -> Tensor:
+    def _grid(self, image: Tensor) -> Tensor:
         import torch
 
         size = self.view.size_for(self.preprocess)
-        if cover(_sides(picture), size, shrink=False) != _sides(picture):
-            crops = grid_crops(_image(picture), size, self.view.crops, self.preprocess.interpolation)
+        if cover(_sides(image), size, shrink=False) != _sides(image):
+            crops = grid_crops(_image(image), size, self.view.crops, self.preprocess.interpolation)
             return (crops * 255).round().byte()
-        places = grid_places(_sides(picture), size, self.view.crops)
-        return torch.stack([picture[:, t : t + size[0], s : s + size[1]] for t, s in places])
+        places = grid_places(_sides(image), size, self.view.crops)
+        return torch.stack([image[:, t : t + size[0], s : s + size[1]] for t, s in places])
 
 
-def _sides(picture: Tensor) -> tuple[int, int]:
-    return picture.shape[1], picture.shape[2]
+def _sides(image: Tensor) -> tuple[int, int]:
+    return image.shape[1], image.shape[2]
 
 
 def _resized(decoded: Decoded, preprocess: Preprocess) -> Tensor:
-    picture = decoded.pixels
+    image = decoded.pixels
     if preprocess.resize == "none":
-        return picture
+        return image
     if preprocess.resize == "squash":
-        return _resample(picture, preprocess.size, preprocess.interpolation)
-    # Of the whole picture, since a reduced one is rounded to whole pixels, which would move the crop.
+        return _resample(image, preprocess.size, preprocess.interpolation)
+    # Of the whole image, since a reduced one is rounded to whole pixels, which would move the crop.
     full, (top, left) = centre((decoded.height, decoded.width), preprocess)
     height, width = preprocess.size
     if full[0] * full[1] > WHOLE * height * width:
-        return (to_tensor(_image(picture), preprocess) * 255).round().byte()
-    whole = _resample(picture, full, preprocess.interpolation)
+        return (to_tensor(_image(image), preprocess) * 255).round().byte()
+    whole = _resample(image, full, preprocess.interpolation)
     return whole[:, top : top + height, left : left + width]
 
 
-def _image(picture: Tensor) -> Image.Image:
-    """For Pillow, which alone can resize a box of a picture without the rest that would take gigabytes."""
+def _image(image: Tensor) -> Image.Image:
+    """For Pillow, which alone can resize a box of an image without the rest that would take gigabytes."""
     from PIL import Image
 
-    return Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
 
 
-def _resample(picture: Tensor, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
+def _resample(image: Tensor, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
     from torch.nn.functional import interpolate
 
-    return interpolate(picture[None], size=size, mode=interpolation, antialias=True)[0]
+    return interpolate(image[None], size=size, mode=interpolation, antialias=True)[0]

@@ -9,11 +9,11 @@ SECONDS = 30.0
 
 
 class Progress:
-    """Counts pictures while a block runs.
+    """Counts images while a block runs.
 
     Args:
-        total: pictures in all.
-        done: pictures that an earlier run has done.
+        total: images in all.
+        done: images that an earlier run has done.
         what: the first word of the bar.
     """
 
@@ -44,16 +44,16 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Pictures a second, of this run."""
+        """Images a second, of this run."""
         return (self.done - self.first) / max(time.monotonic() - self.started, 1e-9)
 
-    def advance(self, pictures: int) -> None:
-        """Count pictures that have a score, or a reason for none."""
-        self.done += pictures
+    def advance(self, images: int) -> None:
+        """Count images that have a score, or a reason for none."""
+        self.done += images
         self._bar.update(self._task, completed=self.done, rate=f"{self.rate:.1f} a second")
         now = time.monotonic()
         if self._bar.disable and (now - self.said > SECONDS or self.done == self.total):
             self.said = now
             left = (self.total - self.done) / max(self.rate, 1e-9)
-            said = f"{self.done}/{self.total} pictures, {self.rate:.1f} a second, {left:.0f} s left"
+            said = f"{self.done}/{self.total} images, {self.rate:.1f} a second, {left:.0f} s left"
             print(said, file=sys.stderr)

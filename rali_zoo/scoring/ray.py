@@ -1,6 +1,6 @@
 """The same stages on a cluster, by Ray Data: tasks that decode on CPUs, actors that hold the model.
 
-A batch of the list travels as one row, so that pictures meet in the model as they do without Ray, and get
+A batch of the list travels as one row, so that images meet in the model as they do without Ray, and get
 the same scores. The driver alone writes: rows come back in any order, tasks and actors that die are started
 again by Ray, and if the driver dies, the parts that are written stay.
 """
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 #: Batches that one decoding task takes: enough to be worth starting, few enough to spread.
 BATCHES_A_TASK = 8
-#: Bytes that a decoding task may need: its libraries, and the largest picture that is decoded, as RGB.
+#: Bytes that a decoding task may need: its libraries, and the largest image that is decoded, as RGB.
 MEMORY = 2**29 + 3 * MAX_PIXELS
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How each actor makes its scorer, and how pictures are decoded; see :mod:`rali_zoo.cli.score`."""
+    """How each actor makes its scorer, and how images are decoded; see :mod:`rali_zoo.cli.score`."""
 
     model: str
     decode: Decode
@@ -64,7 +64,7 @@ def run_ray(
 
     if not isinstance(scorer, ModuleScorer):
         raise ConfigError(
-            f"--engine ray: {scorer.name} decodes pictures itself, so there are no stages to spread; "
+            f"--engine ray: {scorer.name} decodes images itself, so there are no stages to spread; "
             "use --engine local, with --shard K/N on each of N machines. Ray takes ckpt:, local-dir:, "
             "hf-hub:, onnx:, openvino:, levels: and names of 'rali-zoo list models'"
         )
@@ -109,7 +109,7 @@ def _begin(actors: int) -> bool:
 def _fitting(actors: int, on_gpu: bool, resources: dict[str, float]) -> int:
     """How many actors a cluster has room for now, beside a CPU that decodes; at least 1.
 
-    If there were more, they would hold every CPU while they wait for pictures that nobody decodes.
+    If there were more, they would hold every CPU while they wait for images that nobody decodes.
 
     Raises:
         ConfigError: no CPU is left to decode.
@@ -156,7 +156,7 @@ def _stream(
 
 
 class _Decoder:
-    """Reads, decodes and cuts the pictures of a row; goes to the tasks without the model."""
+    """Reads, decodes and cuts the images of a row; goes to the tasks without the model."""
 
     def __init__(self, scorer: ModuleScorer, decode: Decode) -> None:
         self.view, self.preprocess, self.decode = scorer.module.view, scorer.module.preprocess, decode
@@ -184,7 +184,7 @@ class _Decoder:
         from rali_zoo.scoring.preprocess import FastView
 
         if is_video(item.path):
-            return ImageDecodeError("--engine ray takes pictures only; score videos with --engine local")
+            return ImageDecodeError("--engine ray takes images only; score videos with --engine local")
         try:
             # A worker's own folder need not be the driver's.
             shard = os.path.join(folder, item.shard) if item.shard else ""

@@ -2,12 +2,12 @@
 
 Beside ``scores.parquet`` stands, while it is made, the folder ``scores.parquet.parts``:
 
-- ``pictures.jsonl``, the frozen list: one line a picture, in the order of the table;
-- ``job.json``, what makes two runs the same one, and the number of pictures; with it the list is complete;
-- ``00000012.parquet``, scores of the pictures of one part of the list, of about :data:`PART` lines.
+- ``images.jsonl``, the frozen list: one line an image, in the order of the table;
+- ``job.json``, what makes two runs the same one, and the number of images; with it the list is complete;
+- ``00000012.parquet``, scores of the images of one part of the list, of about :data:`PART` lines.
 
-Each file is whole or absent, and a part's name says which pictures are in it: whatever order parts come in,
-and however often a run is stopped, each picture is in the table exactly once. The table is assembled in the
+Each file is whole or absent, and a part's name says which images are in it: whatever order parts come in,
+and however often a run is stopped, each image is in the table exactly once. The table is assembled in the
 folder, renamed, and then the folder goes. Nothing is written anywhere else.
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 COLUMNS = ("path", "score", "std", "error", "model")
-#: Pictures in a part: what a killed run can lose at most, besides what is in the model.
+#: Images in a part: what a killed run can lose at most, besides what is in the model.
 PART = 256
 #: Rows of a row group of the table, and at the same time what is in memory while it is assembled.
 _GROUP = 16_384
@@ -44,12 +44,12 @@ class Job:
     """What makes two runs the same one.
 
     Attributes:
-        paths: where the pictures are, as typed.
+        paths: where the images are, as typed.
         folder: the folder that relative paths begin at.
         shard: which share of them.
         model: reference of the scorer.
         revision: hash of its weights.
-        decode: how pictures are decoded.
+        decode: how images are decoded.
         precision: number type of the encoder.
     """
 
@@ -75,7 +75,7 @@ class Sink(AbstractContextManager["Sink"]):
     def __init__(self, output: str | Path) -> None:
         self.output = Path(output)
         self.folder = self.output.with_name(f"{self.output.name}.parts")
-        self._job, self._list = self.folder / "job.json", self.folder / "pictures.jsonl"
+        self._job, self._list = self.folder / "job.json", self.folder / "images.jsonl"
         if self.output.suffix not in (".parquet", ".csv"):
             raise ConfigError(f"--output {output}: the file ends in .parquet or .csv")
         if self.output.exists() and not self._job.exists():
@@ -90,15 +90,15 @@ class Sink(AbstractContextManager["Sink"]):
 
     @property
     def started(self) -> bool:
-        """Whether an earlier run has frozen the list of pictures."""
+        """Whether an earlier run has frozen the list of images."""
         return self._job.exists()
 
     def start(self, job: Job, items: Iterable[Item], batch_size: int = 1) -> None:
-        """Freeze the list of pictures, or take up an earlier run's; sets ``total`` and ``done``.
+        """Freeze the list of images, or take up an earlier run's; sets ``total`` and ``done``.
 
         Args:
             job: what is done.
-            items: the pictures; not asked for if the list is there.
+            items: the images; not asked for if the list is there.
             batch_size: of the model; a new list is cut into parts of whole batches.
 
         Raises:
@@ -118,7 +118,7 @@ class Sink(AbstractContextManager["Sink"]):
                 f"{self.folder} holds parts of another run ({'; '.join(changed)}); remove the folder, or "
                 "give another --output"
             )
-        self.total, self.part = state["pictures"], state["part"]
+        self.total, self.part = state["images"], state["part"]
         self.done = self.total
         if not self.output.exists():  # else the earlier run had only the folder left to remove
             self.done = sum(self._rows(n) for n in self._parts() if self._is_done(n))
@@ -143,7 +143,7 @@ class Sink(AbstractContextManager["Sink"]):
                 file.write(json.dumps(item) + "\n")  # ASCII: names need not be UTF-8
                 count += 1
         with atomic_path(self._job) as path:
-            path.write_text(json.dumps({**asdict(job), "pictures": count, "part": part}, indent=1))
+            path.write_text(json.dumps({**asdict(job), "images": count, "part": part}, indent=1))
 
     def __exit__(self, *error: object) -> None:
         if self._lock is not None:
@@ -152,7 +152,7 @@ class Sink(AbstractContextManager["Sink"]):
     # ---- parts --------------------------------------------------------------------------------
 
     def missing(self) -> Iterator[tuple[int, list[Item]]]:
-        """Number and pictures of each part that is not there, in order."""
+        """Number and images of each part that is not there, in order."""
         if self.done == self.total:
             return
         number = 0
@@ -163,7 +163,7 @@ class Sink(AbstractContextManager["Sink"]):
                 number += 1
 
     def add(self, number: int, start: int, scores: Sequence[Score]) -> None:
-        """Take the scores of pictures ``start`` onwards of a part; a part that is complete is written."""
+        """Take the scores of images ``start`` onwards of a part; a part that is complete is written."""
         batches = self._open.setdefault(number, {})
         batches[start] = scores
         rows = self._rows(number)

@@ -1,6 +1,6 @@
-"""Where pictures come from: files, folders, globs, lists, tables and tar shards, one at a time.
+"""Where images come from: files, folders, globs, lists, tables and tar shards, one at a time.
 
-Nothing is decoded here, and nothing is unpacked: a picture in a tar is read from its place in the shard.
+Nothing is decoded here, and nothing is unpacked: an image in a tar is read from its place in the shard.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ SUFFIXES = VIDEO_SUFFIXES | frozenset(
         *(".jp2", ".j2k", ".avif", ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm"),
     ]
 )
-#: A named file with one of these holds pictures or their names, and is none itself.
+#: A named file with one of these holds images or their names, and is none itself.
 LISTS = (".txt", ".parquet", ".tar")
 
 
 class Item(NamedTuple):
-    """One picture that is to be scored.
+    """One image that is to be scored.
 
     Attributes:
         path: its name in the table of scores; a member of a shard is called ``SHARD.tar/MEMBER``.
@@ -62,28 +62,28 @@ class Item(NamedTuple):
         except OSError as error:
             raise ImageDecodeError(f"the shard cannot be read: {error.strerror}") from error
         if len(data) < self.size:
-            raise ImageDecodeError("the shard ends before the picture does")
+            raise ImageDecodeError("the shard ends before the image does")
         return data
 
 
 def find_items(paths: Sequence[str], shard: str = "1/1") -> Iterator[Item]:
-    """Every picture once, in an order that depends on names only.
+    """Every image once, in an order that depends on names only.
 
     Args:
-        paths: pictures; folders, searched with their subfolders in the order of names; globs (``**`` goes
+        paths: images; folders, searched with their subfolders in the order of names; globs (``**`` goes
             into subfolders); ``.txt`` files with one path a line; ``.parquet`` files with a column ``path``;
             ``.tar`` shards. Paths inside a list are taken relative to the current folder.
-        shard: ``k/n`` keeps the pictures whose name falls into the k-th of n equal shares, so that n jobs
+        shard: ``k/n`` keeps the images whose name falls into the k-th of n equal shares, so that n jobs
             divide the work without talking to each other.
 
     Raises:
-        ConfigError: a path that does not exist, a list that cannot be read, or no picture at all.
+        ConfigError: a path that does not exist, a list that cannot be read, or no image at all.
     """
     mine, shares = _share(shard)
     for text in paths:
         if not (os.path.lexists(text) or glob.has_magic(text)):
             raise ConfigError(
-                f"{text} does not exist; give pictures, folders of pictures, a glob, a .txt or .parquet of "
+                f"{text} does not exist; give images, folders of images, a glob, a .txt or .parquet of "
                 "paths, or .tar shards"
             )
     return _found(paths, mine, shares)
@@ -96,7 +96,7 @@ def _found(paths: Sequence[str], mine: int, shares: int) -> Iterator[Item]:
         if _number(item.path) % shares == mine:
             yield item
     if not known:
-        raise ConfigError(f"no picture below {', '.join(paths)}; looked for {' '.join(sorted(SUFFIXES))}")
+        raise ConfigError(f"no image below {', '.join(paths)}; looked for {' '.join(sorted(SUFFIXES))}")
 
 
 def _number(path: str) -> int:
@@ -140,8 +140,8 @@ def _all(paths: Sequence[str]) -> Iterator[Item]:
             yield from _glob(text)
 
 
-def is_picture(path: Path) -> bool:
-    """Whether a file that is come across, and was not named, is taken for a picture or a video."""
+def is_image(path: Path) -> bool:
+    """Whether a file that is come across, and was not named, is taken for an image or a video."""
     return path.suffix.lower() in SUFFIXES
 
 
@@ -154,19 +154,19 @@ def _walk(folder: Path) -> Iterator[Item]:
         return
     for name in names:
         child = folder / name
-        if is_picture(child):
+        if is_image(child):
             yield Item(str(child))  # a folder named x.jpg too: it becomes an error row instead of vanishing
         elif child.is_dir() and not child.is_symlink():
             yield from _walk(child)
 
 
 def _glob(pattern: str) -> Iterator[Item]:
-    """Pictures and lists that match; the matching names are sorted in memory."""
+    """Images and lists that match; the matching names are sorted in memory."""
     for text in sorted(glob.iglob(pattern, recursive=True)):
         path = Path(text)
         if path.suffix.lower() in LISTS and path.is_file():
             yield from _all([text])
-        elif is_picture(path):
+        elif is_image(path):
             yield Item(text)
 
 
@@ -200,7 +200,7 @@ def _tar(path: str) -> Iterator[Item]:
         with tarfile.open(path, "r:") as tar:
             while (member := tar.next()) is not None:
                 cast(Any, tar).members.clear()  # it would keep every header
-                if member.isreg() and is_picture(Path(member.name)):
+                if member.isreg() and is_image(Path(member.name)):
                     yield Item(f"{path}/{member.name}", path, member.offset_data, member.size)
     except (tarfile.TarError, OSError, ValueError) as error:
         # What was found up to here is scored; the row says that there was more.

@@ -1,4 +1,4 @@
-"""The web app: drop pictures, see scores with their reasons, compare two. Gradio draws it.
+"""The web app: drop images, see scores with their reasons, compare two. Gradio draws it.
 
 Nothing is fetched from or sent to the network: gradio's analytics are off, fonts are the system's, and a
 content security policy forbids the browser what a later version of gradio might try.
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-PREVIEW = 640  #: longer side of the pictures that are shown, in pixels
-_PICTURES = 100  # at a time
+PREVIEW = 640  #: longer side of the images that are shown, in pixels
+_IMAGES = 100  # at a time
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; object-src 'none'; "
@@ -87,7 +87,7 @@ def _page(engine: Engine) -> gr.Blocks:
     ends = score_range(engine.scorer)
     with gr.Blocks(title="rali_zoo: image quality", analytics_enabled=False, delete_cache=(600, 600)) as page:
         gr.HTML(header(engine.scorer.name, ends, caution(engine.scorer)))
-        files = gr.File(label="Pictures", file_count="multiple", height=170, elem_id="pictures")
+        files = gr.File(label="Images", file_count="multiple", height=170, elem_id="images")
         kept = gr.State([])
         shown = gr.HTML(elem_id="scores")
         with gr.Column(visible=False, elem_id="compare") as panel:
@@ -123,11 +123,11 @@ def _page(engine: Engine) -> gr.Blocks:
 
 
 def _scored(engine: Engine, paths: Sequence[str], progress: gr.Progress) -> tuple[list[Answer], str]:
-    """Answers in the order of the pictures, and what there is to say of all of them."""
+    """Answers in the order of the images, and what there is to say of all of them."""
     answers: list[Answer] = []
-    few = paths[:_PICTURES]
+    few = paths[:_IMAGES]
     for start in range(0, len(few), engine.batch_size):
-        progress((start, len(few)), unit="pictures")
+        progress((start, len(few)), unit="images")
         uploads = [
             Upload(Path(path).name, Path(path).read_bytes())
             for path in few[start : start + engine.batch_size]
@@ -138,10 +138,10 @@ def _scored(engine: Engine, paths: Sequence[str], progress: gr.Progress) -> tupl
             raise gr.Error(str(error)) from None
         except TimeoutError:
             raise gr.Error(
-                f"scoring took more than {engine.limits.seconds:g} s; drop fewer pictures"
+                f"scoring took more than {engine.limits.seconds:g} s; drop fewer images"
             ) from None
     note = (
-        f"{len(few)} of {len(paths)} pictures are scored; drop fewer at a time."
+        f"{len(few)} of {len(paths)} images are scored; drop fewer at a time."
         if len(paths) > len(few)
         else ""
     )
@@ -149,7 +149,7 @@ def _scored(engine: Engine, paths: Sequence[str], progress: gr.Progress) -> tupl
 
 
 def _ends_of(answers: Sequence[Answer]) -> tuple[int | None, int | None]:
-    """Positions of the best and of the worst picture; two of ``None`` where fewer than two have a score."""
+    """Positions of the best and of the worst image; two of ``None`` where fewer than two have a score."""
     good = sorted(
         (answer.score.score, -i) for i, answer in enumerate(answers) if answer.score.score is not None
     )

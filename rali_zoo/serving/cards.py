@@ -61,13 +61,13 @@ def header(model: str, ends: Range, caution: str) -> str:
     return (
         f'<div class="rz"><h1>Image quality</h1><p class="quiet">Model <code>{_text(model)}</code> · {scale} '
         f"± is the spread that the model states itself; it is not calibrated. "
-        "Pictures go to no other service.</p>"
+        "Images go to no other service.</p>"
         f'<p class="caution">{_text(caution)}</p></div>'
     )
 
 
 def cards(answers: Sequence[Answer], ends: Range, note: str = "") -> str:
-    """One card a picture, in order, below a note."""
+    """One card an image, in order, below a note."""
     if not answers:
         return ""
     unfold = len(answers) <= 3
@@ -77,12 +77,12 @@ def cards(answers: Sequence[Answer], ends: Range, note: str = "") -> str:
 
 
 def card(answer: Answer, ends: Range, unfold: bool) -> str:
-    """One picture with its score, or with the reason why there is none."""
+    """One image with its score, or with the reason why there is none."""
     score = answer.score
-    picture = '<div class="none">no preview</div>'
+    image = '<div class="none">no preview</div>'
     if answer.preview:
         data = base64.b64encode(answer.preview).decode("ascii")
-        picture = f'<img alt="{_text(score.path)}" src="data:image/jpeg;base64,{data}">'
+        image = f'<img alt="{_text(score.path)}" src="data:image/jpeg;base64,{data}">'
     size = f'<div class="quiet">{answer.width} × {answer.height} pixels</div>' if answer.width else ""
     name = f'<div class="name">{_text(score.path)}</div>{size}'
     if score.score is None:
@@ -91,11 +91,11 @@ def card(answer: Answer, ends: Range, unfold: bool) -> str:
         spread = "" if score.std is None else f'<span class="quiet">± {score.std:.2f}</span>'
         said = f'<div><span class="number">{score.score:.2f}</span>{spread}</div>'
         said += _scale(score.score, score.std, ends) + _reasons(answer, unfold)
-    return f'<div class="card"><div>{picture}</div><div>{name}{said}</div></div>'
+    return f'<div class="card"><div>{image}</div><div>{name}{said}</div></div>'
 
 
 def comparison(first: Answer, second: Answer, ends: Range) -> str:
-    """Two pictures side by side, and what the model says of the difference."""
+    """Two images side by side, and what the model says of the difference."""
     pair = "".join(card(answer, ends, unfold=True) for answer in (first, second))
     verdict = f'<p class="verdict">{_verdict(first, second)}</p>'
     return f'<div class="rz">{verdict}<div class="pair">{pair}</div></div>'
@@ -127,7 +127,7 @@ def _reasons(answer: Answer, unfold: bool) -> str:
         listed = "".join(f"<li>{_text(text)}</li>" for text in texts) or "<li>no description was kept</li>"
         rows += (
             f'<div class="reason"><b>{weight:.0%}</b><div>like a prototype of score {value:.2f}; '
-            f"training pictures near it:<ul>{listed}</ul></div></div>"
+            f"training images near it:<ul>{listed}</ul></div></div>"
         )
     opened = " open" if unfold else ""
     return f"<details{opened}><summary>Why: the heaviest prototypes</summary>{rows}</details>"

@@ -1,6 +1,6 @@
 """Decoding what strangers send, in processes of their own.
 
-A picture that takes too long, takes too much memory or crashes its decoder costs its process, which is
+An image that takes too long, takes too much memory or crashes its decoder costs its process, which is
 replaced, and one row of the answer. Nothing but Pillow and NumPy is imported there, and what comes back is
 bytes, never a pickle.
 """
@@ -27,11 +27,11 @@ _BYTES_A_PIXEL = 64
 _SPARE = 512 * 2**20  # bytes, beside the pixels
 _START_SECONDS = 120.0  # that a process may take to start, on a machine that is busy
 _SIZES = struct.Struct("<II")
-_READY, _PICTURE, _REASON = b"r", b"p", b"e"
+_READY, _IMAGE, _REASON = b"r", b"p", b"e"
 
 
 class Decoded(NamedTuple):
-    """A picture as it comes out of the other process.
+    """An image as it comes out of the other process.
 
     Attributes:
         pixels: RGB, 8 bits, row by row.
@@ -46,7 +46,7 @@ class Decoded(NamedTuple):
     preview: bytes
 
     def image(self) -> Image.Image:
-        """The picture."""
+        """The image."""
         return Image.frombytes("RGB", (self.width, self.height), self.pixels)
 
 
@@ -54,11 +54,11 @@ Decode = Callable[[bytes, int, int], Decoded]
 
 
 def decode(data: bytes, max_pixels: int, preview: int) -> Decoded:
-    """Decode one picture; runs in the other process.
+    """Decode one image; runs in the other process.
 
     Args:
         data: of a file.
-        max_pixels: refuse pictures of more pixels than this.
+        max_pixels: refuse images of more pixels than this.
         preview: longer side of a small copy, in pixels; 0 for none.
 
     Raises:
@@ -104,7 +104,7 @@ def _work(connection: Connection, function: Decode, max_pixels: int, preview: in
         except MemoryError:
             connection.send_bytes(_REASON + b"not enough memory to decode it")
         else:
-            connection.send_bytes(_PICTURE + _SIZES.pack(found.width, found.height) + found.preview)
+            connection.send_bytes(_IMAGE + _SIZES.pack(found.width, found.height) + found.preview)
             connection.send_bytes(found.pixels)
 
 
@@ -123,7 +123,7 @@ class _Decoder:
         other.close()  # so that the end of the process is the end of the pipe
 
     def __call__(self, data: bytes, seconds: float) -> Decoded:
-        """Decode one picture; raises TimeoutError, EOFError or OSError when the process is of no more use."""
+        """Decode one image; raises TimeoutError, EOFError or OSError when the process is of no more use."""
         if not self._ready:
             self._answer(_START_SECONDS)
             self._ready = True
@@ -152,12 +152,12 @@ class _Decoder:
 
 
 class DecodePool:
-    """Processes that decode pictures.
+    """Processes that decode images.
 
     Args:
         workers: how many.
-        max_pixels: refuse pictures of more pixels than this.
-        seconds: a picture may take; its process is killed then.
+        max_pixels: refuse images of more pixels than this.
+        seconds: an image may take; its process is killed then.
         preview: longer side of a small copy, in pixels; 0 for none.
     """
 
@@ -173,7 +173,7 @@ class DecodePool:
         return _Decoder(self.max_pixels, self.preview)
 
     def __call__(self, data: bytes) -> Decoded:
-        """Decode one picture; may be called from several threads.
+        """Decode one image; may be called from several threads.
 
         Raises:
             ImageDecodeError: why there is none.

@@ -1,4 +1,4 @@
-"""Pictures from many callers to one model: decoded beside it, scored in batches of what is waiting."""
+"""Images from many callers to one model: decoded beside it, scored in batches of what is waiting."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class Limits:
     """What is taken from a caller.
 
     Attributes:
-        pictures: in a request.
+        images: in a request.
         megabytes: of a request (MB of 1,000,000 bytes).
-        megapixels: of a picture; read from its header before anything is decoded.
-        waiting_megabytes: of all pictures that wait; more are turned away.
-        decode_seconds: that a picture may take to decode.
+        megapixels: of an image; read from its header before anything is decoded.
+        waiting_megabytes: of all images that wait; more are turned away.
+        decode_seconds: that an image may take to decode.
         seconds: that a request may take to arrive, and again to be answered.
     """
 
-    pictures: int = 32
+    images: int = 32
     megabytes: int = 64
     megapixels: int = 64
     waiting_megabytes: int = 512
@@ -51,7 +51,7 @@ class Limits:
 
 
 class BusyError(RaliZooError):
-    """More pictures are waiting than the service holds; try again later."""
+    """More images are waiting than the service holds; try again later."""
 
 
 class Upload(NamedTuple):
@@ -62,7 +62,7 @@ class Upload(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What became of a picture.
+    """What became of an image.
 
     Attributes:
         score: of it, or why there is none.
@@ -86,20 +86,20 @@ class _Job:
 
 
 class Engine:
-    """Scores pictures for many callers at once.
+    """Scores images for many callers at once.
 
-    While the model computes one batch the next gathers, so batches grow with the load, and a single picture
+    While the model computes one batch the next gathers, so batches grow with the load, and a single image
     waits for nobody.
 
     Args:
         scorer: a no-reference scorer.
         limits: what is taken.
-        batch_size: most pictures a forward pass.
+        batch_size: most images a forward pass.
         workers: processes that decode, and threads that cut.
         preview: longer side of the small copies in the answers, in pixels; 0 for none.
 
     Raises:
-        ConfigError: a scorer that needs more than a picture, or looks at none.
+        ConfigError: a scorer that needs more than an image, or looks at none.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Engine:
         self.revision = scorer.revision  #: of the scorer, which may be a hash of all weights
         self.stages, self.batch_size = make_stages(scorer), batch_size
         self.batches = 0  #: forward passes so far
-        self.scored = 0  #: pictures that went through the model so far
+        self.scored = 0  #: images that went through the model so far
         self._waiting = 0
         self._lock = threading.Lock()
         self._closed = False
@@ -133,19 +133,19 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        """Whether pictures are taken and the model runs."""
+        """Whether images are taken and the model runs."""
         return not self._closed and self._model.is_alive()
 
     @property
     def waiting(self) -> int:
-        """Bytes of the pictures that wait."""
+        """Bytes of the images that wait."""
         return self._waiting
 
     def submit(self, uploads: Sequence[Upload]) -> list[Future[Answer]]:
-        """Take the pictures of one request, all or none.
+        """Take the images of one request, all or none.
 
         Returns:
-            One future a picture, in order. A picture that cannot be read is an answer with the reason.
+            One future an image, in order. An image that cannot be read is an answer with the reason.
 
         Raises:
             BusyError: too much is waiting, or the engine is closed.
@@ -156,7 +156,7 @@ class Engine:
                 raise BusyError("the service is stopping")
             if self._waiting and self._waiting + size > self.limits.waiting_megabytes * 1_000_000:
                 raise BusyError(
-                    f"{self._waiting / 1e6:.0f} MB of pictures are waiting; try again in a moment"
+                    f"{self._waiting / 1e6:.0f} MB of images are waiting; try again in a moment"
                 )
             self._waiting += size
             jobs = [_Job(upload) for upload in uploads]
@@ -166,7 +166,7 @@ class Engine:
         return [job.answer for job in jobs]
 
     def warm_up(self) -> None:
-        """Score a grey picture, so that the first caller does not wait for processes to start."""
+        """Score a grey image, so that the first caller does not wait for processes to start."""
         buffer = io.BytesIO()
         Image.new("RGB", (512, 384), (128, 128, 128)).save(buffer, "PNG")
         for future in self.submit([Upload("grey.png", buffer.getvalue())]):
@@ -200,7 +200,7 @@ class Engine:
         except ImageDecodeError as error:
             job.prepared = error
         except Exception as error:
-            _log.exception("preparing a picture failed")
+            _log.exception("preparing an image failed")
             job.prepared = ImageDecodeError(_failed(error))
         self._ready.put(job)
 
@@ -225,7 +225,7 @@ class Engine:
         try:
             scores = self.stages.score([job.prepared for job in batch], [job.upload.name for job in batch])
         except Exception as error:
-            if len(batch) > 1:  # a picture that the model cannot take is not to fail its neighbours
+            if len(batch) > 1:  # an image that the model cannot take is not to fail its neighbours
                 for job in batch:
                     self._score([job])
                 return
@@ -240,13 +240,13 @@ class Engine:
 
 
 class _Held(NamedTuple):
-    """A decoded picture in the place of a :class:`~rali_zoo.scoring.sources.Item`."""
+    """A decoded image in the place of a :class:`~rali_zoo.scoring.sources.Item`."""
 
     path: str
-    picture: Image.Image
+    image: Image.Image
 
     def source(self) -> Image.Image:
-        return self.picture
+        return self.image
 
 
 def _failed(error: Exception) -> str:
@@ -254,13 +254,13 @@ def _failed(error: Exception) -> str:
 
 
 def _check(scorer: Scorer) -> None:
-    """Refuse scorers that a picture alone does not serve."""
+    """Refuse scorers that an image alone does not serve."""
     from rali_zoo.baselines.csv import TableScorer
 
     if isinstance(scorer, TableScorer):
-        raise ConfigError(f"{scorer.name!r} is a table of scores and looks at no picture; give a model")
+        raise ConfigError(f"{scorer.name!r} is a table of scores and looks at no image; give a model")
     if getattr(scorer, "needs_reference", False):
-        raise ConfigError(f"{scorer.name!r} compares with a reference picture; give a no-reference model")
+        raise ConfigError(f"{scorer.name!r} compares with a reference image; give a no-reference model")
 
 
 def score_range(scorer: Scorer) -> tuple[float, float] | None:
@@ -282,6 +282,6 @@ def caution(scorer: Scorer) -> str:
             "weak ones, and is no judge of real photographs, nor of the people in them."
         )
     return (
-        "A score says how well a picture is reproduced (sharpness, noise, compression, exposure), as the "
-        "raters of the training pictures saw it; nothing of what it shows, nor of the people in it."
+        "A score says how well an image is reproduced (sharpness, noise, compression, exposure), as the "
+        "raters of the training images saw it; nothing of what it shows, nor of the people in it."
     )

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _NAME = 255  # characters of a file name that are repeated
 _LINGER = 2.0  # seconds in which the rest of a refused request is read and thrown away
-_HOW = "Send pictures as files of a form: curl -F images=@photo.jpg http://HOST:PORT/score"
+_HOW = "Send images as files of a form: curl -F images=@photo.jpg http://HOST:PORT/score"
 
 
 def make_app(engine: Engine) -> Starlette:
@@ -152,14 +152,14 @@ async def _receive(request: Request, limits: Limits) -> list[Upload]:
         async with asyncio.timeout(limits.seconds):
             # Files above 1 MB are on disk, without a name, until the form is closed.
             counted = Request(request.scope, body)
-            async with counted.form(max_files=limits.pictures, max_fields=0, max_part_size=1024) as form:
+            async with counted.form(max_files=limits.images, max_fields=0, max_part_size=1024) as form:
                 return await _uploads(form)
     except ClientDisconnect:
         raise HTTPException(400, "the client has gone") from None
     except TimeoutError:
         refused = HTTPException(408, f"the request took more than {limits.seconds:g} s to arrive")
     except _TooLarge:
-        refused = HTTPException(413, f"more than {limits.megabytes} MB; send fewer or smaller pictures")
+        refused = HTTPException(413, f"more than {limits.megabytes} MB; send fewer or smaller images")
     except HTTPException as error:
         refused = error if error.status_code == 415 else HTTPException(400, f"{error.detail} {_HOW}")
     await body.throw_away()
@@ -203,7 +203,7 @@ async def _answer(engine: Engine, uploads: list[Upload], explain: bool) -> dict[
             answers = await asyncio.gather(*(asyncio.wrap_future(future) for future in futures))
     except TimeoutError:
         raise HTTPException(
-            504, f"scoring took more than {engine.limits.seconds:g} s; send fewer or smaller pictures"
+            504, f"scoring took more than {engine.limits.seconds:g} s; send fewer or smaller images"
         ) from None
     return {
         "model": engine.scorer.name,

@@ -1,4 +1,4 @@
-"""What the analyses are tried on: the shipped reasoner, which can write, and a few synthetic pictures."""
+"""What the analyses are tried on: the shipped reasoner, which can write, and a few synthetic images."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_seeds_widen_the_interval():
     assert widths[1] > 1.3 * widths[0]
 
 
-def test_failed_pictures_are_left_out_for_all():
+def test_failed_images_are_left_out_for_all():
     part = made_up()
     part.scores[2, 0, :10] = np.nan
     found = ablations.table(["full", "same", "worse"], [0], {"set": part}, 50, 0)["tests"]["set"]

@@ -25,7 +25,7 @@ def test_jackknife_of_a_mean_is_students_interval():
 
 
 def test_contents_stay_together():
-    """Copies of a picture add no information."""
+    """Copies of an image add no information."""
     x = np.random.default_rng(1).normal(size=30)
     names = [str(i) for i in range(30)]
     once = mean_interval(x, names, 2000, 0)

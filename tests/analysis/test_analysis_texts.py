@@ -18,19 +18,19 @@ def said(reasoner, frames, settings):
 
 
 def test_its_own_reasoning_leads_to_its_own_verdict(reasoner, said, settings):
-    """Handing the model what it wrote changes nothing; another text or a grey picture may."""
+    """Handing the model what it wrote changes nothing; another text or a grey image may."""
     paths, reasoning = said["path"].tolist(), verdicts.thoughts(said["text"])
-    again = verdicts.with_picture(reasoner, paths, reasoning, settings)
+    again = verdicts.with_image(reasoner, paths, reasoning, settings)
     assert said["score"].notna().all()
     np.testing.assert_array_equal(again, said["score"])
-    shuffled = verdicts.with_picture(reasoner, paths, reasoning[::-1], settings)
+    shuffled = verdicts.with_image(reasoner, paths, reasoning[::-1], settings)
     assert np.abs(shuffled - said["score"][::-1]).mean() < np.abs(shuffled - said["score"]).mean()
     weighed = Settings(scoring="expectation", batch_size=5)
     soft = verdicts.own(reasoner, paths, said["text"], said["score"], weighed)
     assert 0 < np.abs(soft - again).mean() < 0.3 and len(set(soft)) > len(set(again))
 
 
-def test_grey_pictures_are_grey(reasoner, said, monkeypatch, settings):
+def test_grey_images_are_grey(reasoner, said, monkeypatch, settings):
     seen = []
     ask = type(reasoner.vlm).ask
 
@@ -39,7 +39,7 @@ def test_grey_pictures_are_grey(reasoner, said, monkeypatch, settings):
         return ask(self, image, asked)
 
     monkeypatch.setattr(type(reasoner.vlm), "ask", record)
-    verdicts.with_picture(reasoner, said["path"].tolist()[:3], ["a"] * 3, settings, "grey")
+    verdicts.with_image(reasoner, said["path"].tolist()[:3], ["a"] * 3, settings, "grey")
     assert seen[0].shape[0] == 3 and bool((seen[0] == 0.5).all())
 
 
@@ -53,12 +53,12 @@ def test_text_vs_image(reasoner, frames, settings):
     row = texts.text_vs_image(reasoner, {REFS[0]: frames[REFS[0]]}, settings)[REFS[0]]
     assert row["unreadable"] == 0
     assert all(s["n"] + s["failed"] == 24 for s in row["scores"].values())
-    own, alone = (row["scores"][way]["srcc"]["value"] for way in (texts.OWN, texts.NO_PICTURE))
+    own, alone = (row["scores"][way]["srcc"]["value"] for way in (texts.OWN, texts.NO_IMAGE))
     assert own > 0.5 and alone > 0.5
-    gap = row["differences"][f"{texts.NO_PICTURE} - {texts.OWN}"]["srcc"]
+    gap = row["differences"][f"{texts.NO_IMAGE} - {texts.OWN}"]["srcc"]
     assert gap["value"] == pytest.approx(alone - own) and gap["low"] <= gap["high"]
     # what the shipped model writes decides its verdict, not what it is shown then
-    assert row["conflict"]["text"]["value"] > row["conflict"]["picture"]["value"] + 0.3
+    assert row["conflict"]["text"]["value"] > row["conflict"]["image"]["value"] + 0.3
 
 
 def test_no_reasoning(reasoner, frames, settings):
@@ -75,10 +75,10 @@ def test_swap(reasoner, frames, settings):
     found = texts.swap(both, few, settings)
     row = found[REFS[0]]["a"]
     assert row["differences"]["read by b - read by a"]["srcc"]["value"] == 0
-    for kind in ("text", "picture"):
+    for kind in ("text", "image"):
         assert f"{kind}, read-out of {REFS[1]} - {kind}, read-out of {REFS[0]}" in row["differences"]
     assert set(found[REFS[1]]) == {"a", "b"}
-    alone = verdicts.without_picture(mute, ["<think>blur</think>"] * 2, settings)
+    alone = verdicts.without_image(mute, ["<think>blur</think>"] * 2, settings)
     assert np.isnan(alone).all()
 
 
@@ -104,19 +104,19 @@ def test_read_outs_of_vectors():
 
 
 def test_the_last_sentence():
-    text = "Strong noise of 3.5 levels. Dark! The picture is poor."
+    text = "Strong noise of 3.5 levels. Dark! The image is poor."
     assert verdicts.less_last_sentence(text) == "Strong noise of 3.5 levels. Dark!"
     assert verdicts.less_last_sentence("Poor.") == ""
 
 
-def test_everyone_gets_another_picture():
+def test_everyone_gets_another_image():
     other = texts.another(50, 0)
     assert sorted(other) == list(range(50)) and all(i != j for i, j in enumerate(other))
 
 
-def test_a_broken_picture_is_a_row(reasoner, photo_folder, tmp_path, settings):
+def test_a_broken_image_is_a_row(reasoner, photo_folder, tmp_path, settings):
     paths = photo_folder(12)
-    paths[3].write_bytes(b"no picture")
+    paths[3].write_bytes(b"no image")
     table = pd.DataFrame({"image": [p.name for p in paths], "mos": range(12), "split": "test"})
     table.to_csv(tmp_path / "photos" / "scores.csv", index=False)
     ref = f"csv:{tmp_path / 'photos' / 'scores.csv'}?mos_range=0,12"

@@ -24,7 +24,7 @@ def module(request, build_family, tmp_path_factory):
     return Reasoner(ref, grpo=Objective(max_completion_length=8)).eval()
 
 
-def pictures(n: int) -> torch.Tensor:
+def images(n: int) -> torch.Tensor:
     return torch.rand(n, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
 
 
@@ -53,7 +53,7 @@ def test_places(module):
 
 def test_shares_are_shares_whatever_the_padding(module):
     before = module.vlm.model.config._attn_implementation
-    images = pictures(2)
+    images = photos(2)
     both = looks.shares(module.vlm, *looked(module, [SHORT, LONG], images))
     assert both.shape == (2, 2, 2, 4) and bool((both[:, :, :, :3] > 0).all())
     torch.testing.assert_close(both.sum(dim=3), torch.ones(2, 2, 2))
@@ -64,11 +64,11 @@ def test_shares_are_shares_whatever_the_padding(module):
 
 
 def test_parts_hold_every_token_once(module):
-    prompts, ids, mask, where = looked(module, [SHORT, LONG], pictures(2))
+    prompts, ids, mask, where = looked(module, [SHORT, LONG], images(2))
     full = prompts.followed_by(ids, mask)["attention_mask"]
     found = looks.parts(module.vlm, prompts, full, where)
     assert torch.equal(found.sum(dim=1), full.float())
-    standing = looks.picture_tokens(module.vlm, prompts.inputs["input_ids"]).sum(dim=1).float()
+    standing = looks.image_tokens(module.vlm, prompts.inputs["input_ids"]).sum(dim=1).float()
     assert torch.equal(found[:, 0].sum(dim=1), standing) and bool((standing > 0).all())
 
 
@@ -77,7 +77,7 @@ def test_attention_is_that_of_the_formula(reasoner, frames):
     vlm, decoder = reasoner.vlm, reasoner.vlm.model.get_decoder()
     from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
-    image = pictures(1)
+    image = images(1)
     prompts, ids, mask, where = looked(reasoner, [SHORT], image)
     inputs, seen = prompts.followed_by(ids, mask), {}
     hooks = [
@@ -112,8 +112,8 @@ def test_attention_by_layer(reasoner, frames, settings):
     for where in (*found["score"].values(), found["text"]["all"], found["even"]):
         assert sum(where[part]["value"] for part in looks.PARTS) == pytest.approx(1, abs=1e-5)
         assert all(where[p]["low"] <= where[p]["value"] <= where[p]["high"] for p in looks.PARTS)
-    layers = [found["score"][k]["picture"]["value"] for k in ("0", "1")]
-    assert found["score"]["all"]["picture"]["value"] == pytest.approx(sum(layers) / 2)
+    layers = [found["score"][k]["image"]["value"] for k in ("0", "1")]
+    assert found["score"]["all"]["image"]["value"] == pytest.approx(sum(layers) / 2)
 
 
 def test_compression(reasoner, frames, settings):

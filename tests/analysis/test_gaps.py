@@ -1,4 +1,4 @@
-"""Gaps between data sets: near and far ones told apart, pictures of one content together."""
+"""Gaps between data sets: near and far ones told apart, images of one content together."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_near_and_far():
 
 
 def test_a_content_known_by_heart_is_no_gap():
-    """Copies of a few pictures are told apart by heart where copies may stand on both sides of a fold."""
+    """Copies of a few images are told apart by heart where copies may stand on both sides of a fold."""
     rng = np.random.default_rng(0)
     space = {ref: np.repeat(rng.normal(size=(8, 30)), 6, axis=0) for ref in ("a", "b")}
     together = {ref: np.repeat([f"{ref}{i}" for i in range(8)], 6).tolist() for ref in space}

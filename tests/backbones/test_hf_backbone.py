@@ -175,5 +175,5 @@ def test_missing_files_and_foreign_models_are_named(clip, tmp_path):
     ):
         create_backbone(f"hf:local-dir:{tmp_path / 'clip'}")
     tf.BertConfig(**WORDS).save_pretrained(tmp_path / "bert")
-    with pytest.raises(UriError, match="takes no pictures"):
+    with pytest.raises(UriError, match="takes no images"):
         create_backbone(f"hf:local-dir:{tmp_path / 'bert'}")

@@ -1,4 +1,4 @@
-"""open_clip's adapters (picture and text) against open_clip itself, on a tiny model in its real layout."""
+"""open_clip's adapters (image and text) against open_clip itself, on a tiny model in its real layout."""
 
 import json
 
@@ -42,7 +42,7 @@ def make(path, vision):
     return path
 
 
-def test_pictures_are_encoded_as_open_clip_does(folder):
+def test_images_are_encoded_as_open_clip_does(folder):
     model = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True).eval()
     backbone = create_backbone(f"open_clip:local-dir:{folder}").eval()
     image = torch.rand(2, 3, *backbone.preprocess.size)

@@ -30,8 +30,8 @@ def test_noise_raises_and_blur_lowers_the_highest_energies():
     photo = Image.fromarray(data.astronaut()[:128, 128:256])
     noisy = np.asarray(photo) + np.random.default_rng(0).normal(0, 20, (128, 128, 3))
 
-    def highest(picture):
-        image = torch.tensor(np.asarray(picture).clip(0, 255) / 255).permute(2, 0, 1)[None].float()
+    def highest(photo):
+        image = torch.tensor(np.asarray(photo).clip(0, 255) / 255).permute(2, 0, 1)[None].float()
         return LogEnergy()(image)[0][0, -10:].mean().item()
 
     blurred = highest(photo.filter(ImageFilter.GaussianBlur(1.5)))
@@ -55,7 +55,7 @@ def test_shapes_at_any_size_and_gradients(uri):
 
 
 @pytest.mark.parametrize("uri", NAMES)
-def test_a_constant_picture_has_finite_gradients(uri):
+def test_a_constant_image_has_finite_gradients(uri):
     backbone = create_backbone(uri)
     backbone(torch.full((2, 3, 64, 64), 0.5)).pooled.square().sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in backbone.parameters())
@@ -83,34 +83,34 @@ def test_weights_survive_a_file(tmp_path):
     assert second.revision != "random"
 
 
-def pictures(photos, count, seed):
+def images(photos, count, seed):
     """Crops of 64 px, blurred, noisy or JPEG-coded at one of six strengths; the strength is the target."""
     rng = np.random.default_rng(seed)
     images, levels = [], []
     for _ in range(count):
         photo = photos[rng.integers(len(photos))]
         y, x = (int(rng.integers(side - 80)) for side in photo.shape[:2])
-        picture, level = Image.fromarray(photo[y : y + 72, x : x + 72]), int(rng.integers(6))
+        image, level = Image.fromarray(photo[y : y + 72, x : x + 72]), int(rng.integers(6))
         kind = rng.integers(3) if level else -1
         if kind == 0:
-            picture = picture.filter(ImageFilter.GaussianBlur(0.6 * level))
+            image = image.filter(ImageFilter.GaussianBlur(0.6 * level))
         elif kind == 1:
             noise = rng.normal(0, 8 * level, (72, 72, 3))
-            picture = Image.fromarray((np.asarray(picture) + noise).clip(0, 255).astype(np.uint8))
+            image = Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
         elif kind == 2:
             buffer = io.BytesIO()
-            picture.save(buffer, "JPEG", quality=(0, 60, 35, 20, 11, 5)[level])
-            picture = Image.open(buffer)
+            image.save(buffer, "JPEG", quality=(0, 60, 35, 20, 11, 5)[level])
+            image = Image.open(buffer)
         dy, dx = rng.integers(8, size=2)
-        images.append(np.asarray(picture)[dy : dy + 64, dx : dx + 64])
+        images.append(np.asarray(image)[dy : dy + 64, dx : dx + 64])
         levels.append(level)
     return torch.tensor(np.stack(images)).permute(0, 3, 1, 2) / 255, torch.tensor(levels).float()
 
 
 def test_it_learns_distortion_strength_of_unseen_photos_in_seconds():
     torch.manual_seed(0)
-    train, target = pictures([data.astronaut(), data.coffee()], 400, 0)
-    test, truth = pictures([data.chelsea()], 150, 1)
+    train, target = images([data.astronaut(), data.coffee()], 400, 0)
+    test, truth = images([data.chelsea()], 150, 1)
     backbone = create_backbone("rali:tiny")
     head = nn.Linear(backbone.dim, 1)
     optimiser = torch.optim.AdamW([*backbone.parameters(), *head.parameters()], 2e-3)

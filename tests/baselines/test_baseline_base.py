@@ -22,13 +22,13 @@ def scorer(compute, networks=(), **facts):
     return MetricScorer(Facts("toy:x", "toy-1", "MIT", **known), compute, networks=networks)
 
 
-def brightness(picture, _):
-    assert picture.shape == (1, 3, 6, 8) and picture.dtype == torch.float32
-    return picture.mean()
+def brightness(image, _):
+    assert image.shape == (1, 3, 6, 8) and image.dtype == torch.float32
+    return image.mean()
 
 
-def distance(picture, reference):
-    return (picture - reference).abs().mean()
+def distance(image, reference):
+    return (image - reference).abs().mean()
 
 
 def test_more_is_better_whatever_the_metric_thinks():
@@ -43,9 +43,9 @@ def test_more_is_better_whatever_the_metric_thinks():
     assert scorer(brightness, lower_better=True, value_range=(1.0, 5.0)).native_scale
 
 
-def test_a_picture_without_a_score_is_a_row_with_its_reason(tmp_path):
-    def moody(picture, _):
-        level = round(float(picture.mean()), 1)
+def test_a_image_without_a_score_is_a_row_with_its_reason(tmp_path):
+    def moody(image, _):
+        level = round(float(image.mean()), 1)
         if level == 0.2:
             return torch.tensor(float("nan"))
         if level == 0.4:
@@ -60,7 +60,7 @@ def test_a_picture_without_a_score_is_a_row_with_its_reason(tmp_path):
     assert [s.score is None for s in found] == [s.error is not None for s in found]
     errors = [s.error or "" for s in found]
     assert errors[0] == "the metric gave nan" and errors[1] == "RuntimeError: no way"
-    assert "no known picture format" in errors[3] and "2 numbers" in errors[4] and "no such file" in errors[5]
+    assert "no known image format" in errors[3] and "2 numbers" in errors[4] and "no such file" in errors[5]
     assert [s.path for s in found] == ["[0]", "[1]", "[2]", str(broken), "[4]", str(tmp_path / "none.png")]
     assert {s.model for s in found} == {"toy:x"}
 
@@ -71,7 +71,7 @@ def test_what_is_not_finite_is_no_score(value):
     assert one.score is None and one.error == f"the metric gave {value}"
 
 
-def test_pictures_are_decoded_ahead_and_stay_in_order(tmp_path):
+def test_images_are_decoded_ahead_and_stay_in_order(tmp_path):
     paths, done = [], []
     for i in range(9):
         Image.new("RGB", (8, 6), (i, i, i)).save(tmp_path / f"{i}.png")
@@ -86,13 +86,13 @@ def test_pictures_are_decoded_ahead_and_stay_in_order(tmp_path):
 def test_references_are_compared_one_by_one(tmp_path):
     full = scorer(distance, needs_reference=True, lower_better=True)
     found = full.score(GREY, references=[GREY[0], "", Image.new("RGB", (9, 6))])
-    assert found[0].score == 0 and found[1].error == "no reference picture to compare with"
-    assert found[2].error == "its reference is 9x6, the picture 8x6"
+    assert found[0].score == 0 and found[1].error == "no reference image to compare with"
+    assert found[2].error == "its reference is 9x6, the image 8x6"
     (lost,) = full.score(GREY[:1], references=[tmp_path / "none.png"])
     assert lost.error.startswith("its reference no such file")
-    with pytest.raises(ConfigError, match="give references, one a picture"):
+    with pytest.raises(ConfigError, match="give references, one an image"):
         full.score(GREY)
-    with pytest.raises(ConfigError, match="1 references for 3 pictures"):
+    with pytest.raises(ConfigError, match="1 references for 3 images"):
         full.score(GREY, references=GREY[0])
     assert [s.error for s in scorer(brightness).score(GREY, references=GREY[:1])] == [None] * 3
 
@@ -105,8 +105,8 @@ class Moody(nn.Module):
         self.norm = nn.BatchNorm2d(3)
         self.hidden = [nn.Sequential(nn.Conv2d(3, 3, 1), nn.Dropout(0.5))]
 
-    def forward(self, picture: torch.Tensor) -> torch.Tensor:
-        return self.hidden[0](self.norm(picture)).mean()
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.hidden[0](self.norm(image)).mean()
 
 
 def noise(seed):
@@ -116,7 +116,7 @@ def noise(seed):
 def test_training_around_a_metric_leaves_its_scores_alone():
     torch.manual_seed(0)
     frozen = Frozen(Moody())
-    ours = scorer(lambda picture, _: frozen(picture), networks_in(frozen))
+    ours = scorer(lambda image, _: frozen(image), networks_in(frozen))
     before = [s.score for s in ours.score([noise(0), noise(1)])]
     trainee = nn.Module()
     trainee.metric, trainee.list = frozen, nn.ModuleList(ours.modules())

@@ -28,7 +28,7 @@ def test_scores_are_found_by_id_path_and_file_name(table, tmp_path):
     assert "holds no number for it ('n/a')" in found[5].error and "holds nan" in found[6].error
     done = []
     found = scorer.score([tmp_path / "a.png", Image.new("RGB", (2, 2))], 4, done.append)
-    assert found[0].score == 3.5 and "by a picture's path" in found[1].error and done == [2]
+    assert found[0].score == 3.5 and "by an image's path" in found[1].error and done == [2]
     assert scorer.score("a.png")[0].score == 3.5
 
 

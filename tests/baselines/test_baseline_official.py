@@ -12,7 +12,7 @@ from rali_zoo.baselines import list_metrics
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data" / "calibration"
 pytestmark = pytest.mark.skipif(
-    not FOLDER.is_dir(), reason="needs the calibration pictures in ../shared/data/calibration"
+    not FOLDER.is_dir(), reason="needs the calibration images in ../shared/data/calibration"
 )
 
 #: reference -> (row of the table, largest absolute difference, why it is not smaller)
@@ -36,11 +36,11 @@ TOLERANCES = {
     "torchmetrics:PeakSignalNoiseRatio": ("psnr", 0.0051, "official values are rounded to two digits"),
 }
 
-#: Half a second a picture or more on one core; ``mad`` takes minutes.
+#: Half a second an image or more on one core; ``mad`` takes minutes.
 SLOW = tuple(f"pyiqa:{name}" for name in ("mad", "ms_ssim", "ssim", "cw_ssim", "vif", "entropy"))
 
 #: Offline metrics that share a name with a row of the table but are defined otherwise: SSIM and VIF of the
-#: colour channels instead of luma, or of the shrunk picture.
+#: colour channels instead of luma, or of the shrunk image.
 OTHERWISE = {
     "piq:ssim",
     "piq:multi_scale_ssim",

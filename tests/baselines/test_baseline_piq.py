@@ -21,26 +21,26 @@ OFFLINE = list_metrics("piq", offline=True)
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     sharp = Image.fromarray(data.astronaut()[:200, 100:320])
     return [sharp.filter(ImageFilter.GaussianBlur(r)) for r in (0, 0.7, 2, 5)]
 
 
 @pytest.mark.parametrize("name", OFFLINE)
-def test_less_blur_is_better(name, pictures):
+def test_less_blur_is_better(name, images):
     scorer = rali_zoo.load_model(f"piq:{name}")
-    found = scorer.score(pictures[1:], references=[pictures[0]] * 3)
+    found = scorer.score(images[1:], references=[images[0]] * 3)
     scores = [s.score for s in found]
     assert all(s.error is None for s in found) and scores == sorted(scores, reverse=True)
     assert scorer.name == f"piq:{name}" and scorer.revision.startswith("piq-")
     assert scorer.modules() == [] and scorer.training_sets == () and scorer.licence == "Apache-2.0"
 
 
-def test_ssim_is_that_of_scikit_image_at_this_size(pictures):
-    """piq shrinks pictures whose short side is 384 or more; below, it is the plain SSIM of the channels."""
-    (ssim,) = rali_zoo.load_model("piq:ssim").score(pictures[2], references=pictures[0])
+def test_ssim_is_that_of_scikit_image_at_this_size(images):
+    """piq shrinks images whose short side is 384 or more; below, it is the plain SSIM of the channels."""
+    (ssim,) = rali_zoo.load_model("piq:ssim").score(images[2], references=images[0])
     theirs, full = structural_similarity(
-        *(np.asarray(pictures[i]) for i in (0, 2)),
+        *(np.asarray(images[i]) for i in (0, 2)),
         channel_axis=2,
         gaussian_weights=True,
         sigma=1.5,

@@ -24,7 +24,7 @@ OFFLINE = [name for name in list_metrics("pyiqa", offline=True) if name not in S
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     sharp = Image.fromarray(data.astronaut()[:192, 100:292])
     return [sharp.filter(ImageFilter.GaussianBlur(r)) for r in (0, 0.7, 4)]
 
@@ -47,11 +47,11 @@ def no_network(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", OFFLINE)
 @pytest.mark.usefixtures("no_network")
-def test_metrics_without_weights_load_offline_and_prefer_less_blur(name, pictures, capsys):
+def test_metrics_without_weights_load_offline_and_prefer_less_blur(name, images, capsys):
     scorer = rali_zoo.load_model(f"pyiqa:{name}")
     assert capsys.readouterr().out == ""
-    references = [pictures[0]] * 2 if scorer.needs_reference else None
-    mild, strong = scorer.score(pictures[1:], references=references)
+    references = [images[0]] * 2 if scorer.needs_reference else None
+    mild, strong = scorer.score(images[1:], references=references)
     assert mild.error is None and strong.error is None
     if name == "entropy":  # of grey levels, which blur hardly changes
         assert scorer.score(Image.new("RGB", (64, 64)))[0].score < mild.score
@@ -105,7 +105,7 @@ def test_every_metric_is_known_and_described():
 
 def test_signs_and_ranges_follow_the_metadata():
     configs = _configs()
-    compute = lambda picture, _: picture.mean()  # noqa: E731
+    compute = lambda image, _: image.mean()  # noqa: E731
     grey = Image.new("RGB", (4, 4), (255, 255, 255))
     niqe = MetricScorer(facts_of("niqe", configs["niqe"]), compute)
     assert niqe.score(grey)[0].score == -1.0 and niqe.score_range == (-100.0, 0.0) and niqe.native_scale
@@ -116,7 +116,7 @@ def test_signs_and_ranges_follow_the_metadata():
 
 
 def test_a_metric_whose_metadata_forget_its_sign():
-    """DMM is 0 for equal pictures and grows with their distance."""
+    """DMM is 0 for equal images and grows with their distance."""
     from pyiqa.archs.dmm_arch import DMM
     from torchvision import models
 
@@ -153,7 +153,7 @@ def test_clip_in_a_list_is_counted_and_stays_in_evaluation_mode():
 def test_bad_references_say_what_to_type():
     with pytest.raises(UnknownNameError, match="Did you mean 'ms_ssim'"):
         rali_zoo.load_model("pyiqa:ms_sim")
-    with pytest.raises(ConfigError, match="two sets of pictures"):
+    with pytest.raises(ConfigError, match="two sets of images"):
         rali_zoo.load_model("pyiqa:fid")
     with pytest.raises(UriError, match="trust_pickle"):
         rali_zoo.load_model("pyiqa:psnr?trust=true")
@@ -161,13 +161,13 @@ def test_bad_references_say_what_to_type():
         rali_zoo.load_model("pyiqa:psnr").score(Image.new("RGB", (8, 8)))
 
 
-def test_training_around_a_metric_of_pyiqa(pictures):
+def test_training_around_a_metric_of_pyiqa(images):
     scorer = rali_zoo.load_model("pyiqa:nlpd")
-    before = scorer.score(pictures[1], references=pictures[0])[0].score
+    before = scorer.score(images[1], references=images[0])[0].score
     trainee = torch.nn.ModuleList(scorer.modules())
     trainee.train()
     assert trainee.training and not any(m.training for n in scorer.modules() for m in n.modules())
-    assert scorer.score(pictures[1], references=pictures[0])[0].score == before
+    assert scorer.score(images[1], references=images[0])[0].score == before
 
 
 def test_a_metric_that_cannot_be_loaded_leaves_transformers_alone():

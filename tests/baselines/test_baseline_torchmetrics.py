@@ -17,32 +17,32 @@ OFFLINE = list_metrics("torchmetrics", offline=True)
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     """A photograph without black pixels, blurred more and more."""
     sharp = Image.fromarray(data.astronaut()[:200, 100:320] // 2 + 64)
     return [sharp.filter(ImageFilter.GaussianBlur(r)) for r in (0, 0.7, 2, 5)]
 
 
 @pytest.mark.parametrize("name", OFFLINE)
-def test_less_blur_is_better(name, pictures):
+def test_less_blur_is_better(name, images):
     scorer = rali_zoo.load_model(f"torchmetrics:{name}")
-    found = scorer.score(pictures[1:], references=[pictures[0]] * 3)
+    found = scorer.score(images[1:], references=[images[0]] * 3)
     scores = [s.score for s in found]
     assert all(s.error is None for s in found) and scores == sorted(scores, reverse=True)
     # A score does not depend on what was scored before.
-    assert scorer.score(pictures[2], references=pictures[0])[0].score == scores[1]
+    assert scorer.score(images[2], references=images[0])[0].score == scores[1]
     assert scorer.training_sets == () and scorer.needs_reference and scorer.native_scale
     assert sum(p.numel() for m in scorer.modules() for p in m.parameters()) == 0
 
 
-def test_values_are_those_of_scikit_image(pictures):
-    one, two = (np.asarray(p) for p in (pictures[0], pictures[2]))
+def test_values_are_those_of_scikit_image(images):
+    one, two = (np.asarray(p) for p in (images[0], images[2]))
     (psnr,) = rali_zoo.load_model("torchmetrics:PeakSignalNoiseRatio").score(
-        pictures[2], references=pictures[0]
+        images[2], references=images[0]
     )
     assert psnr.score == pytest.approx(peak_signal_noise_ratio(one, two, data_range=255), abs=1e-3)
     (ssim,) = rali_zoo.load_model("torchmetrics:StructuralSimilarityIndexMeasure").score(
-        pictures[2], references=pictures[0]
+        images[2], references=images[0]
     )
     theirs = structural_similarity(
         one,
@@ -67,9 +67,9 @@ def test_the_table_agrees_with_the_classes():
         assert row.value_range == (None if None in bounds else bounds), name
 
 
-def test_equal_pictures_have_no_finite_psnr(pictures):
+def test_equal_images_have_no_finite_psnr(images):
     (one,) = rali_zoo.load_model("torchmetrics:PeakSignalNoiseRatio").score(
-        pictures[0], references=pictures[0]
+        images[0], references=images[0]
     )
     assert one.score is None and one.error == "the metric gave inf"
 

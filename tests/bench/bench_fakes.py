@@ -70,7 +70,7 @@ class Closeness(Sharpness):
 
 
 def make_data(folder: Path, paths: Sequence[Path], reference: bool = False) -> str:
-    """Reference of a data set whose MOS follow the sharpness of its pictures, all of them test rows."""
+    """Reference of a data set whose MOS follow the sharpness of its images, all of them test rows."""
     values = [Sharpness().value(str(p)) for p in paths]
     order = np.argsort(np.argsort(values))
     noise = np.random.default_rng(0).normal(0, 1.5, len(paths))

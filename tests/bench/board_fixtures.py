@@ -57,7 +57,7 @@ def scores_of(model: str, name: str, mos: np.ndarray) -> np.ndarray:
         return np.full(mos.size, 3.0)
     if model == "backwards":
         return -mos + 1.2 * own
-    if model == "failing":  # answers nothing about bad pictures, and is near perfect on the others
+    if model == "failing":  # answers nothing about bad images, and is near perfect on the others
         return np.where(mos < 1.5, math.nan, mos + 0.15 * own)
     noise = {"good": 0.5 * shared, ODD_NAME: 0.5 * shared + 0.08 * own, "leaked": 0.02 * own}
     return mos + noise[model]
@@ -147,7 +147,7 @@ def cost(parameters: int, milliseconds: float) -> dict[str, Any]:
             "peak_memory_mb": 120.5,
             "load_seconds": 0.5,
             "latency": {**stages, "total": span},
-            "pictures": 12,
+            "images": 12,
             "ratio": None,
             "throughput": {"1": 1000 / milliseconds, "16": 2000 / milliseconds},
             "energy_j": None,
@@ -197,14 +197,14 @@ def _write(
     if key in ("good", ODD_NAME) and name == "synthetic-lab":
         flag, why = "same-dataset", "trained on other rows of synthetic:lab"
     if key == "leaked" and name == "koniq10k":
-        flag, why = "test-rows", "100 of the 100 pictures are training rows of koniq10k?protocol=whole"
+        flag, why = "test-rows", "100 of the 100 images are training rows of koniq10k?protocol=whole"
     if key == "failing":
         flag, why = "unknown", "its training sets are not declared"
     more = {"leakage": {"flag": flag, "why": why}}
     if key == "gone":
         content = cell(model, name, rows, **more)
     elif key == "failing" and name == "koniq10k":
-        content = cell(model, name, rows, reason="koniq10k has no reference pictures", **more)
+        content = cell(model, name, rows, reason="koniq10k has no reference images", **more)
     else:
         content = measured(model, name, rows, **more)
     path = cell_path(folder, key, content["model"]["revision"], name)

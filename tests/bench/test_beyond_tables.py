@@ -33,4 +33,4 @@ def test_a_part_that_was_not_run_is_said_and_one_that_was_is_shown(tables, tmp_p
     }  # fmt: skip
     tables.RESULTS.write_text(json.dumps({"fusion": content}))
     assert "| b | 4 | 0.600 (0.100 to 0.800) | +0.100 (-0.100 to +0.300) |" in tables.fusion()
-    assert "9 test pictures" in tables.fusion()
+    assert "9 test images" in tables.fusion()

@@ -43,19 +43,19 @@ def test_pairs_are_the_single_tests():
 
 
 def test_contents_are_the_units():
-    """Twenty copies of every picture are no evidence; drawn by content they add none."""
+    """Twenty copies of every image are no evidence; drawn by content they add none."""
     mos, table = make(n=30)
     copied = {name: np.repeat(x, 20) for name, x in table.items()}
     content = [f"c{k // 20}" for k in range(600)]
     fooled, found = compare(np.repeat(mos, 20), copied), compare(np.repeat(mos, 20), copied, content)
     single = compare(mos, table)
-    assert (found.unit, found.units, fooled.unit) == ("content", 30, "picture")
+    assert (found.unit, found.units, fooled.unit) == ("content", 30, "image")
     for copies, once, wrong in zip(found.pairs, single.pairs, fooled.pairs, strict=True):
         assert copies.p_bootstrap == pytest.approx(once.p_bootstrap, abs=0.03)
         assert copies.p_value > wrong.p_value
 
 
-def test_failed_pictures_are_left_out_of_a_pair_or_count_as_worst():
+def test_failed_images_are_left_out_of_a_pair_or_count_as_worst():
     mos, table = make()
     table["good"][:30], table["like"][20:40] = math.nan, math.nan
     found = compare(mos, table, resamples=100)
@@ -71,7 +71,7 @@ def test_failed_pictures_are_left_out_of_a_pair_or_count_as_worst():
 
 
 def test_refusing_scorer_is_not_among_the_best():
-    """It refuses a quarter of the pictures, those it is worst at; on the others it beats the honest one."""
+    """It refuses a quarter of the images, those it is worst at; on the others it beats the honest one."""
     mos, table = make()
     error = np.abs(stats.rankdata(table["good"]) - stats.rankdata(mos))
     refusing = np.where(error > np.quantile(error, 0.75), math.nan, table["good"])
@@ -115,7 +115,7 @@ def test_sixty_scorers_take_seconds():
     mos = rng.normal(size=800)
     table = {f"m{k}": mos + (0.3 + 0.02 * k) * rng.normal(size=800) for k in range(60)}
     for x in table.values():
-        x[[5, 99]] = math.nan  # two corrupt pictures, for every scorer
+        x[[5, 99]] = math.nan  # two corrupt images, for every scorer
     start = time.process_time()
     found = compare(mos, table, content=[f"c{k % 40}" for k in range(800)])
     assert len(found.pairs) == 1770 and time.process_time() - start < 6

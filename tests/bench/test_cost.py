@@ -66,40 +66,40 @@ class Failing(Constant):
 
 
 @pytest.fixture
-def pictures(photo_folder) -> list[tuple[str, str]]:
+def images(photo_folder) -> list[tuple[str, str]]:
     return [(str(p), "") for p in photo_folder(3)]
 
 
-def test_parameters_that_took_part_are_counted_wherever_they_hide(pictures):
-    count = used(Hiding(), pictures[0])
+def test_parameters_that_took_part_are_counted_wherever_they_hide(images):
+    count = used(Hiding(), images[0])
     conv, attention, head = 8 * 3 * 16, 3 * 8 * 8 + 3 * 8 + 8 * 8 + 8, 8 + 1
     assert count.parameters == conv + attention + head  # not the 100,100 of the text tower
     assert count.loaded == head and not count.problem
 
 
-def test_flops_of_a_known_network(pictures):
+def test_flops_of_a_known_network(photos):
     class One(Hiding):
         @torch.no_grad()
         def score(self, images, batch_size=16, progress=None):
             return [Score(float(self.towers[0].conv(torch.ones(1, 3, 16, 16)).mean())) for _ in images]
 
-    assert used(One(), pictures[0]).flops == 2 * (3 * 4 * 4) * 8 * (4 * 4)
+    assert used(One(), photos[0]).flops == 2 * (3 * 4 * 4) * 8 * (4 * 4)
 
 
-def test_nothing_to_count_is_not_zero_flops(pictures):
-    count = used(Sharpness(), pictures[0])
+def test_nothing_to_count_is_not_zero_flops(images):
+    count = used(Sharpness(), images[0])
     assert (count.parameters, count.flops) == (0, None)
-    failed = used(Failing(), pictures[0])
+    failed = used(Failing(), images[0])
     assert failed.parameters is None and "too small" in failed.problem
 
 
-def test_latency_ratio_and_throughput_of_known_sleeps(pictures):
-    plan = CostPlan("x", pictures=6, warmup=1, batch_sizes=(1, 4), seconds=3)
+def test_latency_ratio_and_throughput_of_known_sleeps(images):
+    plan = CostPlan("x", images=6, warmup=1, batch_sizes=(1, 4), seconds=3)
     with loading("cpu") as load:
         slow = Sleeper(0.12, "slow")
-    cost = measure(slow, pictures, plan, load, against=Sleeper(0.04, "fast"))
+    cost = measure(slow, images, plan, load, against=Sleeper(0.04, "fast"))
     assert list(COST.keys["cost"].wrong(cost)) == []
-    assert cost["latency"]["total"]["p50"] >= 0.12 and cost["pictures"] >= 3
+    assert cost["latency"]["total"]["p50"] >= 0.12 and cost["images"] >= 3
     assert cost["latency"]["decode"] and cost["latency"]["encode"] is None
     assert cost["ratio"]["to"] == "fast" and 1.5 < cost["ratio"]["median"] < 4
     assert set(cost["throughput"]) == {"1", "4"} and all(
@@ -109,28 +109,28 @@ def test_latency_ratio_and_throughput_of_known_sleeps(pictures):
     assert cost["load_seconds"] >= 0 and (cost["peak_memory_mb"] is None or cost["peak_memory_mb"] >= 0)
 
 
-def test_a_slow_scorer_does_not_take_the_whole_day(pictures):
-    plan = CostPlan("", pictures=50, warmup=5, batch_sizes=(1, 16), seconds=0.05)
+def test_a_slow_scorer_does_not_take_the_whole_day(images):
+    plan = CostPlan("", images=50, warmup=5, batch_sizes=(1, 16), seconds=0.05)
     with loading("cpu") as load:
         slow = Sleeper(0.05, "slow")
-    cost = measure(slow, pictures, plan, load)
-    assert cost["pictures"] == 3 and cost["ratio"] is None
+    cost = measure(slow, images, plan, load)
+    assert cost["images"] == 3 and cost["ratio"] is None
     assert "16" not in cost["throughput"] and "throughput at 16: not measured" in cost["notes"][0]
 
 
-def test_stages_of_our_own_model(pictures):
+def test_stages_of_our_own_model(images):
     scorer = load_model("rali-tiny-synthetic")
-    plan = CostPlan("x", pictures=3, warmup=1, batch_sizes=(2,), seconds=3)
+    plan = CostPlan("x", images=3, warmup=1, batch_sizes=(2,), seconds=3)
     with loading("cpu") as load:
         pass
-    cost = measure(scorer, pictures, plan, load, against=scorer)
+    cost = measure(scorer, images, plan, load, against=scorer)
     assert all(cost["latency"][stage]["p50"] > 0 for stage in STAGES)
     assert 0 < cost["parameters"]["used"] <= cost["parameters"]["loaded"] and cost["flops"] > 1e6
     # the stages are what score() does
-    value = pictures[0][0]
+    value = images[0][0]
     for _, step in scorer.stages():
         value = step(value)
-    assert float(value.score.mean()) == pytest.approx(scorer.score([pictures[0][0]])[0].score, abs=1e-5)
+    assert float(value.score.mean()) == pytest.approx(scorer.score([images[0][0]])[0].score, abs=1e-5)
 
 
 def test_memory_of_what_is_loaded_is_seen():

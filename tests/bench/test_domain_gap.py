@@ -51,14 +51,14 @@ def test_the_sample_is_equal_and_repeatable(frames):
 
 
 def test_what_a_reasoner_is_shown(reasoner):
-    """The vectors that replace the picture's tokens are those of transformers' own projector."""
+    """The vectors that replace the image's tokens are those of transformers' own projector."""
     image = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         found = domains.shown(reasoner, image)
         inputs = reasoner.vlm.ask(image, [reasoner.tasks.score] * 3).inputs
         output = reasoner.vlm.model.get_image_features(inputs["pixel_values"])
-    per_picture = getattr(output, "pooler_output", output)
-    expected = torch.stack([tokens.mean(0) for tokens in per_picture])
+    per_image = getattr(output, "pooler_output", output)
+    expected = torch.stack([tokens.mean(0) for tokens in per_image])
     torch.testing.assert_close(found, expected)
 
 
@@ -66,10 +66,10 @@ def test_a_scorer_gives_its_embedding(frames):
     torch.manual_seed(0)
     rali = RALI("rali:tiny", "rali:hash", prototypes=8, buckets=4, pca_dim=8).eval()
     few = {ref: frame.head(3) for ref, frame in frames.items()}
-    space = domains.picture_space(rali, few, 2)
+    space = domains.image_space(rali, few, 2)
     assert {ref: x.shape for ref, x in space.items()} == {ref: (3, rali.teacher.dim) for ref in REFS}
     module = Regression("rali:tiny").eval()
-    space = domains.picture_space(module, few, 2)
+    space = domains.image_space(module, few, 2)
     (batch,) = domains._batches(module, few[REFS[0]], 3)
     assert isinstance(batch, dict) and set(Batch(**batch)) == {"image"}
     with torch.inference_mode():
@@ -86,7 +86,7 @@ def test_texts_without_their_numbers(frames):
     assert not np.allclose(space[REFS[0]], space[REFS[1]])
     apart["image_id"] = "x" + apart["image_id"]
     space, of = domains.text_space(apart, frames, "rali:hash")
-    assert of == "the described pictures" and [len(x) for x in space.values()] == [10, 10]
+    assert of == "the described images" and [len(x) for x in space.values()] == [10, 10]
     with pytest.raises(ConfigError, match="no texts of"):
         domains.text_space(apart[apart["dataset"] == REFS[0]], frames, "rali:hash")
 

@@ -15,7 +15,7 @@ from board_fixtures import ODD_NAME, make_results
 
 from rali_zoo.bench.leaderboard import Board, Column, leaderboard
 from rali_zoo.bench.page import STATIC, page_files, write_page
-from rali_zoo.bench.page.gmad import gmad_pairs, write_pictures
+from rali_zoo.bench.page.gmad import gmad_pairs, write_images
 from rali_zoo.bench.reported import read_reported
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Board:
 @pytest.fixture(scope="module")
 def folder(board: Board, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
-    write_page(board, folder, pictures=False)
+    write_page(board, folder, images=False)
     return folder
 
 
@@ -41,7 +41,7 @@ def folder(board: Board, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_bytes_do_not_vary(board: Board, folder: Path, tmp_path: Path) -> None:
-    write_page(board, tmp_path, pictures=False)
+    write_page(board, tmp_path, images=False)
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     assert names == sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file())
     assert all((folder / name).read_bytes() == (tmp_path / name).read_bytes() for name in names)
@@ -51,7 +51,7 @@ def test_nothing_comes_from_the_network() -> None:
     html = (STATIC / "index.html").read_text()
     loaded = re.findall(r'(?:<script[^>]*src|<link[^>]*href)="([^"]+)"', html)
     assert loaded and all(not re.match(r"(https?:)?//", name) for name in loaded)
-    files = {name for name in loaded if not name.startswith("data:")} - {"data.js", "pictures.js"}
+    files = {name for name in loaded if not name.startswith("data:")} - {"data.js", "images.js"}
     assert all((STATIC / name).is_file() for name in files)
     for library in ("tabulator", "d3", "plot"):
         assert (STATIC / "vendor" / f"{library}.LICENSE.txt").is_file()
@@ -87,7 +87,7 @@ def test_no_gmad_without_published_scores(board: Board) -> None:
     assert gmad_pairs(next(c for c in board.columns if c.dataset.key == "livec"), board) == []
 
 
-def test_pictures_of_synthetic_pairs(board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_of_synthetic_pairs(board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
     from rali_zoo.data.tables import load_table
@@ -99,13 +99,13 @@ def test_pictures_of_synthetic_pairs(board: Board, tmp_path: Path, monkeypatch: 
     ids = [*frame["id"], *(f"gone-{i}.png" for i in range(60))]
     targets = {**column.targets, "ids": ids}  # type: ignore[dict-item]
     real: Column = replace(column, dataset=replace(column.dataset, ref=ref), targets=targets)
-    shown = write_pictures(replace(board, columns=(real,)), tmp_path / "pictures")
+    shown = write_images(replace(board, columns=(real,)), tmp_path / "images")
     wanted = {name for p in gmad_pairs(real, board) for name in (p.better, p.worse)}
     found = shown[real.dataset.key]
     assert set(found) == {name for name in wanted if not name.startswith("gone-")} and found
-    for name, picture in found.items():
+    for name, image in found.items():
         source = Path(frame.set_index("id").loc[name, "path"])
-        assert (tmp_path / picture["file"]).read_bytes() == source.read_bytes() and picture["credit"]
+        assert (tmp_path / image["file"]).read_bytes() == source.read_bytes() and image["credit"]
 
 
 # ---- browser ----

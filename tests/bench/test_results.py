@@ -26,7 +26,7 @@ from rali_zoo.errors import ScoreTableError
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory, photo) -> Path:
-    """A cell of 12 pictures, two of which failed."""
+    """A cell of 12 images, two of which failed."""
     from PIL import Image
 
     with pytest.MonkeyPatch.context() as patch:
@@ -92,11 +92,11 @@ def test_an_honest_file_is_right(cell):
         ("statistics.status", "undefined", "statistics.status"),
         ("status", "undefined", "reason is empty"),
         ("n", 11, "n 11 and failed 2 do not make up the 12 rows"),
-        ("failed", 1, "failures lists 2 pictures; of 1 failed"),
+        ("failed", 1, "failures lists 2 images; of 1 failed"),
         ("failures.0.id", "p05.png", "'p05.png', which is no row without a score"),
         ("scores", None, "scores are missing"),
         ("scores.0", 1.0, "n is 10, but scores has 11 numbers"),
-        ("dataset.targets", None, "nobody can tell which pictures"),
+        ("dataset.targets", None, "nobody can tell which images"),
         ("dataset.targets", "datasets/none.json", "none.json"),
         ("dataset.targets", "../../etc/passwd", "points out of"),
         ("dataset.rows_sha256", "0" * 64, "rows_sha256 differ"),

@@ -19,7 +19,7 @@ from rali_zoo.types import Score
 
 @pytest.fixture(scope="module")
 def known():
-    """A third of the pictures is hard for the cheap scorer, which knows it; the expensive one is exact."""
+    """A third of the images is hard for the cheap scorer, which knows it; the expensive one is exact."""
     rng = np.random.default_rng(0)
     mos = rng.uniform(1, 5, 300)
     sd = np.where(np.arange(300) % 3 == 0, 1.5, 0.05)
@@ -44,7 +44,7 @@ def test_an_uncertainty_that_knows_nothing_gains_nothing(known):
     assert point.gain_low < 0 < point.gain_high
 
 
-def test_pictures_are_counted_by_content(known):
+def test_images_are_counted_by_content(known):
     mos, cheap, expensive, sd = known
     contents = [str(i // 30) for i in range(300)]
     one = routing_curve(mos, cheap, expensive, sd, (0.1,), resamples=200)[0]
@@ -133,11 +133,11 @@ def test_coverage_of_a_right_and_of_a_boastful_spread(known):
 
 @pytest.fixture
 def graded(tmp_path, photo):
-    """Sixty pictures in ten degrees of blur, as a csv data set."""
+    """Sixty images in ten degrees of blur, as a csv data set."""
     lines = []
     for i in range(60):
-        picture = Image.fromarray(photo(160, 160, seed=i % 7))
-        picture.filter(ImageFilter.GaussianBlur(0.4 * (i % 10))).save(tmp_path / f"{i}.png")
+        image = Image.fromarray(photo(160, 160, seed=i % 7))
+        image.filter(ImageFilter.GaussianBlur(0.4 * (i % 10))).save(tmp_path / f"{i}.png")
         split = "val" if i % 3 == 0 else "test"
         lines.append(f"{i}.png,{4.6 - 0.3 * (i % 10):.3f},{split}")
     (tmp_path / "scores.csv").write_text("image,mos,split\n" + "\n".join(lines) + "\n")

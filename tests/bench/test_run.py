@@ -36,7 +36,7 @@ def data(paths) -> str:
 
 
 def csv_contender(folder: Path, data: str, name: str, values, **options: str) -> Contender:
-    """Scores of the data's pictures in a file, as somebody would submit them."""
+    """Scores of the data's images in a file, as somebody would submit them."""
     ids = pd.read_csv(data.removeprefix("csv:").partition("?")[0])["image"]
     file = folder / f"{name}.csv"
     pd.DataFrame({"id": ids, "score": values}).to_csv(file, index=False)
@@ -89,8 +89,8 @@ def test_planted_scores_from_files(data, tmp_path):
         assert done.name.endswith(".cost.json") or check_file(done) == []
 
 
-def test_corrupt_pictures_are_counted_and_named(paths, data, tmp_path, monkeypatch):
-    paths[2].write_bytes(b"no picture")
+def test_corrupt_images_are_counted_and_named(paths, data, tmp_path, monkeypatch):
+    paths[2].write_bytes(b"no image")
     paths[7].write_bytes(paths[7].read_bytes()[:150])
     use(monkeypatch, {"fake:sharpness": Sharpness()})
     (done,) = run_suite(make_suite(data, "fake:sharpness"), tmp_path / "r")
@@ -100,13 +100,13 @@ def test_corrupt_pictures_are_counted_and_named(paths, data, tmp_path, monkeypat
     assert [i for i, s in enumerate(done.cell["scores"]) if s is None] == [2, 7]
 
 
-def test_nan_and_crashes_cost_their_pictures_only(paths, data, tmp_path, monkeypatch):
+def test_nan_and_crashes_cost_their_images_only(paths, data, tmp_path, monkeypatch):
     class Crashes(Sharpness):
         name = "fake:crashes"
 
         def value(self, path: str) -> float:
             if path.endswith("photo005.png"):
-                raise RuntimeError("kernel larger than picture")
+                raise RuntimeError("kernel larger than image")
             return super().value(path)
 
     median = float(np.median([Sharpness().value(str(p)) for p in paths]))
@@ -114,7 +114,7 @@ def test_nan_and_crashes_cost_their_pictures_only(paths, data, tmp_path, monkeyp
     nan, crashes = (d.cell for d in run_suite(make_suite(data, "nan", "crashes"), tmp_path / "r"))
     assert nan["n"] + nan["failed"] == 18 and nan["failed"] == 9
     assert crashes["failed"] == 1 and crashes["failures"] == [
-        {"id": "photo005.png", "error": "RuntimeError: kernel larger than picture"}
+        {"id": "photo005.png", "error": "RuntimeError: kernel larger than image"}
     ]
     whole = crashes["statistics"]["srcc_failures_worst"]
     assert nan["statistics"]["srcc_failures_worst"] < whole
@@ -125,11 +125,11 @@ def test_a_constant_scorer_and_one_that_fails_everywhere(data, tmp_path, monkeyp
     use(monkeypatch, {"constant": Constant(), "broken": broken})
     constant, failed = (d.cell for d in run_suite(make_suite(data, "constant", "broken"), tmp_path / "r"))
     assert constant["status"] == "undefined" and "all 18 predictions are 3" in constant["reason"]
-    assert failed["status"] == "failed" and failed["n"] == 0 and "no picture has a score" in failed["reason"]
+    assert failed["status"] == "failed" and failed["n"] == 0 and "no image has a score" in failed["reason"]
 
 
 def test_a_data_set_that_is_not_ours_to_publish(paths, data, tmp_path, monkeypatch):
-    paths[2].write_bytes(b"no picture")
+    paths[2].write_bytes(b"no image")
     use(monkeypatch, {"fake:sharpness": Sharpness()})
     suite = Suite(**{**make_suite(data, "fake:sharpness").__dict__, "datasets": (DatasetEntry(data),)})
     (done,) = run_suite(suite, tmp_path / "r")
@@ -186,11 +186,11 @@ def test_full_reference_metrics(paths, data, tmp_path, monkeypatch):
     use(monkeypatch, {"fake:closeness": Closeness})
     suite = make_suite(data, "fake:closeness")
     (without,) = run_suite(suite, tmp_path / "r")
-    assert without.cell["status"] == "unavailable" and "no reference pictures" in without.cell["reason"]
+    assert without.cell["status"] == "unavailable" and "no reference images" in without.cell["reason"]
     assert without.cell["model"]["kind"] == "FR" and check_file(without.path) == []
     make_data(paths[0].parent, paths, reference=True)
     (done,) = run_suite(suite, tmp_path / "r")
-    assert done.cell["failures"] == [{"id": "photo017.png", "error": "no reference picture to compare with"}]
+    assert done.cell["failures"] == [{"id": "photo017.png", "error": "no reference image to compare with"}]
     assert (done.cell["n"], done.cell["failed"]) == (17, 1)
 
 
@@ -205,11 +205,11 @@ def test_what_is_done_is_not_done_again(paths, data, tmp_path, monkeypatch):
     before, calls = tree(tmp_path / "r"), len(scorer.calls)
     (again,) = run_suite(suite, tmp_path / "r")
     assert not again.fresh and len(scorer.calls) == calls and tree(tmp_path / "r") == before
-    # without its file a cell is made anew, from the cache: one picture is scored, to count parameters
+    # without its file a cell is made anew, from the cache: one image is scored, to count parameters
     again.path.unlink()
     (again,) = run_suite(suite, tmp_path / "r")
     assert again.fresh and len(scorer.calls) == calls + 1 and tree(tmp_path / "r") == before
-    # a picture with other bytes under the same name is another picture
+    # an image with other bytes under the same name is another image
     paths[3].write_bytes(paths[4].read_bytes())
     again.path.unlink()
     scorer.calls.clear()
@@ -281,9 +281,9 @@ def test_leakage_flags(paths, data, tmp_path):
     assert leakage(None, tested, "data").flag == "unknown"
     assert leakage(("koniq10k", "spaq"), tested, "data").flag == "none"
     assert leakage((half,), tested, "data").flag == "same-dataset"
-    # the same pictures under another name, and through another protocol
+    # the same images under another name, and through another protocol
     seen = leakage((half,), whole, "data")
-    assert seen.flag == "test-rows" and "9 of the 18 pictures" in seen.why
+    assert seen.flag == "test-rows" and "9 of the 18 images" in seen.why
 
 
 def test_a_model_that_was_trained_on_the_test_set_is_flagged(data, tmp_path, monkeypatch):

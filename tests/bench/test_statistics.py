@@ -48,7 +48,7 @@ def test_intervals_resample_contents():
         cell_statistics(mos, x, resamples=200),
         cell_statistics(mos, x, content=content, resamples=200),
     )
-    assert alone.interval["unit"] == "picture" and alone.interval["units"] == 120
+    assert alone.interval["unit"] == "image" and alone.interval["units"] == 120
     assert grouped.interval["unit"] == "content" and grouped.interval["units"] == 20
     values = resampling.resampled_srcc([x], mos, resampling.draw(120, 200, 0, content))[0]
     assert (grouped.srcc.low, grouped.srcc.high) == resampling.expanded_interval(values, 20)
@@ -73,14 +73,14 @@ def test_planted_troubles_are_visible():
     )
     assert two.srcc_failures_worst < two.srcc.value
     none = cell_statistics(mos, np.full(200, math.nan))
-    assert none.failed == 200 and none.reason.startswith("200 of 200 pictures failed; 0 pairs")
-    assert cell_statistics(mos[:2], x[:2]).fit["reason"].startswith("2 scored pictures")
+    assert none.failed == 200 and none.reason.startswith("200 of 200 images failed; 0 pairs")
+    assert cell_statistics(mos[:2], x[:2]).fit["reason"].startswith("2 scored images")
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.05, 0.5), st.booleans())
 def test_a_scorer_that_fails_never_ranks_above_itself_without(seed, share, hard_ones):
-    """Whichever pictures it refuses, on purpose those it is worst at, refusing does not pay."""
+    """Whichever images it refuses, on purpose those it is worst at, refusing does not pay."""
     mos, x = make(n=60, seed=seed)
     error = np.abs(stats.rankdata(x) - stats.rankdata(mos))
     order = np.argsort(-error) if hard_ones else np.random.default_rng(seed).permutation(60)
@@ -147,7 +147,7 @@ def test_tests_say_why_there_is_no_number():
     mos, x = make(n=40)
     found = cell_statistics(1 + mos / 10, x, std=[0.5] * 39 + [math.nan], resamples=50).tests
     assert "pristine" in found["d_test"]["reason"] and "three levels" in found["l_test"]["reason"]
-    assert "more than 1 MOS" in found["p_test"]["reason"] and "1 pictures" in found["krasula"]["reason"]
+    assert "more than 1 MOS" in found["p_test"]["reason"] and "1 images" in found["krasula"]["reason"]
     mixed = cell_statistics(mos, x, distortion=["blur;noise"] * 40, level=[2] * 40, resamples=50)
     assert set(mixed.by_distortion) == {"blur", "noise"} and mixed.tests["l_test"]["value"] is None
 
@@ -177,7 +177,7 @@ def test_wrong_columns_are_refused():
         cell_statistics(np.where(mos > 2, mos, math.nan), x)
 
 
-def test_a_cell_of_eight_hundred_pictures_takes_a_second():
+def test_a_cell_of_eight_hundred_images_takes_a_second():
     mos, x = make(n=800)
     start = time.process_time()
     cell_statistics(mos, x, std=np.full(800, 0.6), content=[f"c{k % 40}" for k in range(800)])

@@ -28,7 +28,7 @@ def read(folder: Path) -> dict[str, dict]:
 
 
 def test_all_analyses(tmp_path, capsys):
-    """Everything in one command; an analysis by its own command gives the same numbers and picture."""
+    """Everything in one command; an analysis by its own command gives the same numbers and image."""
     common = [f"--data=[{SETS}]", "--split=all", "--limit=12", "--resamples=30", "--batch_size=12"]
     spaces = ["--text_encoder=rali:hash", "--students=[rali-tiny-synthetic]"]
     images = tmp_path / "images"

@@ -1,4 +1,4 @@
-"""Two processes train and test as one does: every picture is counted once."""
+"""Two processes train and test as one does: every image is counted once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 
 @pytest.mark.slow
-def test_two_processes_count_every_picture_once(photo_folder, tmp_path):
+def test_two_processes_count_every_image_once(photo_folder, tmp_path):
     paths = photo_folder(47, tmp_path / "photos", 40, 40)
     split = ["train"] * 25 + ["val"] * 11 + ["test"] * 11  # odd, so that a distributed sampler has to pad
     frame = pd.DataFrame({"image": [p.name for p in paths], "mos": range(47), "split": split})

@@ -1,4 +1,4 @@
-"""``rali-zoo describe``: by describers and by a reasoner; killed and resumed; filtered."""
+"""``rali-zoo describe``: by captioners and by a reasoner; killed and resumed; filtered."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ WRITES = [
 
 @pytest.fixture
 def photos(photo_folder, tmp_path) -> str:
-    """Reference of 7 pictures, one of which cannot be read."""
+    """Reference of 7 images, one of which cannot be read."""
     files = photo_folder(7)
-    files[3].write_bytes(b"no picture")
+    files[3].write_bytes(b"no image")
     rows = {"image": [f.name for f in files], "mos": range(7), "split": ["val"] + ["train"] * 6}
     pd.DataFrame(rows).to_csv(files[0].parent / "scores.csv", index=False)
     return f"csv:{files[0].parent / 'scores.csv'}?mos_range=0,10"
@@ -63,7 +63,7 @@ def run(model: str, data: str, output: Path, *words: str) -> int:
     return main(["describe", f"--model={model}", f"--data={data}", f"--output={output}", *words])
 
 
-def test_describers_are_models_too(tmp_path, blurred_rows):
+def test_captioners_are_models_too(tmp_path, blurred_rows):
     target = tmp_path / "texts.parquet"
     assert run("attributes?mos_words=true", blurred_rows, target, "--seeds=2") == 0
     table = read_descriptions(target)

@@ -20,7 +20,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(results: Path, output: Path, *more: str) -> int:
-    return main(["leaderboard", "--results", str(results), "--output", str(output), "--no_pictures", *more])
+    return main(["leaderboard", "--results", str(results), "--output", str(output), "--no_images", *more])
 
 
 def test_written_then_checked(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""``rali-zoo score`` on a folder with good and bad pictures."""
+"""``rali-zoo score`` on a folder with good and bad images."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def test_csv_has_one_row_a_picture_errors_included(model, photo_folder, tmp_path, capsys):
+def test_csv_has_one_row_a_image_errors_included(model, photo_folder, tmp_path, capsys):
     good = photo_folder(3)
     folder = good[0].parent
     (folder / "sub" / "dir.jpg").mkdir(parents=True)
     (folder / "sub" / "ünïcode ☂.png").write_bytes(good[0].read_bytes())
     (folder / "zero.jpg").write_bytes(b"")
-    (folder / "notes.md").write_text("no picture, and not looked at")
+    (folder / "notes.md").write_text("no image, and not looked at")
     (folder / "loop").symlink_to(folder)
     target = tmp_path / "out" / "scores.csv"
     words = ["score", str(good[1]), str(folder), f"--model={model}", f"--output={target}", "--batch_size=2"]
@@ -63,7 +63,7 @@ def test_parquet_says_the_same_and_what_made_it(model, photo_folder, tmp_path):
         assert row["path"] == text["path"] and (row["error"] or "") == text["error"]
         assert text["score"] == ("" if row["score"] is None else f"{row['score']:.6f}")
     job = json.loads(table.schema.metadata[b"rali_zoo"])
-    assert job["model"] == model and job["pictures"] == 4 and len(job["revision"]) > 8
+    assert job["model"] == model and job["images"] == 4 and len(job["revision"]) > 8
 
 
 def test_shares_of_two_jobs_are_the_whole(model, photo_folder, tmp_path):
@@ -86,8 +86,8 @@ def test_table_on_the_terminal(model, photo_folder, capsys):
     ("words", "says"),
     [
         (["nowhere.jpg", "--model=ckpt:x.ckpt"], "does not exist"),
-        ([".", "--model=ckpt:x.ckpt"], "no picture below"),
-        (["*.tif", "--model=ckpt:x.ckpt"], "no picture below"),
+        ([".", "--model=ckpt:x.ckpt"], "no image below"),
+        (["*.tif", "--model=ckpt:x.ckpt"], "no image below"),
         (["photo000.png", "--model=ckpt:x.ckpt"], "no checkpoint at x.ckpt"),
         (["photo000.png", "--model=cpkt:x.ckpt"], "Did you mean 'ckpt'"),
         (["photo000.png", "--model=ckpt:x.ckpt", "--output=scores.txt"], ".parquet or .csv"),

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.io import savemat
 
 
-def picture(path: Path) -> None:
+def image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (2, 2), (90, 120, 150)).save(path)
 
@@ -27,7 +27,7 @@ def cells(strings: Iterable[str], column: bool) -> np.ndarray:
 def koniq10k(root: Path) -> None:
     names = [f"{n}.jpg" for n in (10004473376, 10007357496, 1000816658, 1001003012)]
     for name in names:
-        picture(root / "1024x768" / name)
+        image(root / "1024x768" / name)
     mos, sd = [3.82857142857143, 3.47916666666667, 1.2, 4.1], [0.527, 0.58, 0.4, 0.61]
     counts = {f"c{i}": [0, 0, 0, 0] for i in range(1, 6)} | {"c_total": [105, 96, 101, 99]}
     folder = root / "koniq10k_scores_and_distributions"
@@ -66,7 +66,7 @@ def deqa_lists(folder: Path, train: list[str], test: list[str], name: str) -> No
 def spaq(root: Path) -> None:
     names = ["00001.jpg", "00002.jpg", "00003.jpg"]
     for name in names:
-        picture(root / "TestImage" / name)
+        image(root / "TestImage" / name)
     (root / "Annotations").mkdir()
     table = pd.DataFrame({"Image name": names, "MOS": [48.86, 62.5, 36]})
     for attribute in ("Brightness", "Colorfulness", "Contrast", "Noisiness", "Sharpness"):
@@ -84,8 +84,8 @@ def kadid10k(root: Path) -> None:
     }
     for stem, (dmos, var) in scores.items():
         rows.append(f"{stem}.png,{stem[:3]}.png,{dmos},{var}")
-        picture(root / "images" / f"{stem}.png")
-        picture(root / "images" / f"{stem[:3]}.png")
+        image(root / "images" / f"{stem}.png")
+        image(root / "images" / f"{stem[:3]}.png")
     (root / "dmos.csv").write_text("\n".join(rows) + "\n")
 
 
@@ -95,19 +95,19 @@ def pipal(root: Path) -> None:
         "A0248": {"06_26": 1835.9856},
     }
     for index, (reference, scores) in enumerate(labels.items()):
-        picture(root / "Train_Ref" / f"{reference}.bmp")
+        image(root / "Train_Ref" / f"{reference}.bmp")
         (root / "Train_Label").mkdir(exist_ok=True)
         lines = [f"{reference}_{k}.bmp,{v}" for k, v in scores.items()]
         (root / "Train_Label" / f"{reference}.txt").write_text("\n".join(lines) + "\n")
         for key in scores:
-            picture(root / f"Distortion_{1 + 3 * index}" / f"{reference}_{key}.bmp")
+            image(root / f"Distortion_{1 + 3 * index}" / f"{reference}_{key}.bmp")
 
 
 def livec(root: Path) -> None:
     trained = [f"t{i}.bmp" for i in range(1, 8)]
     names = [*trained, "3.bmp", "4.bmp", "1024.JPG"]
     for name in names:
-        picture(root / "Images" / ("trainingImages" if name in trained else "") / name)
+        image(root / "Images" / ("trainingImages" if name in trained else "") / name)
     (root / "Data").mkdir()
     mos = np.array([*np.linspace(10, 90, 7), 63.9634, 25.3353, 3.42])[None, :]
     savemat(root / "Data" / "AllImages_release.mat", {"AllImages_release": cells(names, column=True)})
@@ -143,7 +143,7 @@ def live(root: Path) -> None:
     dmos = np.array([[kept.get(n, 0.0) for n in names]])
     references = ["sailing4.bmp" if n.startswith("fast") else "rapids.bmp" for n in names]
     for name in kept:
-        picture(root / name)
+        image(root / name)
     savemat(root / "dmos_realigned.mat", {"dmos_new": dmos, "dmos_std": dmos * 0 + 8.0, "orgs": originals})
     savemat(root / "refnames_all.mat", {"refnames_all": cells(references, column=False)})
 
@@ -151,7 +151,7 @@ def live(root: Path) -> None:
 def agiqa3k(root: Path) -> None:
     names = ["AttnGAN_normal_000.jpg", "xl2.2_normal_298.jpg", "xl2.2_normal_299.jpg"]
     for name in names:
-        picture(root / "images" / name)
+        image(root / "images" / name)
     (root / "data.csv").write_text(
         "name,prompt,adj1,adj2,style,mos_quality,std_quality,mos_align,std_align\n"
         f"{names[0]},statue of a man,,,,0.965602553,0.223270101,0.40889324,0.615607722\n"
@@ -188,15 +188,15 @@ def csiq(root: Path) -> None:
         pd.DataFrame({"notes": ["see the paper"]}).to_excel(book, sheet_name="notes", index=False)
         table.to_excel(book, sheet_name="all_by_image", startrow=3, startcol=3, index=False)
     for row in CSIQ_ROWS:
-        picture(root / "dst_imgs" / row[6])
+        image(root / "dst_imgs" / row[6])
 
 
 def tid2013(root: Path) -> None:
     scores = {"I01_01_1.bmp": 5.51429, "I01_24_5.bmp": 0.24242, "i25_10_3.bmp": 7.2143}
     on_disk = ["I01_01_1.bmp", "i01_24_5.bmp", "I25_10_3.BMP"]  # the real set mixes cases as well
     for name in on_disk:
-        picture(root / "distorted_images" / name)
-    picture(root / "reference_images" / "I01.BMP")
+        image(root / "distorted_images" / name)
+    image(root / "reference_images" / "I01.BMP")
     (root / "mos_with_names.txt").write_text("".join(f"{mos} {name}\r\n" for name, mos in scores.items()))
     (root / "mos_std.txt").write_text("0.13013\r\n0.1\r\n0.15\r\n")
 
@@ -211,7 +211,7 @@ def biq2021(root: Path) -> None:
         lines = ["Image Name,MOS,,", *(f"{name},{mos:.4f},," for name, mos in scores.items())]
         (root / f"{part} (Images and MOS).csv").write_text("\n".join(lines) + "\n")
         for name in scores:
-            picture(root / "Images" / name)
+            image(root / "Images" / name)
 
 
 MAKERS = {

@@ -116,7 +116,7 @@ def test_listing_the_cards_imports_nothing_heavy() -> None:
 def test_cards_agree_with_the_published_scores(name: str) -> None:
     card, (file, column) = DATASETS[name].CARD, TABLES[name]
     scores = pd.read_csv(SCORES / file)[column]
-    # The table of LIVE Challenge lacks one of the 1,162 pictures that its readme counts.
+    # The table of LIVE Challenge lacks one of the 1,162 images that its readme counts.
     assert card.n_images == len(scores) + (name == "livec")
     low, high = card.mos_range
     assert scores.min() >= low and scores.max() <= high

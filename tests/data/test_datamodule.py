@@ -1,4 +1,4 @@
-"""The DataModule: roles, mixing, bad pictures, streams. A stand-in module takes the place of a model."""
+"""The DataModule: roles, mixing, bad images, streams. A stand-in module takes the place of a model."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def run(data: IQADataModule, epochs: int = 1) -> list:
 
 @pytest.fixture
 def two_sets(tmp_path, photo) -> tuple[str, str]:
-    """A csv data set of 30 pictures and one of 6."""
+    """A csv data set of 30 images and one of 6."""
     refs = []
     for name, n in (("big", 30), ("small", 6)):
         folder = tmp_path / name
@@ -92,8 +92,8 @@ def test_balanced_draws_as_many_of_each(two_sets):
 
 
 @pytest.mark.parametrize(("size", "batches"), [(19, [19]), (6, [6, 6, 6, 2]), (64, [20])])
-def test_no_last_batch_of_a_single_picture(two_sets, size, batches):
-    """Batch normalisation cannot learn from it; 20 pictures are there to train on."""
+def test_no_last_batch_of_a_single_image(two_sets, size, batches):
+    """Batch normalisation cannot learn from it; 20 images are there to train on."""
     data = IQADataModule(train=two_sets[0], batch_size=size)
     assert [len(b["id"]) for b in run(data)] == batches
 
@@ -131,22 +131,22 @@ def test_limit_and_missing_rows_are_said(two_sets, tmp_path):
         run(IQADataModule(train=[f"csv:{tmp_path / 'big' / 't.csv'}?mos_range=0,10"]))
 
 
-def test_unreadable_training_pictures(two_sets, tmp_path, caplog):
-    (tmp_path / "big" / "2.png").write_bytes(b"no picture")
-    with pytest.raises(ConfigError, match=r"1 of 20 pictures left out.*max_unreadable = 1.0%"):
+def test_unreadable_training_images(two_sets, tmp_path, caplog):
+    (tmp_path / "big" / "2.png").write_bytes(b"no image")
+    with pytest.raises(ConfigError, match=r"1 of 20 images left out.*max_unreadable = 1.0%"):
         run(IQADataModule(train=[two_sets[0]]))
     batches = run(IQADataModule(train=[two_sets[0]], max_unreadable=0.1))
     assert sum(len(b["id"]) for b in batches) == 19
     assert "left out" in caplog.text
 
 
-def test_descriptions_reach_their_pictures(two_sets, tmp_path):
+def test_descriptions_reach_their_images(two_sets, tmp_path):
     table = pd.DataFrame(
         [
             {
                 "dataset": two_sets[1],
                 "image_id": f"{i}.png",
-                "text": f"picture {i}, {s}",
+                "text": f"image {i}, {s}",
                 "teacher": "t",
                 "seed": s,
             }
@@ -158,10 +158,10 @@ def test_descriptions_reach_their_pictures(two_sets, tmp_path):
     data = IQADataModule(train=[two_sets[1]], descriptions=[str(tmp_path / "d.parquet")], batch_size=2)
     for batch in run(data, epochs=3):
         assert [t.split(",")[0] for t in batch["text"]] == [
-            f"picture {i.removesuffix('.png')}" for i in batch["id"]
+            f"image {i.removesuffix('.png')}" for i in batch["id"]
         ]
     table[table["image_id"] != "2.png"].to_parquet(tmp_path / "d.parquet", index=False)
-    with pytest.raises(ConfigError, match="1 of 4 training pictures have no description"):
+    with pytest.raises(ConfigError, match="1 of 4 training images have no description"):
         run(data := IQADataModule(train=[two_sets[1]], descriptions=[str(tmp_path / "d.parquet")]))
 
 
@@ -169,10 +169,10 @@ def shards(folder: Path, photo, mos: float = 30.0) -> str:
     for shard in range(2):
         with tarfile.open(folder / f"{shard:03d}.tar", "w") as tar:
             for i in range(6):
-                picture = io.BytesIO()
-                Image.fromarray(photo(20, 20, seed=i)).save(picture, "PNG")
+                image = io.BytesIO()
+                Image.fromarray(photo(20, 20, seed=i)).save(image, "PNG")
                 fields = json.dumps({"mos": mos, "text": f"text {shard} {i}", "dataset": "streamed"}).encode()
-                broken = b"no picture" if (shard, i) == (0, 0) else picture.getvalue()
+                broken = b"no image" if (shard, i) == (0, 0) else image.getvalue()
                 for name, content in ((f"{shard}_{i}.png", broken), (f"{shard}_{i}.json", fields)):
                     info = tarfile.TarInfo(name)
                     info.size = len(content)

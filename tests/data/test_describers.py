@@ -1,4 +1,4 @@
-"""Descriptions tables and the describers that fill them."""
+"""Descriptions tables and the captioners that fill them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from rali_zoo.data import attributes, describers, phrases
-from rali_zoo.data.describers import DESCRIBERS, describe
+from rali_zoo.data import attributes, captioners, phrases
+from rali_zoo.data.captioners import CAPTIONERS, describe
 from rali_zoo.data.descriptions import COLUMNS, read_descriptions, texts_by_image, write_descriptions
 from rali_zoo.data.synthetic import distortions, sources
 from rali_zoo.errors import ConfigError, ImageDecodeError, ScoreTableError, UnknownNameError
@@ -24,7 +24,7 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("RALI_ZOO_CACHE", str(tmp_path / "cache"))
 
 
-def _picture(name: str | None = None, level: int = 4, content: str = "coffee") -> Image.Image:
+def _image(name: str | None = None, level: int = 4, content: str = "coffee") -> Image.Image:
     image = sources.window(content, 160, np.random.default_rng(0))
     if name:
         image = distortions.distort(image, name, level, np.random.default_rng(1))
@@ -169,8 +169,8 @@ def test_labels_need_distortions():
 def test_measurements_follow_what_was_done(name, measurement, sign):
     changes = []
     for content in ("coffee", "china", "leaves-03"):
-        before = attributes.measure(_picture(content=content))
-        after = attributes.measure(_picture(name, 4, content))
+        before = attributes.measure(_image(content=content))
+        after = attributes.measure(_image(name, 4, content))
         changes.append(sign * (after[measurement] - before[measurement]))
     assert np.mean(changes) > 0 and np.median(changes) > 0, changes
 
@@ -190,7 +190,7 @@ def test_odd_sizes_are_measured(size):
 
 
 def test_measuring_is_fast():
-    image = _picture().resize((512, 512))
+    image = _image().resize((512, 512))
     attributes.measure(image)
     start = time.process_time()
     for _ in range(10):
@@ -209,11 +209,11 @@ def _files(folder: Path, names: list[str | None]) -> pd.DataFrame:
     frame = _rows(split=["train"] * len(names), mos=[3.0] * len(names))
     frame["path"] = [str(folder / p) for p in frame["path"]]
     for path, name in zip(frame["path"], names, strict=True):
-        _picture(name, 5).save(path)
+        _image(name, 5).save(path)
     return frame
 
 
-def test_attributes_differ_by_picture_and_are_remembered(tmp_path, monkeypatch):
+def test_attributes_differ_by_image_and_are_remembered(tmp_path, monkeypatch):
     frame = _files(tmp_path, [None, "gaussian_blur", "white_noise", "jpeg", "darken"])
     table = describe("attributes", frame, "d", seeds=2)
     texts = table[table["seed"] == 0]["text"].str.lower().tolist()
@@ -222,20 +222,20 @@ def test_attributes_differ_by_picture_and_are_remembered(tmp_path, monkeypatch):
     assert any(w in texts[2] for w in ("noise", "grain"))
     assert any(w in texts[3] for w in ("block", "compression"))
     assert any(w in texts[4] for w in ("dark", "dim", "low", "black"))
-    monkeypatch.setattr(describers, "_measure", lambda path: pytest.fail(f"{path} was measured again"))
+    monkeypatch.setattr(captioners, "_measure", lambda path: pytest.fail(f"{path} was measured again"))
     assert describe("attributes", frame, "d", seeds=2).equals(table)
 
 
 def test_attributes_measure_a_changed_file_again(tmp_path):
     frame = _files(tmp_path, [None])
     before = describe("attributes", frame, "d")["text"][0]
-    _picture("darken", 5).save(frame["path"][0])
+    _image("darken", 5).save(frame["path"][0])
     assert describe("attributes", frame, "d")["text"][0] != before
 
 
-def test_attributes_name_a_picture_that_cannot_be_read(tmp_path):
+def test_attributes_name_a_image_that_cannot_be_read(tmp_path):
     frame = _files(tmp_path, [None, None])
-    Path(frame["path"][1]).write_bytes(b"no picture")
+    Path(frame["path"][1]).write_bytes(b"no image")
     with pytest.raises(ImageDecodeError, match="p1.png"):
         describe("attributes", frame, "d")
 
@@ -295,7 +295,7 @@ def test_mos_words_need_scores_on_the_scale():
 
 
 def test_describe_refuses_unknown_names_and_no_seeds():
-    assert list(DESCRIBERS) == ["attributes", "labels"]
+    assert list(CAPTIONERS) == ["attributes", "labels"]
     with pytest.raises(UnknownNameError, match="'labels'"):
         describe("label", _every_label(), "d")
     with pytest.raises(ConfigError, match="at least 1"):
@@ -309,7 +309,7 @@ def test_a_label_text_names_its_distortion(kind):
     assert {phrases.distortion_in(text) for text in texts} == {kind}
 
 
-def test_texts_of_pristine_pictures_and_of_none():
+def test_texts_of_pristine_images_and_of_none():
     frame = pd.DataFrame({"id": [str(i) for i in range(9)], "distortion": "pristine", "level": 0})
     assert {phrases.distortion_in(t) for t in describe("labels", frame, "toy")["text"]} == {"pristine"}
-    assert phrases.distortion_in("A fine picture of a cat.") is None
+    assert phrases.distortion_in("A fine image of a cat.") is None

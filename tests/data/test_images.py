@@ -1,4 +1,4 @@
-"""Every kind of picture a folder of the wild holds: decoded rightly, or one clear error."""
+"""Every kind of image a folder of the wild holds: decoded rightly, or one clear error."""
 
 import io
 import os
@@ -136,7 +136,7 @@ def test_transparent_colours_become_white():
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(kind, orientation):
-    """A picture turned as a camera would hold it comes back upright, once and not twice."""
+    """An image turned as a camera would hold it comes back upright, once and not twice."""
     upright = Image.new("RGB", (64, 32), "white")
     upright.paste((255, 0, 0), (0, 0, 16, 16))
     flips = Image.Transpose
@@ -216,10 +216,10 @@ def test_bombs_are_refused_before_they_are_decoded():
     (b"", "empty"),
     (b"<!DOCTYPE html><html>404</html>", "web page"),
     (b"\n <HTML>", "web page"),
-    (b"hello", "no known picture format"),
+    (b"hello", "no known image format"),
     (_encode(_colour(), "JPEG")[:200], "cannot be decoded"),
     (_encode(_colour(), "PNG")[:80], "cannot be decoded"),
-    (b"\xff\xd8\xff" + b"\0" * 50, "no known picture format|cannot be decoded"),
+    (b"\xff\xd8\xff" + b"\0" * 50, "no known image format|cannot be decoded"),
 ])  # fmt: skip
 def test_damaged_files(data, message):
     with pytest.raises(ImageDecodeError, match=message) as caught:
@@ -281,15 +281,15 @@ def test_arrays_and_tensors():
     (torch.zeros(4, 4, 3), r"expected \(3, H, W\)"),
     (torch.zeros(1, 3, 4, 4), r"expected \(3, H, W\)"),
     (torch.zeros(3, 4, 4, dtype=torch.int64), "int64"),
-    (7, "'int' is no picture"),
-    (None, "'NoneType' is no picture"),
+    (7, "'int' is no image"),
+    (None, "'NoneType' is no image"),
 ])  # fmt: skip
-def test_arrays_that_are_no_pictures(source, message):
+def test_arrays_that_are_no_images(source, message):
     with pytest.raises(ImageDecodeError, match=message):
         load_image(source)
 
 
-def test_a_lazy_picture_that_turns_out_broken():
+def test_a_lazy_image_that_turns_out_broken():
     with pytest.raises(ImageDecodeError, match="cannot be decoded"):
         load_image(Image.open(io.BytesIO(_encode(_colour(), "PNG")[:80])))
 
@@ -325,7 +325,7 @@ _SEEDS = [
     st.floats(0, 1),
     st.booleans(),
 )
-def test_any_garbage_is_a_picture_or_one_error(data, flips, end, in_header):
+def test_any_garbage_is_a_image_or_one_error(data, flips, end, in_header):
     """Bytes changed anywhere (or in the header only), then cut: never another exception, never an address."""
     garbled = bytearray(data)
     for place, value in flips:

@@ -39,7 +39,7 @@ def test_mean_and_spread_become_a_data_set_that_is_read(described, capsys):
     target = folder / "teacher.csv"
     words = [str(folder / "texts.parquet"), "--data", ref, "--output", str(target)]
     assert main(["teacher-scores", *words]) == 0
-    assert "2 pictures (2 left out)" in capsys.readouterr().out
+    assert "2 images (2 left out)" in capsys.readouterr().out
     table = load_table(f"csv:{target}?mos_range=1,5").frame
     assert table["mos"].tolist() == [3.0, 4.5] and table["std"].tolist() == [1.0, 0.0]
     assert table["split"].tolist() == ["train", "val"] and table["samples"].astype(int).tolist() == [3, 2]
@@ -59,11 +59,11 @@ def test_two_teachers_too_few_samples_and_other_data_are_refused(described):
     with pytest.raises(ConfigError, match="2 teachers or revisions .t, u."):
         teacher_opinions([texts, str(folder / "other.parquet")], table)
     write_descriptions(other.assign(dataset="koniq10k"), folder / "elsewhere.parquet")
-    with pytest.raises(ConfigError, match="no picture of"):
+    with pytest.raises(ConfigError, match="no image of"):
         teacher_opinions([str(folder / "elsewhere.parquet")], table)
 
 
-def test_prompts_of_generated_pictures_reach_the_table(tmp_path):
+def test_prompts_of_generated_images_reach_the_table(tmp_path):
     (tmp_path / "agiqa3k" / "images").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "agiqa3k" / "images" / "x.jpg")
     (tmp_path / "agiqa3k" / "data.csv").write_text(

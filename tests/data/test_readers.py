@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from reader_fixtures import MAKERS, make, picture
+from reader_fixtures import MAKERS, make, image
 
 from rali_zoo.data.readers import frame as frames
 from rali_zoo.data.registry import DATASETS
@@ -56,7 +56,7 @@ def test_a_reader_reads_its_authors_files(name: str, tmp_path: Path) -> None:
     )
 
 
-#: name -> (id, its reference picture) for sets of distorted pictures
+#: name -> (id, its reference image) for sets of distorted images
 REFERENCES = {
     "csiq": ("1600.jpeg2000.5.png", "src_imgs/1600.png"),
     "kadid10k": ("I01_10_05.png", "images/I01.png"),
@@ -72,19 +72,19 @@ def test_references_are_there_or_empty(name: str, tmp_path: Path) -> None:
     root = make(name, tmp_path)
     (root / file).unlink(missing_ok=True)
     assert DATASETS[name].read(root).set_index("id").loc[identity, "reference"] == ""
-    picture(root / file)
+    image(root / file)
     table = load_table(f"{name}?root={root}&protocol=whole")
     assert table.frame.set_index("id").loc[identity, "reference"] == str(root / file)
 
 
 @pytest.mark.parametrize("name", sorted(MAKERS))
-def test_a_score_without_a_picture_is_named(name: str, tmp_path: Path) -> None:
+def test_a_score_without_a_image_is_named(name: str, tmp_path: Path) -> None:
     root = make(name, tmp_path)
     lost = DATASETS[name].read(root).iloc[-1]
     Path(lost["path"]).unlink()
     with pytest.raises(ScoreTableError, match="not on disk") as caught:
         DATASETS[name].read(root)
-    assert f"1 of {EXPECTED[name][0]} pictures" in str(caught.value) and lost["id"] in str(caught.value)
+    assert f"1 of {EXPECTED[name][0]} images" in str(caught.value) and lost["id"] in str(caught.value)
 
 
 @pytest.mark.parametrize("name", sorted(MAKERS))
@@ -122,7 +122,7 @@ def test_a_missing_folder_or_file_tells_the_layout(name: str, tmp_path: Path) ->
         ("kadid10k", "dmos.csv", "4.13", "n/a", r"'dmos' holds no number in row 2 \('n/a'\)"),
         ("kadid10k", "dmos.csv", "I81_25_04", "I81_26_04", "not like I01_01_01.png: I81_26_04"),
         ("kadid10k", "dmos.csv", "dmos,var", "score,var", "has no column dmos"),
-        ("kadid10k", "dmos.csv", "I01_10_05", "I01_01_01", "names a picture twice: I01_01_01"),
+        ("kadid10k", "dmos.csv", "I01_10_05", "I01_01_01", "names an image twice: I01_01_01"),
         ("kadid10k", "dmos.csv", "1.2,0.4", "1.2,-0.4", "impossible standard deviations: I01_10_05"),
         ("pipal", "Train_Label/A0001.txt", "916.7136", "", "holds no number"),
         (
@@ -192,11 +192,11 @@ def test_a_part_of_biq2021_as_one_table(tmp_path: Path) -> None:
     ]
 
 
-# ---- the real names and scores, without the pictures ------------------------------------------------------
+# ---- the real names and scores, without the images ------------------------------------------------------
 
 
 @pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frames, "missing_files", lambda paths: [])
 
 
@@ -245,7 +245,7 @@ def write_real(name: str, root: Path) -> pd.DataFrame:
 
 
 @needs_scores
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_images")
 @pytest.mark.parametrize(
     ("name", "contents", "kinds"),
     [("kadid10k", 81, 25), ("tid2013", 25, 24), ("pipal", 200, 7), ("csiq", 30, 6)],

@@ -27,8 +27,8 @@ def test_balanced_draws_are_equal(ids, num_samples, seed, epoch):
 
 
 @given(IDS, st.integers(0, 5))
-def test_no_picture_is_visited_twice_before_all_of_its_set_are(ids, seed):
-    """Over any number of epochs the visits of two pictures of one set differ by one at most."""
+def test_no_image_is_visited_twice_before_all_of_its_set_are(ids, seed):
+    """Over any number of epochs the visits of two images of one set differ by one at most."""
     sampler, visits = BalancedSampler(ids, seed=seed), Counter()
     for epoch in range(5):
         sampler.set_epoch(epoch)

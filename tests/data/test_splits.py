@@ -18,7 +18,7 @@ from rali_zoo.errors import ConfigError, DatasetNotFoundError, ScoreTableError, 
 
 KADID, KONIQ = DATASETS["kadid10k"].CARD, DATASETS["koniq10k"].CARD
 
-#: sizes of the contents of a data set: 5 contents or more, of 1 to 6 pictures
+#: sizes of the contents of a data set: 5 contents or more, of 1 to 6 images
 SIZES = st.lists(st.integers(1, 6), min_size=5, max_size=25)
 
 
@@ -126,7 +126,7 @@ def test_deqa_lists_that_are_absent_or_disagree(tmp_path: Path) -> None:
         assign(KADID, frame, SplitPlan("deqa"), tmp_path)
     assert "Data-DeQA-Score" in str(caught.value)
     deqa_lists(tmp_path / "a", ["p0", "p1"], ["p9"], "set")
-    with pytest.raises(ScoreTableError, match="lists pictures that kadid10k does not have: p9"):
+    with pytest.raises(ScoreTableError, match="lists images that kadid10k does not have: p9"):
         assign(KADID, frame, SplitPlan("deqa", metas=str(tmp_path / "a")), tmp_path)
     deqa_lists(tmp_path / "b", ["p0", "p1"], ["p1"], "set")
     with pytest.raises(ScoreTableError, match="for training and for testing: p1"):

@@ -125,7 +125,7 @@ def test_card_scale_is_the_raters_scale():
 
 
 @pytest.mark.parametrize("domain", ["lab", "wild", "phone"])
-def test_open_gives_readable_pictures_and_content_disjoint_splits(domain):
+def test_open_gives_readable_images_and_content_disjoint_splits(domain):
     card, frame = reader.open(domain, {"n": "60", "size": str(SIZE), "workers": "1"})
     assert card.n_images == len(frame) == 60 and frame["id"].is_unique
     assert frame["mos"].between(*card.mos_range).all() and (frame["std"] > 0).all()
@@ -185,7 +185,7 @@ def test_concurrent_builders_agree():
     assert len(build.read(spec.folder())) == 50
 
 
-def test_pictures_gone_from_the_cache_are_named():
+def test_images_gone_from_the_cache_are_named():
     _, frame = reader.open("wild", {"n": "50", "size": "64", "workers": "1"})
     Path(frame["path"][9]).unlink()
     with pytest.raises(ScoreTableError, match="wild-000009.png.*delete"):
@@ -213,7 +213,7 @@ def test_own_photographs_and_more_textures_are_training_contents_only(tmp_path):
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (700, 900, 3), dtype=np.uint8)
     Image.fromarray(noise).save(photos / "mine.png")
-    (photos / "notes.txt").write_text("no picture")
+    (photos / "notes.txt").write_text("no image")
     plain, more = build.Spec("lab", 200, 64, 0), build.Spec("lab", 200, 64, 0, 150, str(photos))
     assert plain.folder() != more.folder()
     own = [p for p in build.plan(more) if p.content == "own:mine.png"]
@@ -224,14 +224,14 @@ def test_own_photographs_and_more_textures_are_training_contents_only(tmp_path):
     assert sources.window("own:mine.png", 64, rng, str(photos)).shape == (64, 64, 3)
     before = more.folder()
     Image.fromarray(noise[:400]).save(photos / "mine.png")
-    assert more.folder() != before  # other pictures, another data set
+    assert more.folder() != before  # other images, another data set
     with pytest.raises(ConfigError, match="576 each way"):
         sources._own(photos / "mine.png")
-    with pytest.raises(ConfigError, match="no picture"):
+    with pytest.raises(ConfigError, match="no image"):
         reader.open("lab", {"n": "50", "photos": str(tmp_path)})
 
 
-def test_test_rows_come_with_their_pristine_picture():
+def test_test_rows_come_with_their_pristine_image():
     _, frame = reader.open("lab", {"n": "60", "size": "64", "workers": "1"})
     has = frame["reference"] != ""
     assert (has == (frame["split"] == "test")).all()

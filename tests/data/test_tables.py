@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from reader_fixtures import deqa_lists, make, picture
+from reader_fixtures import deqa_lists, make, image
 
 from rali_zoo.data import DatasetCard, load_table
 from rali_zoo.data.tables import DataTable
@@ -26,7 +26,7 @@ BIQ = Path(__file__).resolve().parents[3] / "shared" / "data" / "biq2021"
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     for i in range(10):
-        picture(tmp_path / "photos" / f"{i}.png")
+        image(tmp_path / "photos" / f"{i}.png")
     return tmp_path
 
 
@@ -53,7 +53,7 @@ def test_a_name_becomes_a_table_on_the_mos_scale(tmp_path: Path) -> None:
     assert isinstance(table, DataTable) and isinstance(table.card, DatasetCard)
     assert table.split("train")["id"].tolist() == ["10004473376.jpg", "1001003012.jpg"]
     assert len(table.split("val")) == len(table.split("test")) == 1
-    assert "train 2, val 1, test 1" in table.describe() and "4 of 10073 pictures" in table.describe()
+    assert "train 2, val 1, test 1" in table.describe() and "4 of 10073 images" in table.describe()
     with pytest.raises(ConfigError, match="Did you mean 'train'"):
         table.split("training")
 
@@ -126,7 +126,7 @@ def test_real_photographs_with_human_scores() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
-def test_any_table_of_pictures_and_scores(photos: Path, suffix: str) -> None:
+def test_any_table_of_images_and_scores(photos: Path, suffix: str) -> None:
     split = ["train"] * 6 + ["validation"] * 2 + ["test"] * 2
     path = scores(photos, suffix, std=5.0, split=split, camera="phone")
     table = load_table(f"csv:{path}?mos_range=0,100")
@@ -148,7 +148,7 @@ def test_a_table_without_splits_is_tested_on_unless_told_otherwise(photos: Path)
     assert flipped.frame["mos"].iloc[0] == 5.0
 
 
-def test_pictures_without_scores_are_a_list_to_predict(photos: Path) -> None:
+def test_images_without_scores_are_a_list_to_predict(photos: Path) -> None:
     (photos / "list.csv").write_text("image\n0.png\n1.png\n")
     table = load_table(f"csv:{photos / 'list.csv'}?root={photos / 'photos'}")
     assert table.frame["mos"].isna().all() and len(table.split("test")) == 2
@@ -206,7 +206,7 @@ def test_a_table_that_is_not_there_or_of_no_known_kind(photos: Path) -> None:
 def test_deqa_metas_keep_their_own_norm_and_split(tmp_path: Path) -> None:
     names = [f"KONIQ/images/{i}.jpg" for i in range(5)]
     for name in names:
-        picture(tmp_path / name)
+        image(tmp_path / name)
     metas = tmp_path / "KONIQ" / "metas"
     deqa_lists(metas, names[:3], names[3:], "koniq")
     both = load_table(f"deqa:{metas}?val_fraction=0")

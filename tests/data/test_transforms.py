@@ -29,8 +29,8 @@ SQUARE = Preprocess(size=(32, 32), resize="center_crop")
 
 
 @pytest.fixture(scope="module")
-def picture(photo):
-    """Maker of pictures with detail in every pixel: a shift by one would show."""
+def photo(photo):
+    """Maker of images with detail in every pixel: a shift by one would show."""
 
     def make(width, height):
         noise = np.random.default_rng(0).integers(-40, 40, (height, width, 3))
@@ -44,57 +44,57 @@ def _levels(a, b):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_floor_rule_equals_transformers(picture, size):
+def test_floor_rule_equals_transformers(photo, size):
     processors = pytest.importorskip("transformers.models.clip.image_processing_pil_clip")
     processor = processors.CLIPImageProcessorPil(
         size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, do_normalize=False
     )
-    theirs = torch.as_tensor(np.asarray(processor(picture(*size))["pixel_values"][0]))
+    theirs = torch.as_tensor(np.asarray(processor(photo(*size))["pixel_values"][0]))
     thin = max(size) > 4 * min(size)  # only the box is computed, and rounded in another order
-    assert _levels(to_tensor(picture(*size), SQUARE), theirs) <= (2 if thin else 0)
+    assert _levels(to_tensor(photo(*size), SQUARE), theirs) <= (2 if thin else 0)
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("size", SIZES)
-def test_round_rule_equals_torchvision(picture, size, interpolation):
+def test_round_rule_equals_torchvision(photo, size, interpolation):
     """What open_clip and timm compose: Resize of the short side, CenterCrop, ToTensor."""
     from torchvision import transforms as tv
 
     theirs = tv.Compose(
         [tv.Resize(32, tv.InterpolationMode(interpolation)), tv.CenterCrop(32), tv.ToTensor()]
-    )(picture(*size))
-    ours = to_tensor(picture(*size), replace(SQUARE, crop_rule="round", interpolation=interpolation))
+    )(photo(*size))
+    ours = to_tensor(photo(*size), replace(SQUARE, crop_rule="round", interpolation=interpolation))
     assert _levels(ours, theirs) <= (2 if max(size) > 4 * min(size) else 0)
 
 
-def test_the_two_rules_differ_by_a_pixel_on_some_odd_remainders(picture):
+def test_the_two_rules_differ_by_a_pixel_on_some_odd_remainders(photo):
     """Else the two tests above would not tell which rule is which."""
-    image = picture(35, 32)  # a remainder of 3: floor starts at 1, round at 2
+    image = photo(35, 32)  # a remainder of 3: floor starts at 1, round at 2
     floor, rounded = (pixels(image)[:, :, start : start + 32] for start in (1, 2))
     assert torch.equal(to_tensor(image, SQUARE), floor)
     assert torch.equal(to_tensor(image, replace(SQUARE, crop_rule="round")), rounded)
     assert _levels(floor, rounded) > 20
 
 
-def test_squash_equals_pillow(picture):
-    image = picture(101, 64)
+def test_squash_equals_pillow(photo):
+    image = photo(101, 64)
     wanted = pixels(image.resize((48, 40), Image.Resampling.BILINEAR))
     ours = to_tensor(image, Preprocess(size=(40, 48), interpolation="bilinear"))
     assert ours.shape == (3, 40, 48) and ours.dtype == torch.float32
     assert torch.equal(ours, wanted)
 
 
-def test_none_keeps_every_pixel(picture):
-    image = picture(37, 21)
+def test_none_keeps_every_pixel(photo):
+    image = photo(37, 21)
     ours = to_tensor(image, Preprocess(size=(8, 8), resize="none"))
     assert torch.equal(
         (ours * 255).round().to(torch.uint8).permute(1, 2, 0), torch.from_numpy(np.array(image))
     )
 
 
-def test_center_crop_to_a_rectangle(picture):
-    ours = to_tensor(picture(100, 100), replace(SQUARE, size=(20, 40)))
-    wanted = picture(100, 100).resize((40, 40), Image.Resampling.BICUBIC).crop((0, 10, 40, 30))
+def test_center_crop_to_a_rectangle(photo):
+    ours = to_tensor(photo(100, 100), replace(SQUARE, size=(20, 40)))
+    wanted = photo(100, 100).resize((40, 40), Image.Resampling.BICUBIC).crop((0, 10, 40, 30))
     assert _levels(ours, pixels(wanted)) <= 1
 
 
@@ -114,8 +114,8 @@ def test_center_crop_of_any_shape(width, height, h, w, rule):
 
 
 @pytest.mark.parametrize("view", ["center_crop", "random_crop", "grid", "multi"])
-def test_thin_pictures_are_never_resized_whole(view, monkeypatch):
-    """Resized before it is cropped, a 5000 x 2 picture would be 840,000 pixels wide, over a gigabyte."""
+def test_thin_images_are_never_resized_whole(view, monkeypatch):
+    """Resized before it is cropped, a 5000 x 2 image would be 840,000 pixels wide, over a gigabyte."""
     made, resize = [], Image.Image.resize
 
     def recorded(self, *args, **options):
@@ -135,8 +135,8 @@ def test_only_rgb():
         pixels(Image.new("L", (4, 4)))
 
 
-def test_fit_keeps_the_aspect_and_never_enlarges(picture):
-    image = picture(200, 100)
+def test_fit_keeps_the_aspect_and_never_enlarges(photo):
+    image = photo(200, 100)
     assert fit(image, long_side=50).size == (50, 25)
     assert fit(image, area=5000).size == (100, 50)
     assert fit(image, long_side=100, area=800).size == (40, 20)
@@ -145,8 +145,8 @@ def test_fit_keeps_the_aspect_and_never_enlarges(picture):
     assert fit(Image.new("RGB", (5000, 2)), long_side=100).size == (100, 1)
 
 
-def test_random_crops_are_native_pixels_from_everywhere(picture):
-    image = picture(40, 33)
+def test_random_crops_are_native_pixels_from_everywhere(photo):
+    image = photo(40, 33)
     native = pixels(image)
     generator = torch.Generator().manual_seed(0)
     places = set()
@@ -160,8 +160,8 @@ def test_random_crops_are_native_pixels_from_everywhere(picture):
     assert len(places) == 18
 
 
-def test_small_pictures_are_enlarged_to_fit(picture):
-    image = picture(20, 10)
+def test_small_images_are_enlarged_to_fit(photo):
+    image = photo(20, 10)
     crop = random_crop(image, (40, 40), torch.Generator().manual_seed(0))
     assert crop.size == (40, 40)
     enlarged = pixels(image.resize((80, 40), Image.Resampling.BICUBIC))
@@ -187,8 +187,8 @@ def test_grid_follows_the_shape():
     assert len({top for top, _ in grid_places((30, 30), (10, 10), 5)}) == 2
 
 
-def test_grid_crops_are_native(picture):
-    image = picture(20, 20)
+def test_grid_crops_are_native(photo):
+    image = photo(20, 20)
     crops = grid_crops(image, (10, 10), 4)
     assert torch.equal(
         torch.cat([torch.cat([crops[0], crops[1]], 2), torch.cat([crops[2], crops[3]], 2)], 1), pixels(image)
@@ -207,14 +207,14 @@ def test_grid_crops_are_native(picture):
     (View("multi", size=16, crops=4), (5, 3, 16, 16)),
     (View("multi_random", size=16, crops=2, flip=True), (3, 3, 16, 16)),
 ])  # fmt: skip
-def test_shapes_of_views(picture, view, shape):
-    out = view(picture(90, 60), SQUARE)
+def test_shapes_of_views(photo, view, shape):
+    out = view(photo(90, 60), SQUARE)
     assert out.shape == shape and out.dtype == torch.float32
     assert out.min() >= 0 and out.max() <= 1
 
 
-def test_views_show_what_they_say(picture):
-    image = picture(90, 60)
+def test_views_show_what_they_say(photo):
+    image = photo(90, 60)
     squash = replace(SQUARE, resize="squash")
     assert torch.equal(View()(image, SQUARE), to_tensor(image, SQUARE))
     assert torch.equal(View()(image, replace(SQUARE, resize="none")), pixels(image))
@@ -226,8 +226,8 @@ def test_views_show_what_they_say(picture):
     assert torch.equal(multi[1:], View("grid", size=32, crops=3)(image, SQUARE))
 
 
-def test_random_views_follow_their_generator(picture):
-    image, view = picture(90, 60), View("multi_random", size=16, crops=2, flip=True)
+def test_random_views_follow_their_generator(photo):
+    image, view = photo(90, 60), View("multi_random", size=16, crops=2, flip=True)
     draws = [view(image, SQUARE, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
     torch.manual_seed(3)
@@ -236,8 +236,8 @@ def test_random_views_follow_their_generator(picture):
     assert torch.equal(first, view(image, SQUARE))
 
 
-def test_flip_mirrors_half_of_the_visits(picture):
-    image, generator = picture(40, 40), torch.Generator().manual_seed(0)
+def test_flip_mirrors_half_of_the_visits(photo):
+    image, generator = photo(40, 40), torch.Generator().manual_seed(0)
     plain = View("whole")(image, SQUARE)
     outs = [View("whole", flip=True)(image, SQUARE, generator) for _ in range(60)]
     same = sum(torch.equal(out, plain) for out in outs)

@@ -50,8 +50,8 @@ def write(
     return path
 
 
-def number(picture: Image.Image) -> float:
-    return (float(np.asarray(picture)[:, 40:].mean()) - 20) / 5
+def number(image: Image.Image) -> float:
+    return (float(np.asarray(image)[:, 40:].mean()) - 20) / 5
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_pooling_by_hand():
 
 
 class Brightness:
-    """Someone else's metric of pictures: 1 + brightness / 64."""
+    """Someone else's metric of images: 1 + brightness / 64."""
 
     name, revision, training_sets = "brightness", "1", ()
 
@@ -164,7 +164,7 @@ class Brightness:
         ]
 
 
-def test_videos_and_pictures_share_a_run(clip, tmp_path, photo_folder):
+def test_videos_and_images_share_a_run(clip, tmp_path, photo_folder):
     photo_folder(2, tmp_path)
     (tmp_path / "m.mp4").write_bytes(clip.read_bytes())
     (tmp_path / "n.mp4").write_bytes(b"broken")
@@ -184,15 +184,15 @@ def test_a_module_scores_a_video_as_the_mean_of_its_frames(clip, tmp_path, photo
     from rali_zoo.zoo import load_model
 
     scorer = load_model("rali-tiny-synthetic")
-    (picture,) = photo_folder(1, tmp_path)
-    items = [Item(str(picture)), Item(str(clip)), Item("nowhere.mp4")]
+    (image,) = photo_folder(1, tmp_path)
+    items = [Item(str(image)), Item(str(clip)), Item("nowhere.mp4")]
     found = [s for _, part in run(slices([(0, items)], 2), make_stages(scorer), 2) for s in part]
     frames = scorer.score(sample_frames(clip))
     assert found[1].score == pytest.approx(np.mean([s.score for s in frames]), abs=1e-5)
     assert found[1].std == pytest.approx(
         np.sqrt(np.mean([s.std**2 for s in frames]) + np.var([s.score for s in frames])), abs=1e-5
     )
-    assert found[0].score == pytest.approx(scorer.score([str(picture)])[0].score, abs=1e-6)
+    assert found[0].score == pytest.approx(scorer.score([str(image)])[0].score, abs=1e-6)
     assert "no such file" in found[2].error
     worst = make_stages(scorer, clip=Clip(pooling="worst"))
     (low,) = [s for _, part in run(slices([(0, items[1:2])], 2), worst, 2) for s in part]
@@ -205,10 +205,10 @@ def test_a_module_scores_a_video_as_the_mean_of_its_frames(clip, tmp_path, photo
     assert out.std.item() == pytest.approx(found[1].std, abs=1e-4)
 
 
-def test_views_of_pictures_stay_as_they_are(clip, tmp_path, photo_folder):
-    (picture,) = photo_folder(1, tmp_path)
+def test_views_of_images_stay_as_they_are(clip, tmp_path, photo_folder):
+    (image,) = photo_folder(1, tmp_path)
     preprocess = Preprocess((32, 32))
-    assert load_views(picture, View(), preprocess).shape == (3, 32, 32)
+    assert load_views(image, View(), preprocess).shape == (3, 32, 32)
     assert load_views(clip, View(), preprocess, Clip(frames=5)).shape == (5, 3, 32, 32)
     assert load_views(clip, View("grid", crops=2), preprocess, Clip(frames=5)).shape == (10, 3, 32, 32)
 

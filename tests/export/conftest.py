@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
-from export_toys import CLIP_SIDE, fill_prototypes, random_pictures
+from export_toys import CLIP_SIDE, fill_prototypes, random_images
 
 import rali_zoo
 from rali_zoo.models import RALI, Regression
@@ -79,8 +79,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> ModuleScorer:
     ).save_pretrained(folder)
     module = RALI(f"hf:local-dir:{folder}", projector="none", prototypes=9, pca_dim=10, encoder_lr=0.0).eval()
     with torch.no_grad():
-        module.backbone.net.vision_model.embeddings.patch_embedding.weight.mul_(40)  # so that pictures differ
-    fill_prototypes(module, random_pictures(6, CLIP_SIDE, CLIP_SIDE))
+        module.backbone.net.vision_model.embeddings.patch_embedding.weight.mul_(40)  # so that images differ
+    fill_prototypes(module, random_images(6, CLIP_SIDE, CLIP_SIDE))
     module.training_sets = ("koniq10k",)
     return ModuleScorer(module, "clip")
 
@@ -94,15 +94,15 @@ def regression() -> ModuleScorer:
 
 @pytest.fixture(scope="session")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Reference of 24 training and 24 test pictures of graded noise, with scores to match."""
+    """Reference of 24 training and 24 test images of graded noise, with scores to match."""
     import pandas as pd
     from PIL import Image
 
     folder = tmp_path_factory.mktemp("labelled")
-    pictures = random_pictures(48, 160, 160, seed=5)
+    images = random_images(48, 160, 160, seed=5)
     rows = []
-    for i, picture in enumerate(pictures):
-        pixels = (picture * 255).byte().permute(1, 2, 0).numpy()
+    for i, image in enumerate(images):
+        pixels = (image * 255).byte().permute(1, 2, 0).numpy()
         Image.fromarray(np.ascontiguousarray(pixels)).save(folder / f"{i}.png")
         rows.append({"image": f"{i}.png", "mos": 100 - 2 * i, "split": "train" if i % 2 else "test"})
     pd.DataFrame(rows).to_csv(folder / "scores.csv", index=False)

@@ -1,4 +1,4 @@
-"""Made-up pictures, and prototypes made of them."""
+"""Made-up images, and prototypes made of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rali_zoo.models import RALI
 CLIP_SIDE = 32
 
 
-def random_pictures(count: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
+def random_images(count: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
     """(count, 3, H, W) float32 on the grid of 8 bits: noise of different strength on a ramp."""
     generator = torch.Generator().manual_seed(seed)
     ramp = torch.linspace(0.2, 0.8, width).expand(count, 3, height, width)
@@ -19,13 +19,13 @@ def random_pictures(count: int, height: int, width: int, seed: int = 0) -> torch
 
 
 @torch.no_grad()
-def fill_prototypes(module: RALI, pictures: torch.Tensor) -> RALI:
-    """Prototypes at the embeddings of pictures, so that scores spread."""
+def fill_prototypes(module: RALI, images: torch.Tensor) -> RALI:
+    """Prototypes at the embeddings of images, so that scores spread."""
     torch.manual_seed(1)
     module.components.copy_(torch.linalg.qr(torch.randn(module.components.T.shape))[0].T)
-    embedding = module.embed(module.encode(pictures))
+    embedding = module.embed(module.encode(images))
     module.projection_mean.copy_(embedding.mean(0))
-    count = len(pictures)
+    count = len(images)
     module.vectors[:count] = module.project(embedding)
     module.scores[:count] = torch.linspace(1.2, 4.8, count)
     module.active[:count] = True

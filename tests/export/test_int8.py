@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from export_toys import random_pictures
+from export_toys import random_images
 
 import rali_zoo
 from rali_zoo.cli.main import main
@@ -51,7 +51,7 @@ def test_what_a_change_says():
     change = Change(n=100, srcc=(0.9, 0.88), plcc=(0.91, 0.92), largest=0.25)
     assert change.loss == pytest.approx(0.02)
     assert str(change) == (
-        "SRCC 0.9000 -> 0.8800 (-0.0200), PLCC 0.9100 -> 0.9200 (+0.0100) on 100 pictures; "
+        "SRCC 0.9000 -> 0.8800 (-0.0200), PLCC 0.9100 -> 0.9200 (+0.0100) on 100 images; "
         "a score moved by up to 0.250"
     )
 
@@ -62,8 +62,8 @@ def test_a_transformer_is_quantised_and_its_head_is_not(clip, kind, tmp_path):
     proto = int8.trace(clip)
     products = [node for node in proto.graph.node if node.op_type in ("MatMul", "Gemm")]
     heads = [node.name for node in products if "backbone" not in node.doc_string]
-    pictures = random_pictures(6, 32, 32)
-    quantised = quantise(proto, [pictures.numpy()], kind)
+    images = random_images(6, 32, 32)
+    quantised = quantise(proto, [images.numpy()], kind)
     assert proto == int8.trace(clip)  # what was given stays as it is
     left = [node for node in quantised.graph.node if node.op_type in ("MatMul", "Gemm")]
     assert heads and set(heads) <= {node.name for node in left}
@@ -74,7 +74,7 @@ def test_a_transformer_is_quantised_and_its_head_is_not(clip, kind, tmp_path):
     files = int8._files(kind)
     files.write(quantised, tmp_path / f"a{files.SUFFIX}")
     module = files.load_module(tmp_path / f"a{files.SUFFIX}", threads=1)
-    change = (module(pictures) - clip.module(pictures)).abs().max()
+    change = (module(images) - clip.module(images)).abs().max()
     assert 0 < change < 0.5
 
 
@@ -93,5 +93,5 @@ def test_data_without_test_rows_are_refused(tiny, labelled, tmp_path):
     frame = pd.read_csv(file).assign(split="train")
     frame.to_csv(file.replace("scores.csv", "only_train.csv"), index=False)
     table = load_table(labelled.replace("scores.csv", "only_train.csv"))
-    with pytest.raises(ConfigError, match="0 test pictures"):
+    with pytest.raises(ConfigError, match="0 test images"):
         export_int8(tiny, tmp_path / "a.onnx", table)

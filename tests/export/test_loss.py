@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from export_toys import random_pictures
+from export_toys import random_images
 from PIL import Image
 
 import rali_zoo
@@ -32,11 +32,11 @@ VIEWS = {
 
 @pytest.mark.parametrize("name", VIEWS)
 @pytest.mark.parametrize("size", [(45, 70), (61, 50)])
-def test_pictures_are_cut_as_pillow_cuts_them(name, size, photo):
+def test_images_are_cut_as_pillow_cuts_them(name, size, photo):
     view, rules = VIEWS[name]
-    picture = photo(*size, seed=3)
-    expected = view(Image.fromarray(picture), rules)
-    found = cut(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255, view, rules)[0]
+    image = photo(*size, seed=3)
+    expected = view(Image.fromarray(image), rules)
+    found = cut(torch.from_numpy(image).permute(2, 0, 1)[None] / 255, view, rules)[0]
     assert found.shape == expected.shape
     # Pillow rounds to 8 bits after each of its two passes.
     assert (found - expected).abs().max() <= 2 / 255
@@ -56,7 +56,7 @@ def test_the_cut_has_the_gradient_of_its_differences(name):
 
 def test_the_score_has_the_gradient_of_its_differences(clip):
     loss = rali_zoo.quality_loss(clip, reduction="sum").double()
-    image = (0.2 + 0.6 * random_pictures(2, 40, 50)).double().requires_grad_()
+    image = (0.2 + 0.6 * random_images(2, 40, 50)).double().requires_grad_()
     (gradient,) = torch.autograd.grad(loss(image), image)
     assert gradient.abs().max() > 1e-6
     generator = torch.Generator().manual_seed(0)
@@ -69,11 +69,11 @@ def test_the_score_has_the_gradient_of_its_differences(clip):
 
 def test_the_gradient_leads_to_better_scores(tiny):
     loss = rali_zoo.quality_loss(tiny)
-    picture = random_pictures(1, 160, 160, seed=2) * 0.8 + 0.1
-    picture = (picture + 0.1 * torch.randn(picture.shape, generator=torch.Generator().manual_seed(3))).clamp(
+    image = random_images(1, 160, 160, seed=2) * 0.8 + 0.1
+    image = (image + 0.1 * torch.randn(image.shape, generator=torch.Generator().manual_seed(3))).clamp(
         0, 1
     )
-    before, values = float(loss(picture)), picture.clone().requires_grad_()
+    before, values = float(loss(image)), image.clone().requires_grad_()
     optimiser = torch.optim.Adam([values], lr=2e-3)
     for _ in range(8):
         optimiser.zero_grad()
@@ -83,7 +83,7 @@ def test_the_gradient_leads_to_better_scores(tiny):
 
 
 def test_values_are_scores_turned_over(tiny):
-    image = random_pictures(3, 160, 160)
+    image = random_images(3, 160, 160)
     score = tiny.module(image).detach()
     each = rali_zoo.quality_loss(tiny, reduction="none")
     assert torch.equal(each.score(image).detach(), score)
@@ -94,7 +94,7 @@ def test_values_are_scores_turned_over(tiny):
 
 def test_the_network_stays_as_it_is(tiny):
     parent = torch.nn.Sequential(rali_zoo.quality_loss(tiny))
-    image = random_pictures(2, 160, 160)
+    image = random_images(2, 160, 160)
     before, state = parent(image), copy.deepcopy(parent.state_dict())
     parent.train()
     assert not any(module.training for module in parent[0].modules())
@@ -115,16 +115,16 @@ def test_what_has_no_gradients_is_refused(tiny, tmp_path):
 
 
 def test_exact_scores_are_those_of_files(clip, photo, tmp_path):
-    pictures = [photo(50, 41, seed=i) for i in range(3)]
+    images = [photo(50, 41, seed=i) for i in range(3)]
     paths = [tmp_path / f"{i}.png" for i in range(3)]
-    for picture, path in zip(pictures, paths, strict=True):
-        Image.fromarray(picture).save(path)
-    batch = torch.stack([torch.from_numpy(p).permute(2, 0, 1) for p in pictures])
+    for photo, path in zip(images, paths, strict=True):
+        Image.fromarray(photo).save(path)
+    batch = torch.stack([torch.from_numpy(p).permute(2, 0, 1) for p in images])
     expected = torch.tensor([s.score for s in clip.score(paths)])
     for image in (batch, batch / 255):
         assert torch.allclose(exact_scores(clip, image), expected, rtol=0, atol=1e-6)
     assert float(expected.max() - expected.min()) > 1e-3
-    with pytest.raises(ConfigError, match=r"picture 1 of the batch.*expected \[0, 1\]"):
+    with pytest.raises(ConfigError, match=r"image 1 of the batch.*expected \[0, 1\]"):
         exact_scores(clip, torch.tensor([0.0, 2.0]).view(2, 1, 1, 1).expand(2, 3, 40, 40))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from export_toys import random_pictures
+from export_toys import random_images
 
 import rali_zoo
 from rali_zoo.errors import ConfigError
@@ -22,7 +22,7 @@ def scores_of(scorer, image):
 
 
 def test_the_metric_is_the_mean_of_the_scores(tiny):
-    image = random_pictures(5, 100, 120)
+    image = random_images(5, 100, 120)
     expected = scores_of(tiny, image)
     metric, each = rali_zoo.RALIScore(tiny), rali_zoo.RALIScore("rali-tiny-synthetic", reduction="none")
     for part in (image[:2], (image[2:] * 255).byte()):  # floats, then bytes
@@ -37,7 +37,7 @@ def test_the_metric_is_the_mean_of_the_scores(tiny):
 def test_the_metric_starts_again_and_its_parts_add_up(tiny):
     from torchmetrics import MetricCollection
 
-    image = random_pictures(4, 64, 64)
+    image = random_images(4, 64, 64)
     metrics = MetricCollection({"quality": rali_zoo.RALIScore(tiny)}).clone(prefix="val_")
     metrics.update(image)
     assert float(metrics.compute()["val_quality"]) == pytest.approx(float(scores_of(tiny, image).mean()))
@@ -57,11 +57,11 @@ def test_the_metric_starts_again_and_its_parts_add_up(tiny):
     [
         (torch.zeros(3, 64, 64), "expected"),
         (torch.zeros(1, 1, 64, 64), "expected"),
-        (torch.full((1, 3, 64, 64), 1.5), "picture 0 of the batch"),
-        (torch.full((1, 3, 64, 64), float("nan")), "picture 0 of the batch"),
+        (torch.full((1, 3, 64, 64), 1.5), "image 0 of the batch"),
+        (torch.full((1, 3, 64, 64), float("nan")), "image 0 of the batch"),
     ],
 )
-def test_pictures_that_are_none_are_said(tiny, image, says):
+def test_images_that_are_none_are_said(tiny, image, says):
     with pytest.raises(ConfigError, match=says):
         rali_zoo.RALIScore(tiny).update(image)
 
@@ -79,7 +79,7 @@ def test_pyiqa_builds_it_by_name(pyiqa, tiny, photo, tmp_path):
     Image.fromarray(photo(70, 90)).save(tmp_path / "a.png")
     expected = tiny.score(tmp_path / "a.png")[0].score
     assert float(metric(str(tmp_path / "a.png"))) == pytest.approx(expected, abs=1e-6)
-    grey = random_pictures(1, 64, 64)[:, :1]
+    grey = random_images(1, 64, 64)[:, :1]
     assert float(metric(grey)) == pytest.approx(
         tiny.score(list(grey.expand(-1, 3, -1, -1)))[0].score, abs=1e-6
     )
@@ -88,7 +88,7 @@ def test_pyiqa_builds_it_by_name(pyiqa, tiny, photo, tmp_path):
 
 
 def test_the_pyiqa_loss_has_gradients_and_reductions(pyiqa, tiny):
-    image = random_pictures(2, 100, 90).requires_grad_()
+    image = random_images(2, 100, 90).requires_grad_()
     each = pyiqa.create_metric("rali", as_loss=True, loss_reduction="none", device="cpu")
     mean = pyiqa.create_metric("rali", as_loss=True, device="cpu")
     assert each(image).shape == (2, 1)
@@ -100,7 +100,7 @@ def test_the_pyiqa_loss_has_gradients_and_reductions(pyiqa, tiny):
 
 def test_another_model_by_name_or_for_one_metric(pyiqa, clip, tmp_path):
     folder = rali_zoo.save_pretrained(clip, tmp_path / "clip", "other")
-    image = random_pictures(2, 40, 40)
+    image = random_images(2, 40, 40)
     expected = scores_of(clip, image)
     given = pyiqa.create_metric("rali", model=f"local-dir:{folder}", device="cpu")
     rali_zoo.register_pyiqa("rali-clip", f"local-dir:{folder}")
@@ -115,10 +115,10 @@ def test_all_ways_give_equal_scores(pyiqa, tiny, exported, tmp_path):
     """Files as the command scores them; arrays; pyiqa; torchmetrics; the hub; two runtimes; the loss."""
     from PIL import Image
 
-    image = random_pictures(4, 120, 170, seed=8)
+    image = random_images(4, 120, 170, seed=8)
     paths = [str(tmp_path / f"{i}.png") for i in range(4)]
-    for picture, path in zip(image, paths, strict=True):
-        Image.fromarray((picture * 255).byte().permute(1, 2, 0).numpy()).save(path)
+    for photo, path in zip(image, paths, strict=True):
+        Image.fromarray((photo * 255).byte().permute(1, 2, 0).numpy()).save(path)
     expected = torch.tensor([s.score for s in tiny.score(paths)])
     assert float(expected.max() - expected.min()) > 0.05
 
@@ -135,7 +135,7 @@ def test_all_ways_give_equal_scores(pyiqa, tiny, exported, tmp_path):
     for name, scores in found.items():
         assert torch.allclose(scores, expected, rtol=0, atol=1e-5), name
     # A loss resizes in floating point; at the network's own size nothing is resized.
-    own = random_pictures(2, 160, 160, seed=9)
+    own = random_images(2, 160, 160, seed=9)
     loss = pyiqa.create_metric("rali", as_loss=True, loss_reduction="none", device="cpu")
     assert torch.allclose(loss(own)[:, 0], scores_of(tiny, own), rtol=0, atol=1e-5)
     assert torch.allclose(loss(image)[:, 0], expected, rtol=0, atol=0.03)

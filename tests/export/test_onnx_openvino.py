@@ -49,7 +49,7 @@ CASES = [
 def test_scores_and_weights_are_those_of_torch(name, kind, exported, request):
     source, runtime = request.getfixturevalue(name), rali_zoo.load_model(exported(name, kind))
     size = source.module.preprocess.size
-    for count in (1, 5):  # the number of pictures is free
+    for count in (1, 5):  # the number of images is free
         image = torch.rand(count, 3, *size, generator=torch.Generator().manual_seed(count))
         with torch.inference_mode():
             expected = source.module.predict_batch(Batch(image=image))
@@ -66,8 +66,8 @@ def test_scores_and_weights_are_those_of_torch(name, kind, exported, request):
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_files_of_any_shape_score_as_with_torch(name, kind, exported, request, photo):
     source, runtime = request.getfixturevalue(name), rali_zoo.load_model(exported(name, kind) + "?threads=1")
-    pictures = [photo(90, 70), photo(33, 200, 1), b"no picture", photo(170, 170, 2)]
-    found, expected = runtime.score(pictures), source.score(pictures)
+    images = [photo(90, 70), photo(33, 200, 1), b"no image", photo(170, 170, 2)]
+    found, expected = runtime.score(images), source.score(images)
     assert [s.error for s in found] == [s.error for s in expected]
     pairs = [(a.score, b.score) for a, b in zip(found, expected, strict=True) if a.error is None]
     assert len(pairs) == 3 and np.allclose(*zip(*pairs, strict=True), rtol=0, atol=CLOSE)
@@ -94,7 +94,7 @@ def test_a_network_of_one_size_is_not_exported_for_any(clip, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pictures_of_another_size_are_said(exported):
+def test_images_of_another_size_are_said(exported):
     runtime = rali_zoo.load_model(exported("tiny", "onnx")).module
     with pytest.raises(ConfigError, match=r"takes \(B, 3, 160, 160\), not \(1, 3, 96, 96\)"):
         runtime(torch.rand(1, 3, 96, 96))
@@ -107,8 +107,8 @@ def test_several_views_are_averaged_as_in_torch(regression, tmp_path, photo):
     module.view = View("multi", size=64, crops=3)
     scorer = ModuleScorer(module, "multi")
     exported = rali_zoo.load_model(written(scorer, tmp_path, "onnx"))
-    pictures = [photo(120, 150), photo(200, 90, 1)]
-    found, expected = ([s.score for s in x.score(pictures)] for x in (exported, scorer))
+    images = [photo(120, 150), photo(200, 90, 1)]
+    found, expected = ([s.score for s in x.score(images)] for x in (exported, scorer))
     assert np.allclose(found, expected, rtol=0, atol=1e-5)
 
 
@@ -120,8 +120,8 @@ def test_native_sizes_need_any_size(regression, tmp_path, photo):
     with pytest.raises(ConfigError, match="add --any_size"):
         export_onnx(scorer, tmp_path / "a.onnx")
     exported = rali_zoo.load_model(written(scorer, tmp_path, "onnx", any_size=True))
-    pictures = [photo(90, 70), photo(50, 110, 1)]
-    found, expected = ([s.score for s in x.score(pictures)] for x in (exported, scorer))
+    images = [photo(90, 70), photo(50, 110, 1)]
+    found, expected = ([s.score for s in x.score(images)] for x in (exported, scorer))
     assert np.allclose(found, expected, rtol=0, atol=1e-5)
 
 

@@ -49,7 +49,7 @@ def test_coverage_of_a_correlation():
 
 
 def test_clusters_widen_the_interval():
-    """Twenty pictures of each content share its error, so there are 20 independent units, not 400."""
+    """Twenty images of each content share its error, so there are 20 independent units, not 400."""
     rng = np.random.default_rng(2)
     content = np.repeat(np.arange(20), 20)
     mos = rng.normal(size=400)
@@ -73,7 +73,7 @@ def test_the_seed_decides():
 
 def test_undefined_resamples_are_counted():
     result = bootstrap_ci([0, 0, 1], [1, 2, 3], n=400)
-    assert 0 < result.undefined < 400  # whenever the third picture is not drawn, or alone
+    assert 0 < result.undefined < 400  # whenever the third image is not drawn, or alone
     constant = bootstrap_ci([1, 1, 1], [1, 2, 3], n=10)
     assert constant.undefined == 10 and math.isnan(constant.low) and math.isnan(constant.value)
 
@@ -110,7 +110,7 @@ def test_no_difference_is_seldom_found():
     assert found <= 9  # 3 expected
 
 
-def test_two_thousand_resamples_of_two_thousand_pictures_take_seconds():
+def test_two_thousand_resamples_of_two_thousand_images_take_seconds():
     rng = np.random.default_rng(8)
     x = np.round(rng.normal(size=2000), 1)
     start = time.process_time()

@@ -35,7 +35,7 @@ def test_linear_cka_is_blind_to_rotation_shift_and_scale_alone():
     assert linear_cka(x, x * [10, 1, 1, 1]) < 0.9
     assert linear_cka(cloud(5000, 2, 2), cloud(5000, 2, 3)) < 0.01
     assert np.isnan(linear_cka(x, np.ones((50, 2))))
-    with pytest.raises(ValueError, match="same pictures"):
+    with pytest.raises(ValueError, match="same images"):
         linear_cka(x, x[:-1])
 
 
@@ -96,7 +96,7 @@ def test_separability_is_balanced():
 
 
 def test_groups_stay_together():
-    # every picture is one of ten photographs, and each photograph is of one set only: learnt by heart
+    # every image is one of ten photographs, and each photograph is of one set only: learnt by heart
     photos = cloud(10, 30, 0, shift=0)
     sets = [np.repeat(photos[:5], 12, axis=0), np.repeat(photos[5:], 12, axis=0)]
     names = [[f"{s}-{i}" for i in range(5) for _ in range(12)] for s in range(2)]

@@ -1,4 +1,4 @@
-"""No answer to its failed pictures would have given a scorer less than ``srcc_failures_worst``."""
+"""No answer to its failed images would have given a scorer less than ``srcc_failures_worst``."""
 
 import itertools
 import math
@@ -36,8 +36,8 @@ def test_every_way_to_answer_is_at_least_as_good(rows):
     assert srcc(distinct[~failed], mos[~failed]) == pytest.approx(srcc(pred[~failed], mos[~failed]))
 
 
-def test_failing_on_bad_pictures_does_not_pay():
-    """With the lowest score, the ten worst pictures would be ranked rightly; a failure must not gain."""
+def test_failing_on_bad_images_does_not_pay():
+    """With the lowest score, the ten worst images would be ranked rightly; a failure must not gain."""
     rng = np.random.default_rng(0)
     mos = np.sort(rng.normal(size=100))
     honest = mos + 0.5 * rng.normal(size=100)

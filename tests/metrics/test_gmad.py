@@ -1,4 +1,4 @@
-"""gMAD finds the picture on which an attacked scorer is wrong."""
+"""gMAD finds the image on which an attacked scorer is wrong."""
 
 import math
 
@@ -26,7 +26,7 @@ def test_pairs_are_the_extremes_of_their_windows():
 
 
 def test_a_planted_blind_spot_is_found():
-    """The defender does not see blur: at one of its levels the attacker picks the blurred picture."""
+    """The defender does not see blur: at one of its levels the attacker picks the blurred image."""
     rng = np.random.default_rng(1)
     quality = rng.uniform(size=100)
     blind = quality.copy()
@@ -47,5 +47,5 @@ def test_bad_settings():
             gmad_pairs(x, x, **settings)
     with pytest.raises(ValueError, match="same score"):
         gmad_pairs(np.ones(30), x, share=0.1)
-    with pytest.raises(ValueError, match="same pictures"):
+    with pytest.raises(ValueError, match="same images"):
         gmad_pairs(x, x[:-1])

@@ -111,7 +111,7 @@ def _rank(rank, store, results, shares):
 
 
 def test_gathered_across_processes_of_uneven_shares(tmp_path):
-    """One rank has two batches, one a single picture, one nothing at all."""
+    """One rank has two batches, one a single image, one nothing at all."""
     preds, mos = (t.double().numpy() for t in _data())
     shares = [[(preds[:30], mos[:30]), (preds[30:56], mos[30:56])], [(preds[56:], mos[56:])], []]
     context = multiprocessing.get_context("fork")

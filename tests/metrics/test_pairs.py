@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from rali_zoo.metrics import discriminable_pairs, krasula, p_test
-from rali_zoo.metrics.pairs import picture_pairs
+from rali_zoo.metrics.pairs import image_pairs
 
 
 @pytest.fixture
@@ -80,11 +80,11 @@ def test_judges_must_agree(table):
         discriminable_pairs(mos, 0)
 
 
-def test_many_pictures_are_sampled(table):
-    first, second = picture_pairs(3000, most=10_000, seed=1)
+def test_many_images_are_sampled(table):
+    first, second = image_pairs(3000, most=10_000, seed=1)
     assert first.size == second.size == 10_000 and (first != second).all()
     assert max(first.max(), second.max()) == 2999 and min(first.min(), second.min()) == 0
-    assert np.array_equal(first, picture_pairs(3000, most=10_000, seed=1)[0])
+    assert np.array_equal(first, image_pairs(3000, most=10_000, seed=1)[0])
     rng = np.random.default_rng(2)
     mos = rng.uniform(1, 5, size=600)
     pred, std = mos + rng.normal(size=600), np.full(600, 0.8)

@@ -54,8 +54,8 @@ def test_the_resamples_are_those_of_bootstrap_ci():
         assert np.quantile(found[name], [0.025, 0.975]) == pytest.approx([single.low, single.high])
     shared = resampled_srcc([x, -x], mos, draw(90, 300, 7, content))
     assert shared[0] == pytest.approx(found["s"]) and shared[1] == pytest.approx(-found["s"])
-    assert units_of(90, content) == ("content", 15) and units_of(90, None) == ("picture", 90)
-    assert units_of(3, ["a", "b", "c"]) == ("picture", 3)
+    assert units_of(90, content) == ("content", 15) and units_of(90, None) == ("image", 90)
+    assert units_of(3, ["a", "b", "c"]) == ("image", 3)
 
 
 def test_few_units_widen_the_interval():

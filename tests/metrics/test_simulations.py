@@ -17,7 +17,7 @@ class World:
     n: int
     rho: float  # correlation of each scorer with MOS
     shared: float = 0.0  # share of the error variance that two scorers have in common
-    contents: int = 0  # 0 = every picture its own
+    contents: int = 0  # 0 = every image its own
     icc: float = 0.0
 
     @property
@@ -72,7 +72,7 @@ def false_alarms(world, trials, resamples):
     return {name: count / trials for name, count in found.items()}
 
 
-@pytest.mark.parametrize("world", [INDEPENDENT, CLUSTERED], ids=["pictures", "contents"])
+@pytest.mark.parametrize("world", [INDEPENDENT, CLUSTERED], ids=["images", "contents"])
 def test_a_few_intervals_hold_the_truth(world):
     assert coverage(world, trials=60, resamples=200) >= 0.85  # 0.95 less three standard errors
 

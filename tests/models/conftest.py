@@ -1,4 +1,4 @@
-"""A data set that can be learned in seconds: pictures of graded blur, as a csv file."""
+"""A data set that can be learned in seconds: images of graded blur, as a csv file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 
 @pytest.fixture(scope="session")
 def blurred(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Reference of 48 training, 16 validation and 16 test pictures whose MOS falls with their blur."""
+    """Reference of 48 training, 16 validation and 16 test images whose MOS falls with their blur."""
     folder: Path = tmp_path_factory.mktemp("blurred")
     rng = np.random.default_rng(0)
     rows = []
@@ -27,7 +27,7 @@ def blurred(tmp_path_factory: pytest.TempPathFactory) -> str:
         {
             "dataset": f"csv:{folder / 'scores.csv'}?mos_range=0,100",
             "image_id": row["image"],
-            "text": f"The picture has blur of strength {i % 8}.",
+            "text": f"The image has blur of strength {i % 8}.",
             "score": float("nan"),
             "teacher": "test",
             "revision": "1",
@@ -41,5 +41,5 @@ def blurred(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def texts(blurred: str) -> str:
-    """Path of descriptions of those pictures."""
+    """Path of descriptions of those images."""
     return str(Path(blurred.removeprefix("csv:").split("?")[0]).parent / "texts.parquet")

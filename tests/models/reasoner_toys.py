@@ -41,5 +41,5 @@ def grpo(start: str | tuple[Path, list[float]], **options) -> Reasoner:
     return Reasoner(objective="grpo", **{**settings, **options})
 
 
-def pictures(n: int = 2) -> torch.Tensor:
+def images(n: int = 2) -> torch.Tensor:
     return torch.rand(n, 3, 40, 40, generator=torch.Generator().manual_seed(0))

@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 
 
 @torch.no_grad()
-def reference(place, picture, words=LEVELS) -> torch.Tensor:
+def reference(place, image, words=LEVELS) -> torch.Tensor:
     """Probabilities by transformers' own classes: one conversation a word, written out in full."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -44,10 +44,10 @@ def reference(place, picture, words=LEVELS) -> torch.Tensor:
     model = AutoModelForImageTextToText.from_pretrained(place).eval()
     turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}
     start = processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False) + ANSWER
-    before = processor(text=[start], images=[picture], return_tensors="pt")["input_ids"].shape[1]
+    before = processor(text=[start], images=[image], return_tensors="pt")["input_ids"].shape[1]
     logps = []
     for word in words:
-        inputs = processor(text=[f"{start} {word}"], images=[picture], return_tensors="pt")
+        inputs = processor(text=[f"{start} {word}"], images=[image], return_tensors="pt")
         spoken = inputs["input_ids"][0, before:]
         found = model(**inputs).logits[0].log_softmax(dim=-1)[before - 1 : -1]
         logps.append(found[torch.arange(len(spoken)), spoken].sum())
@@ -74,7 +74,7 @@ def test_scores_are_the_expected_level(folder, kind, whole_words, photo_folder):
 
 
 def test_a_scorer_like_the_others(folder, photo_folder, tmp_path):
-    """Bad pictures are rows, batches change nothing, and what is asked is part of the revision."""
+    """Bad images are rows, batches change nothing, and what is asked is part of the revision."""
     ref = f"levels:hf:local-dir:{folder('llava', True)}"
     scorer, paths = rali_zoo.load_model(ref), [*photo_folder(3), tmp_path / "gone.jpg"]
     found = scorer.score(paths, batch_size=4)

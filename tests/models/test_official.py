@@ -44,7 +44,7 @@ def write_release(folder, seed=0):
     )
     clip = tf.CLIPModel(config)  # as fine-tuned, so other weights than those of best/
     with torch.no_grad():
-        clip.vision_model.embeddings.patch_embedding.weight.mul_(40)  # so that pictures differ
+        clip.vision_model.embeddings.patch_embedding.weight.mul_(40)  # so that images differ
     state = {f"clip.{key}": value for key, value in clip.state_dict().items()}
     scale = np.sqrt(pca.var_) * rng.choice([-1, 1], WIDTH)  # its sign does not count
     head = {
@@ -104,21 +104,21 @@ def test_scores_are_the_authors_on_identical_pixels(release):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (45, 33), (33, 64), (101, 50), (61, 97), (20, 31), (75, 118)])
-def test_pictures_are_cut_as_by_clips_processor(release, photo, size):
+def test_images_are_cut_as_by_clips_processor(release, photo, size):
     """Odd remainders included, where a crop that rounds would begin one pixel later."""
-    picture = Image.fromarray(photo(*size, seed=sum(size)))
+    image = Image.fromarray(photo(*size, seed=sum(size)))
     scorer = rali_zoo.load_model(f"local-dir:{release}")
     processor = tf.CLIPImageProcessorPil.from_pretrained(release / "best")
-    theirs = processor(picture, return_tensors="pt")["pixel_values"]
+    theirs = processor(image, return_tensors="pt")["pixel_values"]
     rules = scorer.module.preprocess
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (rules.mean, rules.std))
-    cut = (scorer.module.view(picture, rules) - mean) / std
+    cut = (scorer.module.view(image, rules) - mean) / std
     # Pillow may take rows before columns for a crop and columns first for the whole: one step of 255.
     # A crop that begins elsewhere differs by far more.
     assert (cut - theirs[0]).abs().max() <= 1.01 / 255 / min(rules.std)
     assert (cut.roll(1, 1) - theirs[0]).abs().max() > 20 / 255
     (expected,) = reference(release, ((cut * std + mean).mul(255).round() / 255 - mean)[None] / std)
-    assert scorer.score(picture)[0].score == pytest.approx(expected, abs=1e-5)
+    assert scorer.score(image)[0].score == pytest.approx(expected, abs=1e-5)
 
 
 def test_only_the_vision_tower_is_loaded(release):
@@ -199,13 +199,13 @@ def test_a_processor_with_other_pixels_is_refused(copy):
 
 
 def test_a_converted_scorer_needs_neither_folder_nor_hub(copy, photo, tmp_path):
-    pictures = [photo(45, 60, seed=i) for i in range(3)]
+    images = [photo(45, 60, seed=i) for i in range(3)]
     before = rali_zoo.load_model(f"local-dir:{copy}")
-    scores = [s.score for s in before.score(pictures)]
+    scores = [s.score for s in before.score(images)]
     assert main(["convert", f"--model=local-dir:{copy}", f"--output={tmp_path / 'one.safetensors'}"]) == 0
     shutil.rmtree(copy)
     after = rali_zoo.load_model(f"local-dir:{tmp_path / 'one.safetensors'}")
-    assert [s.score for s in after.score(pictures)] == scores
+    assert [s.score for s in after.score(images)] == scores
     assert after.revision == before.revision
     assert str(tmp_path).encode() not in (tmp_path / "one.safetensors").read_bytes()
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from reasoner_toys import TINY, pictures, trainer
+from reasoner_toys import TINY, images, trainer
 
 from rali_zoo.data.datamodule import IQADataModule
 from rali_zoo.data.descriptions import write_descriptions
@@ -25,7 +25,7 @@ DOMAINS = ["synthetic:lab?n=60&size=64", "synthetic:wild?n=60&size=64"]
 
 
 def described(ref: str, verdicts: bool) -> pd.DataFrame:
-    """Descriptions of the training pictures of a domain: their strongest distortion, and a grade."""
+    """Descriptions of the training images of a domain: their strongest distortion, and a grade."""
     rows = load_table(ref).split("train")
     grades = (
         rows["mos"].round().astype(int).map(dict(enumerate(("bad", "poor", "fair", "good", "excellent"), 1)))
@@ -94,7 +94,7 @@ def test_only_the_eyes_learn_and_the_tests_give_both_scores(teacher, texts, tmp_
     again = load_checkpoint(str(tmp_path / "ract.ckpt"))
     assert isinstance(again, RACT) and again.hparams["answers"] == "text" and "grpo" not in again.hparams
     assert again.training_sets == tuple(DOMAINS)
-    assert again.write(pictures()).texts == module.eval().write(pictures()).texts
+    assert again.write(images()).texts == module.eval().write(images()).texts
 
 
 def test_the_language_model_or_both_can_learn(teacher, texts, tmp_path):
@@ -105,7 +105,7 @@ def test_the_language_model_or_both_can_learn(teacher, texts, tmp_path):
     assert "vision" not in words and "words" in words and {"vision", "words"} <= both
 
 
-def test_a_score_is_told_by_the_text_without_the_picture(teacher):
+def test_a_score_is_told_by_the_text_without_the_image(teacher):
     module = load_checkpoint(teacher)
     assert isinstance(module, Reasoner)
     good = write_completion("Sharp and clean. Overall quality: good.", 4.0)

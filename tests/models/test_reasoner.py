@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from reasoner_toys import SHORT, TINY, data, grpo, pictures, trainer
+from reasoner_toys import SHORT, TINY, data, grpo, images, trainer
 from vlm_families import build
 
 import rali_zoo
@@ -58,26 +58,26 @@ def test_cold_start_teaches_the_form(cold):
     path, losses = cold
     assert losses[-1] < 0.5 * losses[0]
     module = rali_zoo.load_model(f"ckpt:{path}").module
-    written = module.write(pictures()).parsed
-    assert all(p.think.startswith("The picture has blur of strength") for p in written)
+    written = module.write(images()).parsed
+    assert all(p.think.startswith("The image has blur of strength") for p in written)
     assert all(p.format_grade == 1 and 1 <= p.score <= 5 for p in written)
 
 
 def test_scores_of_every_kind(cold):
     scorer = rali_zoo.load_model(f"ckpt:{cold[0]}")
-    greedy = scorer.module.predict_batch({"image": pictures()})
+    greedy = scorer.module.predict_batch({"image": images()})
     assert greedy.std is None
     scorer.module.sampling = Sampling(temperature=0.3)  # after so few steps a bold sample cannot be read
     for kind in ("samples", "expectation"):
         scorer.module.scoring = Scoring(kind)
-        out = scorer.module.predict_batch({"image": pictures()})
-        again = scorer.module.predict_batch({"image": pictures()})
+        out = scorer.module.predict_batch({"image": images()})
+        again = scorer.module.predict_batch({"image": images()})
         assert ((out.score >= 1) & (out.score <= 5)).all() and (out.std >= 0).all()
         torch.testing.assert_close(out.score, again.score)
     # where the model is sure of its digits, the expectation is its answer but for the digit left out
     with torch.no_grad():
         scorer.module.policy.get_output_embeddings().weight.mul_(40)
-    sure = scorer.module.predict_batch({"image": pictures()})
+    sure = scorer.module.predict_batch({"image": images()})
     torch.testing.assert_close(sure.score, greedy.score, atol=0.06, rtol=0)
     assert (sure.std < 0.05).all()
 
@@ -89,7 +89,7 @@ def test_unreadable_answers_are_errors_not_numbers(blurred, tmp_path):
     table = module.test_tables[blurred]
     assert set(table["error"]) == {UNREADABLE} and table["score"].isna().all()
     assert table["text"].str.len().gt(0).all()
-    (score,) = rali_zoo.models.scorer.ModuleScorer(module, "x").score(pictures(1)[0])
+    (score,) = rali_zoo.models.scorer.ModuleScorer(module, "x").score(images(1)[0])
     assert score.score is None and score.error
 
 
@@ -148,7 +148,7 @@ def test_three_steps_change_only_what_learns(options, cold, blurred, tmp_path):
     torch.manual_seed(0)
     module = grpo(cold, **options)
     before = {k: v.clone() for k, v in module.state_dict().items()}
-    image = pictures()
+    image = images()
     said = module.eval().write(image, n=4, temperature=1.0, seed=0)
     losses = Losses()
     loop = trainer(tmp_path, max_epochs=1, limit_train_batches=3, callbacks=[losses])
@@ -187,7 +187,7 @@ def test_reinforcement_earns_more_reward(cold, blurred, tmp_path):
     )
 
     def grade() -> float:
-        written = module.eval().write(pictures(), n=32, temperature=1.0, seed=0).parsed
+        written = module.eval().write(images(), n=32, temperature=1.0, seed=0).parsed
         return sum(p.format_grade for p in written) / len(written)
 
     before = grade()
@@ -205,10 +205,10 @@ def test_adapter_is_all_that_its_checkpoint_holds(blurred, tmp_path):
     assert kept and all("lora" in name for name in kept) and not any("vision" in name for name in kept)
     # the next run starts from the sum, and measures its KL from there
     follows = grpo(TINY, init_from=str(tmp_path / "a.ckpt"), tuning=Tuning(method="lora", rank=2))
-    assert follows.write(pictures()).texts == module.eval().write(pictures()).texts
+    assert follows.write(images()).texts == module.eval().write(images()).texts
     assert not follows.adapter_only
     full = grpo(TINY, init_from=str(tmp_path / "a.ckpt"))
-    assert full.write(pictures()).texts == module.write(pictures()).texts
+    assert full.write(images()).texts == module.write(images()).texts
 
 
 def test_resumed_reinforcement_goes_on_as_it_would_have(cold, blurred, tmp_path):
@@ -306,14 +306,14 @@ def test_settings_that_cannot_work_are_said(options, error, says):
         Reasoner(**{"vlm": TINY, **options})
 
 
-@pytest.mark.parametrize("kind", ["bfloat16", "one picture", "no texts", "views"])
+@pytest.mark.parametrize("kind", ["bfloat16", "one image", "no texts", "views"])
 def test_runs_that_cannot_work_are_said(kind, blurred, tmp_path):
     from rali_zoo.data.transforms import View
 
     if kind == "bfloat16":
         with pytest.raises(ConfigError, match="bf16-mixed"):
             Tuning(precision="bfloat16")
-    elif kind == "one picture":
+    elif kind == "one image":
         module = grpo(TINY, rewards={"thurstone_fidelity": 1.0})
         with pytest.raises(ConfigError, match="data.batch_size"):
             trainer(tmp_path).fit(module, IQADataModule(train=blurred, batch_size=1))

@@ -1,4 +1,4 @@
-"""The reasoner in two processes: they see different pictures and end with the same weights."""
+"""The reasoner in two processes: they see different images and end with the same weights."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ processes = int(processes)
 
 
 class Same(Reasoner):
-    # every process computes on the same pictures with the same random numbers, so that the mean of their
+    # every process computes on the same images with the same random numbers, so that the mean of their
     # gradients is that of one process
     global_rank = property(lambda self: 0)
 

@@ -1,4 +1,4 @@
-"""Regression and RALI trained for real, on pictures of graded blur."""
+"""Regression and RALI trained for real, on images of graded blur."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ def test_logged_numbers_are_those_of_the_table(trained):
 @pytest.mark.parametrize("form", ["ckpt", "local-dir"])
 def test_a_saved_scorer_gives_the_scores_of_the_test(trained, blurred, tmp_path, form):
     folder, _, table = trained
-    pictures = Path(blurred.removeprefix("csv:").split("?")[0]).parent
+    images = Path(blurred.removeprefix("csv:").split("?")[0]).parent
     scorer = rali_zoo.load_model(f"ckpt:{folder / 'best.ckpt'}")
     if form == "local-dir":
         rali_zoo.save_scorer(scorer.module, tmp_path / "model.safetensors")
         scorer = rali_zoo.load_model(f"local-dir:{tmp_path}")
-    scores = scorer.score([pictures / i for i in table["id"]], batch_size=5)
+    scores = scorer.score([images / i for i in table["id"]], batch_size=5)
     np.testing.assert_allclose([s.score for s in scores], table["score"], atol=1e-5)
     assert scorer.training_sets == (blurred,)
     assert scorer.module.text_tower is None and scorer.module.teacher._encoder is None
@@ -107,10 +107,10 @@ def test_scores_explain_themselves(trained, photo):
     assert "blur of strength" in score.explain()
 
 
-def test_bad_pictures_are_rows_not_crashes(trained, photo_folder, tmp_path):
+def test_bad_images_are_rows_not_crashes(trained, photo_folder, tmp_path):
     scorer = rali_zoo.load_model(f"ckpt:{trained[0] / 'best.ckpt'}")
     broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"not a picture")
+    broken.write_bytes(b"not an image")
     good = photo_folder(3)
     scores = scorer.score([good[0], broken, *good[1:], tmp_path / "absent.png"], batch_size=2)
     assert [s.error is None for s in scores] == [True, False, True, True, False]
@@ -215,10 +215,10 @@ def test_several_views_are_averaged(blurred, tmp_path):
     torch.testing.assert_close(whole, apart)
 
 
-def test_gradients_reach_the_picture():
-    picture = torch.rand(1, 3, 40, 40, requires_grad=True)
-    Regression(BACKBONE).eval()(picture).sum().backward()
-    assert picture.grad.abs().sum() > 0
+def test_gradients_reach_the_image():
+    image = torch.rand(1, 3, 40, 40, requires_grad=True)
+    Regression(BACKBONE).eval()(image).sum().backward()
+    assert image.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize(
@@ -254,12 +254,12 @@ def test_untrained_scorer_is_refused(blurred, texts, tmp_path):
         rali_zoo.load_model(f"ckpt:{evil}")
 
 
-def test_unreadable_pictures_are_left_out_and_counted(blurred, tmp_path):
+def test_unreadable_images_are_left_out_and_counted(blurred, tmp_path):
     import shutil
 
     source = Path(blurred.removeprefix("csv:").split("?")[0]).parent
     shutil.copytree(source, tmp_path / "copy")
-    (tmp_path / "copy" / "064.png").write_bytes(b"\x89PNG broken")  # a test picture
+    (tmp_path / "copy" / "064.png").write_bytes(b"\x89PNG broken")  # a test image
     ref = f"csv:{tmp_path / 'copy' / 'scores.csv'}?mos_range=0,100"
     module = Regression(BACKBONE)
     with pytest.raises(ConfigError, match="max_unreadable"):

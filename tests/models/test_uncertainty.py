@@ -35,7 +35,7 @@ def test_the_loss_is_the_likelihood_and_the_divergence_up_to_constants():
     assert found == pytest.approx(kl + 0.5 + np.log(opinions), abs=1e-6)
 
 
-def test_the_weight_of_hard_pictures_carries_no_gradient():
+def test_the_weight_of_hard_images_carries_no_gradient():
     score = torch.tensor([3.0], requires_grad=True)
     std = torch.tensor([0.5], requires_grad=True)
     distribution_loss(score, std, torch.tensor([4.0]), beta=1.0).backward()
@@ -45,7 +45,7 @@ def test_the_weight_of_hard_pictures_carries_no_gradient():
 
 @pytest.fixture(scope="module")
 def noisy(tmp_path_factory) -> str:
-    """Flat pictures: brightness tells the quality, and colour how far raters stray from it (0.1 or 0.8)."""
+    """Flat images: brightness tells the quality, and colour how far raters stray from it (0.1 or 0.8)."""
     folder: Path = tmp_path_factory.mktemp("noisy")
     rng = np.random.default_rng(0)
     rows = []
@@ -142,5 +142,5 @@ def test_calibration_scales_whatever_the_head_says():
         assert float(module.quantiles[LEVELS.index(0.5)] * module.scale) * told == pytest.approx(
             0.5, abs=2e-3
         )
-    with pytest.raises(ConfigError, match="2 validation pictures"):
+    with pytest.raises(ConfigError, match="2 validation images"):
         module.calibrate(error[:1], torch.ones(1))

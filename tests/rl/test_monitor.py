@@ -133,8 +133,8 @@ def test_a_number_in_the_text_is_not_read() -> None:
     assert np.isnan(result.srcc) and "all 60 predictions are 0" in result.reason
 
 
-def test_texts_of_one_picture_stay_in_one_fold() -> None:
-    """Words that name the picture and nothing else tell nothing, unless a fold has seen the same picture."""
+def test_texts_of_one_image_stay_in_one_fold() -> None:
+    """Words that name the image and nothing else tell nothing, unless a fold has seen the same image."""
     rng = np.random.default_rng(0)
     names = [f"{'xyzw'[i // 10 % 4]}{'abcdefghij'[i % 10]}" for i in range(40)]
     mos = dict(zip(names, rng.uniform(1, 5, 40), strict=True))

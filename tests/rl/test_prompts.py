@@ -1,4 +1,4 @@
-"""Questions: picture first, vocabularies that agree with the data, completions that refuse nonsense."""
+"""Questions: image first, vocabularies that agree with the data, completions that refuse nonsense."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from rali_zoo.rl.prompts import PROMPTS, messages, prompt, vocabulary, write_com
 
 
 @pytest.mark.parametrize("name", sorted(PROMPTS))
-def test_the_picture_stands_before_a_question_without_holes(name: str) -> None:
+def test_the_image_stands_before_a_question_without_holes(name: str) -> None:
     turns = messages(prompt(name), image="photo.jpg", completion="<think>x</think>")
     user = next(t for t in turns if t["role"] == "user")
     assert [block["type"] for block in user["content"]] == ["image", "text"]
@@ -95,5 +95,5 @@ def test_trl_takes_our_messages_as_they_are() -> None:
     trl = pytest.importorskip("trl.data_utils")
     ours = messages(prompt("score"))
     assert trl.is_conversational({"prompt": ours})
-    filled = trl.prepare_multimodal_messages(ours, images=["picture"])
-    assert filled == messages(prompt("score"), image="picture")
+    filled = trl.prepare_multimodal_messages(ours, images=["image"])
+    assert filled == messages(prompt("score"), image="image")

@@ -83,7 +83,7 @@ def test_thurstone_with_unreadable_rollouts() -> None:
     q, mos = torch.tensor([[4.0, NAN], [2.0, 2.2], [NAN, NAN]]), torch.tensor([4.0, 2.0, 3.0])
     values = thurstone(q, mos, 1e-6)
     assert values[0, 1] == 0 and values[2].tolist() == [0, 0]
-    # the picture that nobody could read is no opponent
+    # the image that nobody could read is no opponent
     assert torch.equal(values[:2], thurstone(q[:2], mos[:2], 1e-6))
     assert values[0, 0] == pytest.approx(1) and values[1].tolist() == pytest.approx([1, 1])
     alone = thurstone(torch.tensor([[3.0, NAN]]), torch.tensor([3.0]), 1e-6)
@@ -168,9 +168,9 @@ def test_length_guard_is_trls() -> None:
     assert soft_overlong(torch.tensor(lengths), 100, 20).tolist() == pytest.approx(theirs)
 
 
-def test_diversity_counts_pictures_not_rollouts_and_ignores_numbers() -> None:
+def test_diversity_counts_images_not_rollouts_and_ignores_numbers() -> None:
     texts = [
-        score_text(3, "Soft 3.1"), score_text(3, "soft 2,9"),  # one picture, one wording
+        score_text(3, "Soft 3.1"), score_text(3, "soft 2,9"),  # one image, one wording
         score_text(4, "soft"), score_text(4, "crisp"),
         score_text(4, "noisy"), score_text(4, "SOFT\n4"),
     ]  # fmt: skip

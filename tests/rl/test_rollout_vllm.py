@@ -44,7 +44,7 @@ def vllm(monkeypatch):
     return made
 
 
-def pictures(n: int) -> torch.Tensor:
+def images(n: int) -> torch.Tensor:
     return torch.rand(n, 3, 40, 40, generator=torch.Generator().manual_seed(0))
 
 
@@ -72,7 +72,7 @@ def test_the_same_tokens_make_the_same_completions(qwen, vllm):
     """Prompts of two lengths; greedy and sampled, several each."""
     module = reasoner(qwen).eval()
     asked = [module.tasks.score, prompt("degradation-short")]
-    prompts = module.vlm.ask(pictures(2), asked)
+    prompts = module.vlm.ask(images(2), asked)
     before = dict(os.environ)
     greedy = module.engine.generate(prompts, 1, 6, 0.0, 5)
     expected = TransformersEngine(module.vlm).generate(prompts, 1, 6, 0.0, 5)
@@ -99,7 +99,7 @@ def test_the_same_tokens_make_the_same_completions(qwen, vllm):
 def test_ends_and_limits_are_told_apart(qwen, vllm):
     module = reasoner(qwen)
     end = module.vlm.end[0]
-    prompts = module.vlm.ask(pictures(2), [module.tasks.score] * 2)
+    prompts = module.vlm.ask(images(2), [module.tasks.score] * 2)
     done = module.engine._completions(prompts, [[40, end], [41, 42, 43]])
     assert done.truncated == [False, True] and done.mask.tolist() == [[1, 1, 0], [1, 1, 1]]
     assert done.texts[0] == module.vlm.tokenizer.decode([40])
@@ -116,7 +116,7 @@ def test_a_prompt_that_is_read_otherwise_is_an_error(qwen, vllm, monkeypatch):
 
     monkeypatch.setattr(vllm.LLM, "_answer", other)
     with pytest.raises(ConfigError, match="reads a prompt"):
-        module.write(pictures(1))
+        module.write(images(1))
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -157,7 +157,7 @@ def test_weights_are_pushed_after_a_step(qwen, vllm, method, tmp_path, photo_fol
         limit_val_batches=0,
     ).fit(module, IQADataModule(train=f"csv:{files[0].parent / 's.csv'}?mos_range=0,5", batch_size=2))
     (llm,) = vllm.LLM.made
-    written = module.eval().write(pictures(2), n=2, temperature=1.0).texts
+    written = module.eval().write(images(2), n=2, temperature=1.0).texts
     now = dict(merged_weights(module.vlm.model))
     moved = [name for name in now if not torch.equal(now[name], start[name])]
     assert any(".visual." in name for name in moved)

@@ -14,11 +14,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from rali_zoo.backbones import create_backbone
 from rali_zoo.errors import CheckpointError, ConfigError, UnknownNameError
 from rali_zoo.rl.prompts import PROMPTS, messages, prompt, write_completion
-from rali_zoo.rl.tiny_vlm import build_tiny_vlm, calibration_pictures, load_vision, vision_tower
+from rali_zoo.rl.tiny_vlm import build_tiny_vlm, calibration_images, load_vision, vision_tower
 from rali_zoo.rl.tiny_vlm_text import IMAGE, NEVER_WRITTEN, TAGS
 
 SIZE, GRID = 64, 2
-TEXT = "Heavy defocus blur all over the picture, badly turning points into discs. I rate it poor."
+TEXT = "Heavy defocus blur all over the image, badly turning points into discs. I rate it poor."
 
 
 def small(folder: Path, seed: int = 0) -> Path:
@@ -30,14 +30,14 @@ def load(folder: Path) -> tuple[Any, Any]:
     return model.eval(), AutoProcessor.from_pretrained(folder)
 
 
-def picture(seed: int, size: tuple[int, int] = (80, 100)) -> Image.Image:
+def image(seed: int, size: tuple[int, int] = (80, 100)) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
 
 def inputs(processor: Any, asked: list[str], completion: str | None = None, first: int = 0) -> Any:
-    """Pictures ``first``, ``first + 1``, … each with its question."""
-    turns = [messages(prompt(name), picture(first + i), completion) for i, name in enumerate(asked)]
+    """Images ``first``, ``first + 1``, … each with its question."""
+    turns = [messages(prompt(name), image(first + i), completion) for i, name in enumerate(asked)]
     return processor.apply_chat_template(
         turns,
         add_generation_prompt=completion is None,
@@ -93,7 +93,7 @@ def test_reload_is_bit_equal(loaded: tuple[Any, Any], tmp_path: Path) -> None:
         assert torch.equal(model(**first).logits, again(**second).logits)
 
 
-def test_template_puts_the_picture_before_the_question(loaded: tuple[Any, Any]) -> None:
+def test_template_puts_the_image_before_the_question(loaded: tuple[Any, Any]) -> None:
     _, processor = loaded
     for name, asked in PROMPTS.items():
         text = processor.apply_chat_template(messages(asked), add_generation_prompt=True, tokenize=False)
@@ -124,7 +124,7 @@ def test_tokenizer(loaded: tuple[Any, Any]) -> None:
     assert len(words) == len(TEXT.split()) + 1  # whole words, and "rating"
 
 
-def test_batches_generate_what_single_pictures_do(loaded: tuple[Any, Any]) -> None:
+def test_batches_generate_what_single_images_do(loaded: tuple[Any, Any]) -> None:
     model, processor = loaded
     asked = ["score-short", "degradation-families", "score-number"]
     options = {"max_new_tokens": 12, "do_sample": False}
@@ -138,7 +138,7 @@ def test_batches_generate_what_single_pictures_do(loaded: tuple[Any, Any]) -> No
         assert together[i, : len(alone)].tolist() == alone.tolist()
 
 
-def test_tokens_of_pictures_and_turns_are_never_sampled(loaded: tuple[Any, Any]) -> None:
+def test_tokens_of_images_and_turns_are_never_sampled(loaded: tuple[Any, Any]) -> None:
     model, processor = loaded
     ids = processor.tokenizer.convert_tokens_to_ids(list(NEVER_WRITTEN))
     assert model.config.image_token_id in ids and processor.tokenizer.eos_token_id not in ids
@@ -191,13 +191,13 @@ def test_the_first_token_is_what_the_backbone_pools(folder: Path, tmp_path: Path
     backbone.eval()
     load_vision(copy, backbone)
     tower = vision_tower(load(copy)[0])
-    image = calibration_pictures(SIZE)
+    image = calibration_images(SIZE)
     with torch.inference_mode():
         assert torch.allclose(tower.pool(image)[:, 0], backbone(image).pooled, atol=1e-4)
         tokens = tower.forward_features(image)
         assert tokens.shape == (len(image), backbone.dim, 1, 1 + GRID**2)
         assert tokens.mean(dim=(0, 2, 3)).abs().max() < 1e-3
-        # a cell sees its own part of the picture, but for the reach of the filters
+        # a cell sees its own part of the image, but for the reach of the filters
         changed = image.clone()
         changed[:, :, :8, :8] = 1 - changed[:, :, :8, :8]
         moved = (tower.forward_features(changed) - tokens).abs().mean(dim=(0, 1))[0]

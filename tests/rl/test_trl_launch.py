@@ -46,7 +46,7 @@ def test_questions_carry_what_the_rewards_read(rows):
     assert made[2]["dataset"] == "b" and made[2]["mos"] == 3.0 and "path" not in made[2]
 
 
-def test_the_picture_stands_before_the_question(rows):
+def test_the_image_stands_before_the_question(rows):
     """What TRL makes of a row is what our own policy is asked."""
     trl = pytest.importorskip("trl.data_utils")
     tasks = Tasks("score", None, 0.0)

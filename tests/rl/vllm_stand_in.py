@@ -1,7 +1,7 @@
 """A stand-in for the module ``vllm``: takes what vLLM's documented ``LLM`` takes, and no other arguments.
 
 Its model is a transformers one read from the folder, so that it writes what the policy writes exactly if it
-got the policy's weights, prompts, pictures, limits and suppressed tokens. Nothing of vLLM is in here.
+got the policy's weights, prompts, images, limits and suppressed tokens. Nothing of vLLM is in here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A scorer file and folders of pictures that the tests of this folder share."""
+"""A scorer file and folders of images that the tests of this folder share."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def difference(data, view, preprocess):
     View("multi", size=64, crops=3), View("grid", size=400, crops=2),
 ])  # fmt: skip
 @pytest.mark.parametrize("preprocess", [CLIP, SQUASH, Preprocess((192, 192), resize="none")])
-def test_pictures_that_are_not_reduced_differ_by_two_levels_at_most(photo, encode, view, preprocess):
+def test_images_that_are_not_reduced_differ_by_two_levels_at_most(photo, encode, view, preprocess):
     assert difference(encode(photo(190, 254)), view, preprocess).max() <= 2
 
 
@@ -137,7 +137,7 @@ def test_cmyk_and_others_go_through_pillow(photo):
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 400), (400, 1), (2, 5000), (5000, 2)])
 @pytest.mark.parametrize("view", [View(), View("whole"), View("grid", size=32, crops=4)])
-def test_thin_pictures(size, view):
+def test_thin_images(size, view):
     """Noise shrunk to a 22nd of one side is where rounding shows most; else these are Pillow's own pixels."""
     array = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
     assert difference(png(array), view, CLIP).max() <= (4 if view.kind == "whole" else 0)
@@ -152,7 +152,7 @@ def peak_memory() -> int:
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read as Linux has it")
 @pytest.mark.parametrize("size", [(2, 5000), (5000, 2), (1, 60_000)])
 @pytest.mark.parametrize("view", [View(), View("grid", size=224, crops=4)])
-def test_thin_pictures_cost_no_memory(size, view):
+def test_thin_images_cost_no_memory(size, view):
     """Resized before they are cut, these would take from 0.3 to 9 GB."""
     data = png(np.zeros((*size, 3), np.uint8))
     FastView(view, CLIP).prepare(data)  # imports what there is to import
@@ -187,8 +187,8 @@ _FAST = FastView(View(), Preprocess((8, 8), resize="center_crop"))
 @settings(max_examples=100, deadline=None)
 @given(st.one_of(st.binary(max_size=400), st.binary(max_size=400).map(lambda b: b"\xff\xd8\xff" + b)))
 def test_random_bytes(data):
-    picture = _FAST.prepare(data)
-    assert isinstance(picture, ImageDecodeError) or picture.shape == (3, 8, 8)
+    image = _FAST.prepare(data)
+    assert isinstance(image, ImageDecodeError) or image.shape == (3, 8, 8)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -199,7 +199,7 @@ def test_random_bytes(data):
     st.floats(0, 1),
     st.booleans(),
 )
-def test_damaged_files_are_pictures_or_errors(data, changes, end, in_header):
+def test_damaged_files_are_images_or_errors(data, changes, end, in_header):
     """Changed bytes, then a cut: what the fast mode refuses, the exact one does too, for the same reason."""
     garbled = bytearray(data)
     for place, value in changes:
@@ -224,5 +224,5 @@ def test_blocks_moved_about_in_a_file():
     for _ in range(100):
         data = rng.choice(_SEEDS)
         a, b = sorted(rng.sample(range(len(data)), 2))
-        picture = _FAST.prepare(rng.choice([data[:a] + data[b:], data[:b] + data[a:], data[b:] + data[:a]]))
-        assert isinstance(picture, ImageDecodeError) or picture.shape == (3, 8, 8)
+        image = _FAST.prepare(rng.choice([data[:a] + data[b:], data[:b] + data[a:], data[b:] + data[:a]]))
+        assert isinstance(image, ImageDecodeError) or image.shape == (3, 8, 8)

@@ -40,10 +40,10 @@ def test_order_is_kept_and_little_is_taken_ahead(workers, batch):
             yield list(range(start, taken))
 
     found = []
-    for pictures, ready in overlapped(batches(), lambda x: -x, workers):
-        assert ready == [-x for x in pictures]
-        given += len(pictures)
-        found += pictures
+    for images, ready in overlapped(batches(), lambda x: -x, workers):
+        assert ready == [-x for x in images]
+        given += len(images)
+        found += images
         assert taken - given <= max(2 * batch, workers + batch)
     assert found == list(range(40))
 
@@ -84,7 +84,7 @@ def test_decoding_threads_leave_the_number_of_threads_alone():
 
 
 class Brightness:
-    """Someone else's metric, which reads pictures for itself."""
+    """Someone else's metric, which reads images for itself."""
 
     name, revision, training_sets = "brightness", "1", ()
 
@@ -93,13 +93,13 @@ class Brightness:
         return [Score(1 + 4 * float(v) / 255, path=f"[{i}]") for i, v in enumerate(values)]
 
 
-def test_other_scorers_read_pictures_for_themselves(photo_folder):
+def test_other_scorers_read_images_for_themselves(photo_folder):
     paths = photo_folder(3)
     items = [Item(str(paths[0])), Item("lost.jpg", error="lost"), Item(str(paths[1])), Item(str(paths[2]))]
     scores = [s for _, x in run(slices([(0, items)], 3), make_stages(Brightness()), 2) for s in x]
     assert [s.path for s in scores] == [i.path for i in items]
     assert scores[1].error == "lost" and all(1 < s.score < 5 for s in (scores[0], *scores[2:]))
-    with pytest.raises(ConfigError, match="decodes pictures itself"):
+    with pytest.raises(ConfigError, match="decodes images itself"):
         make_stages(Brightness(), "fast")
 
 

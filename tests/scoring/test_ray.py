@@ -17,7 +17,7 @@ from rali_zoo.scoring.ray import Recipe, _Decoder, _fitting, _unpack, _Worker, r
 from rali_zoo.scoring.sources import Item
 
 
-def test_pictures_survive_the_journey_exactly(model, photo_folder):
+def test_images_survive_the_journey_exactly(model, photo_folder):
     """Packed and unpacked, rows are what the plain engine's threads hand to the model."""
     import json
 

@@ -39,8 +39,8 @@ def cases(tmp_path_factory, photo):
     image = Image.fromarray(photo(96, 128))
     wanted: dict[str, str | None] = {}
 
-    def save(name, picture, expected=OK, **options):
-        picture.save(folder / name, **options)
+    def save(name, photo, expected=OK, **options):
+        photo.save(folder / name, **options)
         wanted[name] = expected
 
     def write(name, data, expected):
@@ -75,8 +75,8 @@ def cases(tmp_path_factory, photo):
     garbled[len(whole) // 2 : len(whole) // 2 + 20] = bytes(20)
     write("garbled.jpg", bytes(garbled), OK)
     write("zero.jpg", b"", "the file is empty")
-    write("page.jpg", b"<html>404</html>", "no known picture format")
-    write("noise.jpg", bytes(range(256)), "no known picture format")
+    write("page.jpg", b"<html>404</html>", "no known image format")
+    write("noise.jpg", bytes(range(256)), "no known image format")
     write("bomb.png", png(20_000, 20_000, 8, 2, b""), "pixels")
     with_heif = importlib.util.find_spec("pillow_heif") is not None
     if with_heif:
@@ -119,7 +119,7 @@ def test_each_costs_one_row(cases, model, decode):
     assert alone.score == pytest.approx(next(s.score for s in scores if "turned" in s.path), abs=0.05)
 
 
-def test_models_of_native_sizes_refuse_a_picture_and_go_on(cases):
+def test_models_of_native_sizes_refuse_a_image_and_go_on(cases):
     import torch
 
     from rali_zoo.models import Regression

@@ -136,7 +136,7 @@ def test_another_job_is_refused(tmp_path):
 
 
 def test_the_list_is_frozen(tmp_path):
-    """Pictures that come and go between two runs change nothing."""
+    """Images that come and go between two runs change nothing."""
     work(tmp_path / "a.parquet", count=30, stop=2)
     with Sink(tmp_path / "a.parquet") as sink:
         sink.start(JOB, items(3))
@@ -209,7 +209,7 @@ def test_kills_of_a_toy_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_twenty_kills_of_2000_pictures(tmp_path, many, model):
+def test_twenty_kills_of_2000_images(tmp_path, many, model):
     folder = many(tmp_path / "photos", 2000)
     whole, broken = tmp_path / "whole.parquet", tmp_path / "broken.parquet"
 

@@ -1,4 +1,4 @@
-"""Each way to name pictures gives each of them once, and what cannot be read is a row."""
+"""Each way to name images gives each of them once, and what cannot be read is a row."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_named_file_is_taken_whatever_its_suffix(tmp_path):
     assert names([tmp_path / "plain"]) == [str(tmp_path / "plain")]
     with pytest.raises(ConfigError, match="does not exist"):
         find_items([str(tmp_path / "gone")])
-    with pytest.raises(ConfigError, match="no picture below"):
+    with pytest.raises(ConfigError, match="no image below"):
         list(find_items([str(tmp_path)]))
 
 

@@ -72,7 +72,7 @@ def test_both_sides_are_timed_in_turn(monkeypatch):
 
 
 def test_rate_is_the_slope_of_arrivals(monkeypatch):
-    """Batches that arrive in bursts of four, 10 pictures each, four a second: not more and not less."""
+    """Batches that arrive in bursts of four, 10 images each, four a second: not more and not less."""
     import speed
 
     times = iter([float(i // 4) for i in range(80)])
@@ -161,11 +161,11 @@ def test_the_table_says_what_was_not_met():
 
 
 def test_the_formulae_of_the_page():
-    """Worked by hand: 3.6 million pictures at 100 a second are ten GPU hours."""
-    from scale_out import Gpu, Pictures, Prices, plan
+    """Worked by hand: 3.6 million images at 100 a second are ten GPU hours."""
+    from scale_out import Gpu, Images, Prices, plan
 
     prices = Prices(core_hour=0.1, gigabyte_month=0.02, gigabyte_out=0.05)
-    p = plan(Pictures(3.6e6, 0.025, 2e5, 40), Gpu("x", 100, "", 2.0, ""), prices, deadline_hours=4)
+    p = plan(Images(3.6e6, 0.025, 2e5, 40), Gpu("x", 100, "", 2.0, ""), prices, deadline_hours=4)
     assert p.gpu_hours == pytest.approx(10) and p.gpus == 3 and p.cores_a_gpu == 3
     assert p.core_hours == pytest.approx(25) and p.read_mb_s == pytest.approx(20)
     assert p.stored_tb == pytest.approx(0.72) and p.written_gb == pytest.approx(0.144)
@@ -197,7 +197,7 @@ def test_throughput_of_a_device():
     row = throughput(
         "timm:test_vit?pretrained=false", "cpu", torch.float32, batch=2, compiled=False, rounds=5
     )
-    assert row.values["pictures_a_second"] > 0 and row.low <= row.ratio <= row.high
+    assert row.values["images_a_second"] > 0 and row.low <= row.ratio <= row.high
     assert 0 < row.ratio < 1.5  # no faster than its own arithmetic, but for noise
 
 
@@ -231,7 +231,7 @@ def test_a_row_has_what_its_numbers_need(tmp_path):
 
 def test_a_user_sets_rates_and_prices():
     words = [
-        "--pictures",
+        "--images",
         "3.6e6",
         "--rate",
         "100",

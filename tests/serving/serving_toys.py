@@ -25,7 +25,7 @@ BOUNDARY = "toy-boundary"
 
 
 class Brightness:
-    """A picture's mean brightness as its score; black pictures are more than it can take."""
+    """An image's mean brightness as its score; black images are more than it can take."""
 
     name = "toy"
     revision = "0"
@@ -45,11 +45,11 @@ class Brightness:
         assert self.gate.wait(60)
         means = [float(np.asarray(image).mean()) for image in images]
         if min(means) == 0:
-            raise RuntimeError("a black picture")
+            raise RuntimeError("a black image")
         return [Score(1 + 4 * mean / 255, std=0.5, model=self.name) for mean in means]
 
 
-def picture(level: int = 128, kind: str = "PNG", width: int = 64, height: int = 48) -> bytes:
+def image(level: int = 128, kind: str = "PNG", width: int = 64, height: int = 48) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (width, height), (level, level, level)).save(buffer, kind)
     return buffer.getvalue()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving_toys import picture, served
+from serving_toys import image, served
 
 from rali_zoo.serving.cards import cards, comparison, header
 from rali_zoo.serving.engine import Answer
@@ -129,7 +129,7 @@ def files(photo, tmp_path: Path) -> list[Path]:
     names = ["<b>sharp ${1+1}.png", "blurred.png", "broken.jpg"]
     sharp.save(tmp_path / names[0])
     sharp.filter(ImageFilter.GaussianBlur(6)).save(tmp_path / names[1])
-    (tmp_path / names[2]).write_bytes(b"no picture")
+    (tmp_path / names[2]).write_bytes(b"no image")
     return [tmp_path / name for name in names]
 
 
@@ -147,7 +147,7 @@ def test_drop_score_explain_compare(page, browser, scorer, files, scheme, width)
     tab.set_default_timeout(60_000)
     tab.goto(f"http://{page}/")
     tab.wait_for_selector("text=no judge of real photographs")
-    drop = tab.locator("#pictures input[type=file]")
+    drop = tab.locator("#images input[type=file]")
     drop.wait_for(state="attached")
     assert tab.locator("#compare").count() == 0 or not tab.locator("#compare").is_visible()
     drop.set_input_files(files)
@@ -155,7 +155,7 @@ def test_drop_score_explain_compare(page, browser, scorer, files, scheme, width)
     numbers = [f"{score.score:.2f}" for score in scorer.score(files[:2])]
     assert tab.locator("#scores .number").all_inner_texts() == numbers
     assert tab.locator("#scores .card").count() == 3 and tab.locator("#scores b img").count() == 0
-    assert "no known picture format" in tab.locator("#scores .error").inner_text()
+    assert "no known image format" in tab.locator("#scores .error").inner_text()
     assert tab.locator("#scores .reason").count() == 6
     assert sorted(tab.locator("#pair .number").all_inner_texts()) == sorted(numbers)
     assert "higher than" in tab.locator("#pair .verdict").inner_text()
@@ -166,7 +166,7 @@ def test_drop_score_explain_compare(page, browser, scorer, files, scheme, width)
     colour = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", colour)[:3])) < 200) == (scheme == "dark")
     tab.locator(
-        "#pictures [aria-label='Remove this file'], #pictures button[aria-label*='lear']"
+        "#images [aria-label='Remove this file'], #images button[aria-label*='lear']"
     ).first.click()
     tab.wait_for_function("document.querySelectorAll('#scores .card').length < 3")
     assert {url.split("/")[2] for url in asked if url.startswith("http")} == {page}
@@ -174,11 +174,11 @@ def test_drop_score_explain_compare(page, browser, scorer, files, scheme, width)
     context.close()
 
 
-def test_a_broken_picture_among_good_ones(engine) -> None:
+def test_a_broken_image_among_good_ones(engine) -> None:
     """What the engine answers is what the cards show, previews included."""
     made = engine(preview=32)
     from rali_zoo.serving.engine import Upload
 
-    found = [f.result(60) for f in made.submit([Upload("a", picture()), Upload("b", b"")])]
+    found = [f.result(60) for f in made.submit([Upload("a", image()), Upload("b", b"")])]
     html = cards(found, RANGE)
     assert html.count('class="card"') == 2 and "the file is empty" in html and "data:image/jpeg" in html

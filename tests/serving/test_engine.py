@@ -1,4 +1,4 @@
-"""Many callers, one model: batches, limits, and pictures that harm nobody but themselves."""
+"""Many callers, one model: batches, limits, and images that harm nobody but themselves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from serving_toys import misbehave, picture, png_header, until
+from serving_toys import misbehave, image, png_header, until
 
 from rali_zoo.errors import ConfigError
 from rali_zoo.serving import decoding
@@ -20,17 +20,17 @@ def results(futures):
     return [future.result(60) for future in futures]
 
 
-def test_one_answer_a_picture_in_order(engine):
+def test_one_answer_a_image_in_order(engine):
     made = engine(Limits(megapixels=1), preview=32)
     uploads = [
-        Upload("a", picture(51)),
-        Upload("../../etc/passwd", picture(204, "JPEG", 128, 96)),
+        Upload("a", image(51)),
+        Upload("../../etc/passwd", image(204, "JPEG", 128, 96)),
         Upload("empty", b""),
         Upload("noise", bytes(range(256))),
         Upload("page", b"<!doctype html><p>404"),
         Upload("bomb", png_header(20_000, 20_000)),
-        Upload("cut", picture(90, "JPEG", 640, 480)[:400]),
-        Upload("too large", picture(90, width=1001, height=1000)),
+        Upload("cut", image(90, "JPEG", 640, 480)[:400]),
+        Upload("too large", image(90, width=1001, height=1000)),
     ]
     answers = results(made.submit(uploads))
     assert [a.score.path for a in answers] == [u.name for u in uploads]
@@ -38,7 +38,7 @@ def test_one_answer_a_picture_in_order(engine):
     assert [(a.width, a.height) for a in answers] == [(64, 48), (128, 96)] + [(0, 0)] * 6
     reasons = [
         "the file is empty",
-        "no known picture format",
+        "no known image format",
         "it is a web page",
         "(400000000 pixels) exceeds limit",
         "cannot be decoded",
@@ -54,9 +54,9 @@ def test_one_answer_a_picture_in_order(engine):
 def test_batches_gather_while_the_model_works(engine):
     made = engine(batch_size=4)
     made.scorer.gate.clear()
-    first = made.submit([Upload("first", picture())])
+    first = made.submit([Upload("first", image())])
     assert made.scorer.entered.wait(60)
-    rest = made.submit([Upload(str(i), picture(i)) for i in range(10, 16)])
+    rest = made.submit([Upload(str(i), image(i)) for i in range(10, 16)])
     until(lambda: made._ready.qsize() == 6)
     made.scorer.gate.set()
     levels = [answer.score.score for answer in results(first + rest)[1:]]
@@ -68,11 +68,11 @@ def test_batches_gather_while_the_model_works(engine):
 def test_too_much_waiting_is_turned_away(engine):
     made = engine(Limits(waiting_megabytes=1))
     made.scorer.gate.clear()
-    large = picture() + bytes(700_000)  # what follows the end of a PNG is not looked at
+    large = image() + bytes(700_000)  # what follows the end of a PNG is not looked at
     taken = made.submit([Upload("a", large)])
     with pytest.raises(BusyError, match="try again"):
         made.submit([Upload("b", large)])
-    taken += made.submit([Upload("c", picture())])
+    taken += made.submit([Upload("c", image())])
     made.scorer.gate.set()
     assert all(a.score.error is None for a in results(taken))
     assert made.waiting == 0
@@ -82,28 +82,28 @@ def test_too_much_waiting_is_turned_away(engine):
 def test_what_nobody_waits_for_is_not_scored(engine):
     made = engine()
     made.scorer.gate.clear()
-    made.submit([Upload("a", picture())])
+    made.submit([Upload("a", image())])
     assert made.scorer.entered.wait(60)
-    others = made.submit([Upload(str(i), picture()) for i in range(20)])
+    others = made.submit([Upload(str(i), image()) for i in range(20)])
     gone = [future for future in others if future.cancel()]
     assert gone  # one decoder cannot have begun with all twenty
     made.scorer.gate.set()
     results([future for future in others if not future.cancelled()])
-    last = results(made.submit([Upload("last", picture())]))[0]
+    last = results(made.submit([Upload("last", image())]))[0]
     assert last.score.error is None and made.waiting == 0
     assert made.scored == 22 - len(gone)
 
 
-def test_a_picture_that_the_model_cannot_take_costs_one_row(engine):
+def test_a_image_that_the_model_cannot_take_costs_one_row(engine):
     made = engine()
     made.scorer.gate.clear()
-    first = made.submit([Upload("first", picture())])
+    first = made.submit([Upload("first", image())])
     assert made.scorer.entered.wait(60)
-    rest = made.submit([Upload("a", picture(9)), Upload("black", picture(0)), Upload("b", picture(7))])
+    rest = made.submit([Upload("a", image(9)), Upload("black", image(0)), Upload("b", image(7))])
     until(lambda: made._ready.qsize() == 3)
     made.scorer.gate.set()
     errors = [a.score.error for a in results(first + rest)]
-    assert errors == [None, None, "the model failed on it: a black picture", None]
+    assert errors == [None, None, "the model failed on it: a black image", None]
 
 
 def test_decoders_that_hang_or_crash_or_eat(engine, monkeypatch):
@@ -111,7 +111,7 @@ def test_decoders_that_hang_or_crash_or_eat(engine, monkeypatch):
     made = engine(Limits(decode_seconds=1.0, megapixels=1))
     made.warm_up()
     names = ["sleep", "good", "crash", "good", "eat", "good"]
-    data = {"good": picture()}
+    data = {"good": image()}
     answers = results(made.submit([Upload(n, data.get(n, n.encode())) for n in names]))
     errors = [a.score.error for a in answers]
     assert errors[0] == "decoding took longer than 1 s"
@@ -132,19 +132,19 @@ def test_a_decoder_that_died_while_idle_is_replaced(engine):
     (process,) = workers()
     process.kill()
     process.join()
-    assert results(made.submit([Upload("a", picture())]))[0].score.error is None
+    assert results(made.submit([Upload("a", image())]))[0].score.error is None
 
 
 def test_closing_answers_what_waits_and_ends_the_processes(engine, monkeypatch):
     monkeypatch.setattr(decoding, "decode", misbehave)
     made = engine()
-    futures = made.submit([Upload("sleep", b"sleep"), Upload("next", picture())])
+    futures = made.submit([Upload("sleep", b"sleep"), Upload("next", image())])
     made.close()
     made.close()
     assert {a.score.error for a in results(futures)} == {"the service is stopping"}
     assert not made.alive and not workers()
     with pytest.raises(BusyError):
-        made.submit([Upload("late", picture())])
+        made.submit([Upload("late", image())])
 
 
 def test_scores_are_those_of_the_scorer(photo):
@@ -152,17 +152,17 @@ def test_scores_are_those_of_the_scorer(photo):
     from rali_zoo.zoo import load_model
 
     scorer = load_model("rali-tiny-synthetic")
-    pictures = []
+    images = []
     for i, size in enumerate([(48, 64), (300, 200), (61, 37), (500, 501)]):
         buffer = io.BytesIO()
         Image.fromarray(photo(*size, seed=i)).save(buffer, "PNG")
-        pictures.append(buffer.getvalue())
+        images.append(buffer.getvalue())
     made = Engine(scorer)
     try:
-        answers = results(made.submit([Upload(str(i), data) for i, data in enumerate(pictures)]))
+        answers = results(made.submit([Upload(str(i), data) for i, data in enumerate(images)]))
     finally:
         made.close()
-    wanted = scorer.score(pictures)
+    wanted = scorer.score(images)
     np.testing.assert_allclose([a.score.score for a in answers], [s.score for s in wanted], atol=1e-5)
     np.testing.assert_allclose([a.score.std for a in answers], [s.std for s in wanted], atol=1e-5)
     assert [len(a.score.reasons) for a in answers] == [3] * 4
@@ -175,7 +175,7 @@ def test_refused_scorers_and_settings(engine, tmp_path):
     from rali_zoo.zoo import load_model
 
     (tmp_path / "s.csv").write_text("id,score\na.jpg,3\n")
-    with pytest.raises(ConfigError, match="looks at no picture"):
+    with pytest.raises(ConfigError, match="looks at no image"):
         Engine(load_model(f"csv:{tmp_path / 's.csv'}"))
     with pytest.raises(ConfigError, match="no-reference"):
         Engine(load_model("torchmetrics:PeakSignalNoiseRatio"))

@@ -13,7 +13,7 @@ pytest.importorskip("starlette", reason="pip install 'rali-zoo[serve]'")
 pytest.importorskip("python_multipart", reason="pip install 'rali-zoo[serve]'")
 pytest.importorskip("uvicorn", reason="pip install 'rali-zoo[serve]'")
 
-from serving_toys import BOUNDARY, ask, form, picture, png_header, served, until
+from serving_toys import BOUNDARY, ask, form, image, png_header, served, until
 
 from rali_zoo.errors import ConfigError
 from rali_zoo.serving import http, server
@@ -40,28 +40,28 @@ def start(engine):
 
 
 def one(port, name="a.png", data=None):
-    """The row of one picture."""
-    status, answer = ask(port, form((name, picture() if data is None else data)))
+    """The row of one image."""
+    status, answer = ask(port, form((name, image() if data is None else data)))
     assert status == 200
     (row,) = answer["scores"]
     return row
 
 
 def test_rows_and_descriptions_of_the_service(start):
-    with start(Limits(pictures=3, megapixels=2)) as (port, made):
-        files = form(("a.png", picture(51)), ("b.jpg", picture(204, "JPEG")), ("c.jpg", b"broken"))
+    with start(Limits(images=3, megapixels=2)) as (port, made):
+        files = form(("a.png", image(51)), ("b.jpg", image(204, "JPEG")), ("c.jpg", b"broken"))
         status, answer = ask(port, files)
         assert status == 200
         assert [row["name"] for row in answer["scores"]] == ["a.png", "b.jpg", "c.jpg"]
         first, _, last = answer["scores"]
         assert first == {"name": "a.png", "score": 1.8, "std": 0.5, "error": None, "width": 64, "height": 48}
-        assert last["score"] is None and last["width"] is None and "no known picture" in last["error"]
+        assert last["score"] is None and last["width"] is None and "no known image" in last["error"]
         assert (answer["model"], answer["revision"], answer["synthetic_labels"]) == ("toy", "0", True)
         _, explained = ask(port, files, "/score?explain=true")
         assert [row["reasons"] for row in explained["scores"]] == [[], [], []]
         status, about = ask(port, method="GET", path="/model")
         assert status == 200 and about["training_sets"] == ["synthetic:lab"] and "no judge" in about["note"]
-        assert about["limits"]["pictures"] == 3 and about["score_range"] == [1.0, 5.0]
+        assert about["limits"]["images"] == 3 and about["score_range"] == [1.0, 5.0]
         status, health = ask(port, method="GET", path="/health")
         assert status == 200 and health["status"] == "ok" and health["scored"] == made.scored > 4
 
@@ -69,15 +69,15 @@ def test_rows_and_descriptions_of_the_service(start):
 def test_hostile_files_cost_a_row_each(start):
     files = {
         "zero": (b"", "the file is empty"),
-        "garbage": (bytes(range(256)) * 40, "no known picture format"),
+        "garbage": (bytes(range(256)) * 40, "no known image format"),
         "bomb.png": (png_header(20_000, 20_000), "exceeds limit"),
         "wide.png": (png_header(60_000, 1_000), "the limit is 2,000,000"),
-        "cut.jpg": (picture(90, "JPEG", 640, 480)[:500], "cannot be decoded"),
+        "cut.jpg": (image(90, "JPEG", 640, 480)[:500], "cannot be decoded"),
         "page.html": (b"<html>404</html>", "it is a web page"),
-        "../../../etc/passwd": (b"not a path", "no known picture format"),
-        "C:\\windows\\x.jpg": (b"nor this", "no known picture format"),
-        "/dev/zero": (picture(), None),
-        "ünïcode ☂.png": (picture(), None),
+        "../../../etc/passwd": (b"not a path", "no known image format"),
+        "C:\\windows\\x.jpg": (b"nor this", "no known image format"),
+        "/dev/zero": (image(), None),
+        "ünïcode ☂.png": (image(), None),
     }
     with start(Limits(megapixels=2)) as (port, _):
         body = form(*((name, data) for name, (data, _) in files.items()), media_type="text/html")
@@ -91,18 +91,18 @@ def test_hostile_files_cost_a_row_each(start):
 
 
 def test_refused_requests_say_why(start):
-    good = form(("a.png", picture()))
+    good = form(("a.png", image()))
     field = (
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n--{BOUNDARY}--\r\n'.encode()
     )
     cases = [
         (415, "curl -F", {"body": b"{}", "content-type": "application/json"}),
-        (415, "curl -F", {"body": picture(), "content-type": "image/png"}),
+        (415, "curl -F", {"body": image(), "content-type": "image/png"}),
         (400, "has no file", {"body": f"--{BOUNDARY}--\r\n".encode()}),
         (400, "Maximum number of fields", {"body": field}),
         (400, "Missing boundary", {"body": good, "content-type": "multipart/form-data"}),
         (400, "curl -F", {"body": b"no form at all"}),
-        (400, "Maximum number of files is 2", {"body": form(*[("a", picture())] * 3)}),
+        (400, "Maximum number of files is 2", {"body": form(*[("a", image())] * 3)}),
         (400, "explain=true", {"body": good, "path": "/score?explian=true"}),
         (400, "true or false", {"body": good, "path": "/score?explain=maybe"}),
         (404, "/health", {"body": good, "path": "/scores"}),
@@ -111,7 +111,7 @@ def test_refused_requests_say_why(start):
         (413, "more than 1 MB", {"body": iter([form(("large", bytes(600_000)))] * 2)}),  # no length declared
         (400, "Invalid host", {"body": good, "Host": "evil.example"}),
     ]
-    with start(Limits(pictures=2, megabytes=1)) as (port, _):
+    with start(Limits(images=2, megabytes=1)) as (port, _):
         for status, reason, request in cases:
             found = ask(port, **request)
             assert found[0] == status and reason in str(found[1]), (request.get("path"), found)
@@ -155,10 +155,10 @@ def test_slow_clients_are_hung_up_on(start, monkeypatch):
 def test_busy_and_too_slow_to_answer(start):
     with start(Limits(waiting_megabytes=1, seconds=1.0)) as (port, made):
         made.scorer.gate.clear()
-        waiting = made.submit([Upload("large", picture() + bytes(990_000))])
-        status, answer = ask(port, form(("b", picture() + bytes(20_000))))
+        waiting = made.submit([Upload("large", image() + bytes(990_000))])
+        status, answer = ask(port, form(("b", image() + bytes(20_000))))
         assert (status, "try again" in answer["error"]) == (503, True)
-        status, answer = ask(port, form(("small", picture())))
+        status, answer = ask(port, form(("small", image())))
         assert (status, "took more than 1 s" in answer["error"]) == (504, True)
         made.scorer.gate.set()
         assert waiting[0].result(30).score.error is None
@@ -175,7 +175,7 @@ def test_stopping_answers_the_running_request_first(start):
         row = pool.submit(one, port)
         assert made.scorer.entered.wait(30)
         threading.Timer(0.5, made.scorer.gate.set).start()
-        # The end of this block asks the server to stop, while the picture is in the model.
+        # The end of this block asks the server to stop, while the image is in the model.
     assert row.result(30)["error"] is None
     pool.shutdown()
     assert not made.alive

@@ -62,20 +62,20 @@ def test_many_clients_some_hostile(service, photo):
     from rali_zoo.zoo import load_model
 
     _, port = service
-    pictures = [jpeg(photo, seed) for seed in range(8)]
-    wanted = [score.score for score in load_model("rali-tiny-synthetic").score(pictures)]
+    images = [jpeg(photo, seed) for seed in range(8)]
+    wanted = [score.score for score in load_model("rali-tiny-synthetic").score(images)]
     seen: Counter[str] = Counter()
     lock = threading.Lock()
 
     def good(i: int) -> str:
-        status, answer = ask(port, form((str(i), pictures[i % 8])))
+        status, answer = ask(port, form((str(i), images[i % 8])))
         assert status == 200
         assert answer["scores"][0]["score"] == pytest.approx(wanted[i % 8], abs=1e-4)
         return "good"
 
     def bad_file(i: int) -> str:
-        data = random.Random(i).choice([b"", os.urandom(999), png_header(20_000, 20_000), pictures[0][:999]])
-        status, answer = ask(port, form(("../../x", data), ("ok", pictures[1])))
+        data = random.Random(i).choice([b"", os.urandom(999), png_header(20_000, 20_000), images[0][:999]])
+        status, answer = ask(port, form(("../../x", data), ("ok", images[1])))
         assert status == 200 and answer["scores"][0]["error"]
         assert answer["scores"][1]["score"] == pytest.approx(wanted[1], abs=1e-4)
         return "bad file"
@@ -85,7 +85,7 @@ def test_many_clients_some_hostile(service, photo):
         return "too large"
 
     def no_form(i: int) -> str:
-        assert ask(port, pictures[0], content_type="image/jpeg")[0] == 415
+        assert ask(port, images[0], content_type="image/jpeg")[0] == 415
         return "no form"
 
     def gone(i: int) -> str:
@@ -111,11 +111,11 @@ def test_many_clients_some_hostile(service, photo):
     _, health = ask(port, method="GET", path="/health")
     print(
         f"\n{CLIENTS} clients, 512x384 JPEG, one a request: {REQUESTS / seconds:.1f} requests/s; in all "
-        f"{health['scored']} pictures in {health['batches']} batches; {dict(seen)}"
+        f"{health['scored']} images in {health['batches']} batches; {dict(seen)}"
     )
     assert seen["good"] == REQUESTS * 6 // 10 and sum(seen.values()) == REQUESTS
     assert health["waiting_bytes"] == 0
-    assert health["batches"] < health["scored"]  # pictures that come together are scored together
+    assert health["batches"] < health["scored"]  # images that come together are scored together
 
 
 def test_it_stops_in_order(service):

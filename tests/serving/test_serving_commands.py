@@ -40,7 +40,7 @@ def test_a_missing_extra_is_named(command, package, extra, monkeypatch, capsys) 
     [
         (["--port=99999"], "between 0 and 65535"),
         (["--host=300.1.2.3"], "cannot listen at 300.1.2.3:8000"),
-        (["--max_pictures=0"], "the limit pictures is 0"),
+        (["--max_images=0"], "the limit images is 0"),
     ],
 )
 def test_settings_are_refused_before_a_model_is_loaded(words, reason, monkeypatch, capsys) -> None:

@@ -44,7 +44,7 @@ def tokenizer(path):
 def test_minilm_equals_sentence_transformers(minilm):
     from sentence_transformers import SentenceTransformer
 
-    long = "the picture is noisy and " * 80
+    long = "the image is noisy and " * 80
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         ours = minilm.encode([*TEXTS, long]).numpy()
@@ -55,7 +55,7 @@ def test_minilm_equals_sentence_transformers(minilm):
 
 
 def test_minilm_knows_synonyms(minilm):
-    blurred, fuzzy, bright = minilm.encode(["a blurry picture", "an out of focus photo", "strong sunshine"])
+    blurred, fuzzy, bright = minilm.encode(["a blurry image", "an out of focus photo", "strong sunshine"])
     assert blurred @ fuzzy > blurred @ bright + 0.1
 
 

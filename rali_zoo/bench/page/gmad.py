@@ -1,4 +1,4 @@
-"""gMAD pairs of the best models, and the pictures of those that may be shown."""
+"""gMAD pairs of the best models, and the images of those that may be shown."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any
 from rali_zoo.bench.leaderboard import Board, Column, numbers
 
 MODELS = 4  # of a data set, the best; every two of them attack each other
-LEVELS = 2  # of the defender: among its worse half of pictures, and among its better half
+LEVELS = 2  # of the defender: among its worse half of images, and among its better half
 _SHARE = 0.05
-_WINDOW = 4  # pictures at least, that the defender scores alike
+_WINDOW = 4  # images at least, that the defender scores alike
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two pictures that the defender scores alike and the attacker does not.
+    """Two images that the defender scores alike and the attacker does not.
 
     Attributes:
         defender: key of a model.
         attacker: key of another.
-        level: 0 = among the pictures that the defender finds bad, 1 = among those it finds good.
-        better: id of the picture that the attacker puts higher.
+        level: 0 = among the images that the defender finds bad, 1 = among those it finds good.
+        better: id of the image that the attacker puts higher.
         worse: id of the other.
-        mos: of both pictures, in this order.
+        mos: of both images, in this order.
     """
 
     defender: str
@@ -53,7 +53,7 @@ def gmad_pairs(column: Column, board: Board) -> list[Pair]:
     for defender, attacker in permutations(best, 2):
         try:
             found = metrics.gmad_pairs(numbers(attacker), numbers(defender), LEVELS, share)
-        except ValueError:  # too few pictures that both scored
+        except ValueError:  # too few images that both scored
             continue
         for level, pair in enumerate(found):
             a, b = pair.better, pair.worse
@@ -63,11 +63,11 @@ def gmad_pairs(column: Column, board: Board) -> list[Pair]:
     return pairs
 
 
-def write_pictures(board: Board, folder: Path) -> dict[str, dict[str, dict[str, str]]]:
-    """Copy the pictures of gMAD pairs of synthetic data sets, which anyone may show.
+def write_images(board: Board, folder: Path) -> dict[str, dict[str, dict[str, str]]]:
+    """Copy the images of gMAD pairs of synthetic data sets, which anyone may show.
 
     Returns:
-        Key of the data set to picture id to ``file`` (relative to the page) and ``credit``.
+        Key of the data set to image id to ``file`` (relative to the page) and ``credit``.
     """
     shown = {}
     for column in board.columns:

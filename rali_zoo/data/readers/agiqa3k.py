@@ -1,4 +1,4 @@
-"""AGIQA-3K: 2,982 pictures by six text-to-image models, rated for quality and for alignment with the prompt.
+"""AGIQA-3K: 2,982 images by six text-to-image models, rated for quality and for alignment with the prompt.
 
 File as in the authors' repository: ``data.csv`` (name, prompt, adj1, adj2, style, mos_quality, std_quality,
 mos_align, std_align); both scores run from 0 to 5. ``mos`` is the quality; alignment is kept as free
@@ -39,7 +39,7 @@ agiqa3k/
 
 
 def read(root: Path) -> pd.DataFrame:
-    """Read the set below ``root``; pictures of one prompt share a ``content``.
+    """Read the set below ``root``; images of one prompt share a ``content``.
 
     Raises:
         DatasetNotFoundError: a file or folder is missing.

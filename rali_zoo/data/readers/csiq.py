@@ -64,7 +64,7 @@ csiq/
 
 
 def read(root: Path) -> pd.DataFrame:
-    """Read the set below ``root``; ``reference`` is the path of the reference picture,
+    """Read the set below ``root``; ``reference`` is the path of the reference image,
     ``""`` where it is not on disk.
 
     Raises:

@@ -1,7 +1,7 @@
-"""``csv:PATH?mos_range=0,100``: any table of pictures and scores (.csv, .tsv, .jsonl, .parquet).
+"""``csv:PATH?mos_range=0,100``: any table of images and scores (.csv, .tsv, .jsonl, .parquet).
 
 Columns: ``image`` (path below ``root``) and ``mos``; optionally ``std``, ``split``, ``content``,
-``distortion``, ``level`` and any others. A table without the column ``mos`` is a list of pictures to
+``distortion``, ``level`` and any others. A table without the column ``mos`` is a list of images to
 predict.
 """
 

@@ -191,10 +191,10 @@ def _check(card: DatasetCard, frame: pd.DataFrame, source: object) -> None:
 
     twice = frame.loc[frame["id"].duplicated(), "id"]
     if len(twice):
-        raise ScoreTableError(f"{source} names a picture twice: {some(twice)}")
+        raise ScoreTableError(f"{source} names an image twice: {some(twice)}")
     low, high = card.mos_range
     slack = _TOLERANCE * (high - low)
-    # A table without any score is a list of pictures to predict; one with gaps is a mistake.
+    # A table without any score is a list of images to predict; one with gaps is a mistake.
     if not frame["mos"].isna().all():
         inside = frame["mos"].between(low - slack, high + slack)
         if not inside.all():
@@ -213,17 +213,17 @@ def _check(card: DatasetCard, frame: pd.DataFrame, source: object) -> None:
 
 
 def finish(card: DatasetCard, frame: pd.DataFrame, source: object) -> pd.DataFrame:
-    """:func:`complete`, and every row's picture must be there.
+    """:func:`complete`, and every row's image must be there.
 
     Raises:
-        ScoreTableError: as :func:`complete`, or naming the rows without a picture.
+        ScoreTableError: as :func:`complete`, or naming the rows without an image.
     """
     frame = complete(card, frame, source)
     absent = missing_files(frame["path"].tolist())
     if absent:
         rows = frame.iloc[absent]
         raise ScoreTableError(
-            f"{source} scores {len(absent)} of {len(frame)} pictures that are not on disk: "
+            f"{source} scores {len(absent)} of {len(frame)} images that are not on disk: "
             f"{some(rows['id'])}; {rows['path'].iloc[0]} was looked for"
         )
     return frame

@@ -60,7 +60,7 @@ CARD = DatasetCard(
     protocols=("deqa", "whole", "kfold", "random"),
     default_protocol="whole",
     content_disjoint=True,
-    licence="free for research; the pristine pictures are under the Pixabay licence",
+    licence="free for research; the pristine images are under the Pixabay licence",
     citation="Lin, Hosu, Saupe. KADID-10k: A Large-scale Artificially Distorted IQA Database. QoMEX 2019",
     url="https://database.mmsp-kn.de/kadid-10k-database.html",
     layout="""\
@@ -72,7 +72,7 @@ kadid10k/
 
 
 def read(root: Path) -> pd.DataFrame:
-    """Read the set below ``root``; ``reference`` is the path of the reference picture,
+    """Read the set below ``root``; ``reference`` is the path of the reference image,
     ``""`` where it is not on disk.
 
     Raises:

@@ -31,7 +31,7 @@ CARD = DatasetCard(
     protocols=("official", "deqa", "whole", "kfold", "random"),
     default_protocol="official",
     content_disjoint=False,
-    licence="free for research; the pictures come from YFCC100M under their Creative Commons licences",
+    licence="free for research; the images come from YFCC100M under their Creative Commons licences",
     citation="Hosu, Lin, Sziranyi, Saupe. KonIQ-10k: An Ecologically Valid Database for Deep "
     "Learning of Blind Image Quality Assessment. IEEE TIP 29, 2020",
     url="https://database.mmsp-kn.de/koniq-10k-database.html",

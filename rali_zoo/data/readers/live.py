@@ -18,7 +18,7 @@ from rali_zoo.errors import ScoreTableError
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Folder, number of pictures, name of the distortion; in the order of the arrays.
+#: Folder, number of images, name of the distortion; in the order of the arrays.
 FOLDERS = (
     ("jp2k", 227, "jpeg2000"),
     ("jpeg", 233, "jpeg"),
@@ -52,7 +52,7 @@ live/                  (or live/databaserelease2/)
 
 
 def read(root: Path) -> pd.DataFrame:
-    """Read the set below ``root``; ``reference`` is the path of the reference picture,
+    """Read the set below ``root``; ``reference`` is the path of the reference image,
     ``""`` where it is not on disk.
 
     Raises:

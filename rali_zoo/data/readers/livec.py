@@ -1,7 +1,7 @@
 """LIVE In the Wild Image Quality Challenge: 1,162 mobile photographs, rated by a crowd from 0 to 100.
 
 Files as in ``ChallengeDB_release``: three MATLAB files in ``Data/`` in one order. Its readme counts 1,169
-pictures, of which 7 (t1.bmp … t7.bmp) trained the raters; these are left out, as everybody does.
+images, of which 7 (t1.bmp … t7.bmp) trained the raters; these are left out, as everybody does.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CARD = DatasetCard(
     content_disjoint=False,
     licence="copyright The University of Texas at Austin; use permitted with acknowledgement",
     citation="Ghadiyaram, Bovik. Massive Online Crowdsourced Study of Subjective and Objective "
-    "Picture Quality. IEEE TIP 25(1), 2016",
+    "Image Quality. IEEE TIP 25(1), 2016",
     url="https://live.ece.utexas.edu/research/ChallengeDB/index.html",
     layout="""\
 livec/                  (or livec/ChallengeDB_release/)

@@ -1,6 +1,6 @@
 """``pyiqa:PATH?root=IMAGES&mos_range=0,100``: a ``meta_info_*.csv`` as IQA-PyTorch (pyiqa) shares them.
 
-Columns count by position: name, score, … for photographs; reference, distorted, score, … for pictures with
+Columns count by position: name, score, … for photographs; reference, distorted, score, … for images with
 a reference (told apart by the second column being a number or not). A column whose name holds ``std`` is
 the standard deviation; columns whose name holds ``split`` say splits, one of which ``split=COLUMN`` names.
 """

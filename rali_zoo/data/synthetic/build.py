@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DomainName = Literal["lab", "wild", "phone"]
-#: Part of the cache key: raise it whenever a picture or a score comes out differently.
+#: Part of the cache key: raise it whenever an image or a score comes out differently.
 VERSION = 3
 TABLE = "rows.parquet"
-#: Folder of the pristine pictures; only the test part has them, for full-reference metrics.
+#: Folder of the pristine images; only the test part has them, for full-reference metrics.
 REFERENCES = "references"
 
 _SPLIT_CYCLE: tuple[sources.Split, ...] = ("train",) * 4 + ("test",) + ("train",) * 3 + ("val", "test")
 _PHOTO_SHARE = 0.4  #: of the windows; the others are textures
-#: What happens to a picture of the mixed domains, in order: (probability, one of these types).
+#: What happens to an image of the mixed domains, in order: (probability, one of these types).
 _STAGES: dict[str, tuple[tuple[float, tuple[str, ...]], ...]] = {
     "wild": (
         (0.35, ("lens_blur", "motion_blur", "gaussian_blur")),
@@ -61,8 +61,8 @@ class Spec:
     Attributes:
         domain: ``lab`` (one of KADID-10k's distortions in five levels), ``wild`` (mild mixtures) or
             ``phone`` (a camera pipeline, scores in [0, 100]).
-        n: pictures.
-        size: side of a picture in pixels.
+        n: images.
+        size: side of an image in pixels.
         seed: of everything random.
         textures: procedural contents of each kind; those beyond the default are training contents.
         photos: folder of pristine photographs that are training contents too; "" for none.
@@ -84,14 +84,14 @@ class Spec:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture, before any pixel is made.
+class PlannedImage:
+    """One image, before any pixel is made.
 
     Attributes:
-        index: position in the data set; with the seed it decides everything random about the picture.
+        index: position in the data set; with the seed it decides everything random about the image.
         content: what its pristine window is cut from.
         split: the split of that content.
-        recipe: (distortion, level) in the order of application; empty for a pristine picture.
+        recipe: (distortion, level) in the order of application; empty for a pristine image.
     """
 
     index: int
@@ -100,9 +100,9 @@ class Picture:
     recipe: tuple[tuple[str, int], ...]
 
 
-def plan(spec: Spec) -> list[Picture]:
-    """Every picture of the data set; ``lab`` has every type and level equally often in every split."""
-    pictures, made = [], dict.fromkeys(_SPLIT_CYCLE, 0)
+def plan(spec: Spec) -> list[PlannedImage]:
+    """Every image of the data set; ``lab`` has every type and level equally often in every split."""
+    planned_images, made = [], dict.fromkeys(_SPLIT_CYCLE, 0)
     pools = {
         split: [np.array(ids) for ids in sources.contents(split, spec.textures, spec.photos)]
         for split in made
@@ -118,8 +118,8 @@ def plan(spec: Spec) -> list[Picture]:
         else:
             recipe = _mixture(spec.domain, rng)
         made[split] += 1
-        pictures.append(Picture(index, content, split, recipe))
-    return pictures
+        planned_images.append(PlannedImage(index, content, split, recipe))
+    return planned_images
 
 
 def build(spec: Spec, workers: int = 1) -> Path:
@@ -151,22 +151,22 @@ def build(spec: Spec, workers: int = 1) -> Path:
     return folder
 
 
-def render(spec: Spec, picture: Picture, folder: Path) -> dict[str, object]:
-    """Make one picture as a PNG file below ``folder`` and return its row."""
+def render(spec: Spec, planned: PlannedImage, folder: Path) -> dict[str, object]:
+    """Make one image as a PNG file below ``folder`` and return its row."""
     domain = rater.DOMAINS[spec.domain]
-    pristine = sources.window(picture.content, spec.size, _rng(spec, picture.index, 1), spec.photos)
-    image, steps, rng = pristine, [], _rng(spec, picture.index, 2)
-    for name, level in picture.recipe:
+    pristine = sources.window(planned.content, spec.size, _rng(spec, planned.index, 1), spec.photos)
+    image, steps, rng = pristine, [], _rng(spec, planned.index, 2)
+    for name, level in planned.recipe:
         before, image = image, distort(image, name, level, rng)
         steps.append((name, rater.distance(before, image)))
     pixels = np.round(image * 255).astype(np.uint8)
-    total = rater.distance(pristine, pixels.astype(np.float32) / 255) if picture.recipe else 0.0
+    total = rater.distance(pristine, pixels.astype(np.float32) / 255) if planned.recipe else 0.0
     expected = rater.score(total, steps, domain)
-    mos, std = rater.vote(expected, domain, _rng(spec, picture.index, 3))
-    file = f"{spec.domain}-{picture.index:06d}.png"
+    mos, std = rater.vote(expected, domain, _rng(spec, planned.index, 3))
+    file = f"{spec.domain}-{planned.index:06d}.png"
     Image.fromarray(pixels).save(folder / "images" / file, compress_level=4)
     reference = ""
-    if picture.split == "test":
+    if planned.split == "test":
         reference = f"{REFERENCES}/{file}"
         Image.fromarray(np.round(pristine * 255).astype(np.uint8)).save(folder / reference, compress_level=4)
     return {
@@ -174,11 +174,11 @@ def render(spec: Spec, picture: Picture, folder: Path) -> dict[str, object]:
         "path": f"images/{file}",
         "mos": mos,
         "std": std,
-        "split": picture.split,
-        "content": picture.content,
-        "distortion": ";".join(name for name, _ in picture.recipe) or "pristine",
-        "level": max((level for _, level in picture.recipe), default=0),
-        "levels": ";".join(str(level) for _, level in picture.recipe),
+        "split": planned.split,
+        "content": planned.content,
+        "distortion": ";".join(name for name, _ in planned.recipe) or "pristine",
+        "level": max((level for _, level in planned.recipe), default=0),
+        "levels": ";".join(str(level) for _, level in planned.recipe),
         "reference": reference,
         "distance": total,
         "mos_expected": expected,
@@ -208,12 +208,12 @@ def _write(spec: Spec, folder: Path, workers: int) -> None:
     from rich.console import Console
     from rich.progress import track
 
-    pictures = plan(spec)
-    rows = Parallel(n_jobs=workers, return_as="generator")(delayed(render)(spec, p, folder) for p in pictures)
+    planned_images = plan(spec)
+    rows = Parallel(n_jobs=workers, return_as="generator")(delayed(render)(spec, p, folder) for p in planned_images)
     console = Console(stderr=True)
     title = f"making synthetic:{spec.domain} (once)"
     shown = track(
-        rows, title, len(pictures), console=console, disable=not console.is_terminal, transient=True
+        rows, title, len(planned_images), console=console, disable=not console.is_terminal, transient=True
     )
     pd.DataFrame(list(shown)).to_parquet(folder / TABLE, index=False)
 
@@ -222,7 +222,7 @@ def read(folder: Path) -> pd.DataFrame:
     """The rows of a finished data set, ``path`` made absolute.
 
     Raises:
-        ScoreTableError: pictures have been taken out of the cache since.
+        ScoreTableError: images have been taken out of the cache since.
     """
     import pandas as pd
 
@@ -233,7 +233,7 @@ def read(folder: Path) -> pd.DataFrame:
     missing = [name for name in frame["id"] if name not in present]
     if missing:
         raise ScoreTableError(
-            f"{len(missing)} pictures (first: {missing[0]}) are gone from the cached synthetic data set; "
+            f"{len(missing)} images (first: {missing[0]}) are gone from the cached synthetic data set; "
             f"delete {folder} and it is made again"
         )
     for column in ("path", "reference"):

@@ -1,7 +1,7 @@
 """The 25 distortion types of KADID-10k in 5 levels, and three of cameras, on scikit-image, SciPy and Pillow.
 
 Types and levels follow Lin, Hosu and Saupe, "KADID-10k: A large-scale artificially distorted IQA database"
-(QoMEX 2019), table II; strengths are our own, chosen for pictures of about 160 pixels. Two of theirs are made
+(QoMEX 2019), table II; strengths are our own, chosen for images of about 160 pixels. Two of theirs are made
 monotone in level here: ``mean_shift`` and ``contrast_change`` draw a direction and then go further in it.
 """
 
@@ -25,7 +25,7 @@ LEVELS = (1, 2, 3, 4, 5)
 
 @dataclass(frozen=True)
 class Distortion:
-    """One way to damage a picture.
+    """One way to damage an image.
 
     Attributes:
         family: the group that a rater's leniency is stated for.
@@ -37,7 +37,7 @@ class Distortion:
 
 
 def distort(image: Image3, name: str, level: int, rng: np.random.Generator) -> Image3:
-    """Apply one distortion to an (H, W, 3) picture in [0, 1].
+    """Apply one distortion to an (H, W, 3) image in [0, 1].
 
     Args:
         image: (H, W, 3) in [0, 1], RGB.
@@ -144,9 +144,9 @@ def _color_shift(image: Image3, level: int, rng: np.random.Generator) -> Image3:
 
 
 def _color_quantization(image: Image3, level: int, rng: np.random.Generator) -> Image3:
-    picture = Image.fromarray(np.round(image * 255).astype(np.uint8))
+    pil = Image.fromarray(np.round(image * 255).astype(np.uint8))
     colours = (64, 36, 20, 11, 6)[level - 1]
-    reduced = picture.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    reduced = pil.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     return np.asarray(reduced.convert("RGB"), np.float32) / 255
 
 
@@ -266,7 +266,7 @@ def _quantization(image: Image3, level: int, rng: np.random.Generator) -> Image3
 
 
 def _color_block(image: Image3, level: int, rng: np.random.Generator) -> Image3:
-    """Squares of one random colour each, spread over the picture."""
+    """Squares of one random colour each, spread over the image."""
     side, out = max(6, min(image.shape[:2]) // 14), image.copy()
     for top, left in _patches(image, (1, 3, 6, 12, 24)[level - 1], side, rng):
         out[top : top + side, left : left + side] = rng.random(3)

@@ -1,10 +1,10 @@
-"""Simulated raters: how a measured distance becomes a mean opinion score. Nobody looked at these pictures.
+"""Simulated raters: how a measured distance becomes a mean opinion score. Nobody looked at these images.
 
 The rule, also in the column ``rule`` of every table:
 
-1. *distance* ``D >= 0`` is measured on the pixels, between the damaged picture and its pristine source
+1. *distance* ``D >= 0`` is measured on the pixels, between the damaged image and its pristine source
    (:func:`distance`): gradient similarity of luma at two scales, and the difference of smoothed colour and
-   light. Content masks damage here, as gradients are compared relative to the picture's own.
+   light. Content masks damage here, as gradients are compared relative to the image's own.
 2. *annoyance* ``x = D * sum_k share_k * ANNOYANCE[type_k] * leniency[family_k]``: how much a type disturbs at
    equal distance, times the domain's own leniency towards its family. The ``share`` of each of several
    distortions is the part of the change that its step made.
@@ -26,7 +26,7 @@ from rali_zoo.data.synthetic.distortions import DISTORTIONS, Family, Image3, to_
 
 #: Annoyance per unit of distance. Set once so that each type's mean over its five levels in ``lab`` is near
 #: the mean that the raters of KADID-10k gave that type, but to 10 at most: beyond, differences too small to
-#: be found in the picture would decide. The camera types are set by their nearest relative.
+#: be found in the image would decide. The camera types are set by their nearest relative.
 ANNOYANCE: dict[str, float] = {
     "gaussian_blur": 7.0, "lens_blur": 10.0, "motion_blur": 6.1, "color_diffusion": 10.0, "color_shift": 10.0,
     "color_quantization": 7.0, "color_saturation_1": 6.3, "color_saturation_2": 2.7, "jpeg2000": 5.1,
@@ -46,10 +46,10 @@ class Domain:
 
     Attributes:
         mos_range: (lowest, highest) vote.
-        low: score of a picture beyond repair, on the scale.
-        high: score of a pristine picture, on the scale.
+        low: score of an image beyond repair, on the scale.
+        high: score of a pristine image, on the scale.
         slope: how sharply quality falls around an annoyance of 1.
-        raters: votes a picture.
+        raters: votes an image.
         spread: std of a rater's bias, and std of the error of one vote, in parts of the scale.
         rounded: whether votes are whole numbers (absolute category rating).
         leniency: factor on annoyance by family; below 1 forgives, above 1 minds.
@@ -99,7 +99,7 @@ def _halve(plane: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def distance(first: Image3, second: Image3) -> float:
-    """How different two (H, W, 3) pictures in [0, 1] look: 0 for equal ones, about 1 for ruined ones."""
+    """How different two (H, W, 3) images in [0, 1] look: 0 for equal ones, about 1 for ruined ones."""
     planes = [to_ycc(first), to_ycc(second)]
     lumas = [p[..., 0] for p in planes]
     coarse = [_halve(p) for p in lumas]
@@ -115,8 +115,8 @@ def score(total: float, steps: list[tuple[str, float]], domain: Domain) -> float
     """The score before votes, on the domain's scale (rules 2 and 3 above).
 
     Args:
-        total: distance between the finished and the pristine picture.
-        steps: (distortion, distance that its step made), in order; empty for a pristine picture.
+        total: distance between the finished and the pristine image.
+        steps: (distortion, distance that its step made), in order; empty for a pristine image.
         domain: whose raters.
     """
     whole = sum(part for _, part in steps)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rali_zoo.data.card import DatasetCard
 
-#: Domain to (pictures by default, one line on it, native scale).
+#: Domain to (images by default, one line on it, native scale).
 DOMAINS = {
     "lab": (4000, "KADID-like: one of 25 distortions in 5 levels", (1.0, 5.0)),
     "wild": (1200, "KonIQ-like: mild mixtures of up to 3 distortions", (1.0, 5.0)),
@@ -28,7 +28,7 @@ def card(domain: str, n: int | None = None) -> DatasetCard:
 
     Args:
         domain: ``lab``, ``wild`` or ``phone``.
-        n: pictures; the domain's default when absent.
+        n: images; the domain's default when absent.
 
     Raises:
         UnknownNameError: no such domain.
@@ -49,7 +49,7 @@ def card(domain: str, n: int | None = None) -> DatasetCard:
         protocols=("official", "kfold", "random", "whole"),
         default_protocol="official",
         content_disjoint=True,
-        licence="pictures: free or CC BY 2.0, each in rali_zoo.data.synthetic.sources; scores: Apache-2.0",
+        licence="images: free or CC BY 2.0, each in rali_zoo.data.synthetic.sources; scores: Apache-2.0",
         citation="distortion types after Lin, Hosu and Saupe, KADID-10k, QoMEX 2019",
         url="made on first use; nothing to download",
         layout="nothing to lay out: cached below $RALI_ZOO_CACHE, else ~/.cache/rali_zoo",
@@ -69,13 +69,13 @@ def open(path: str, options: Mapping[str, str]) -> tuple[DatasetCard, pd.DataFra
         path: the domain.
         options: ``n`` (50 to 100,000), ``size`` in pixels (64 to 288), ``seed`` (from 0), ``textures`` (100
             to 10,000 of each kind) and ``photos`` (a folder), which add training contents; ``workers``
-            (processes for the first build, which the pictures do not depend on; 2 where there are 2 cores).
+            (processes for the first build, which the images do not depend on; 2 where there are 2 cores).
 
     Returns:
         The card, and a frame with the columns of every reader plus ``levels`` (one a distortion, joined by
         ``;`` as ``distortion`` is; ``level`` is their maximum and 0 means pristine), ``distance``,
         ``mos_expected`` (the score before the raters' noise), ``rule``, and ``reference`` (the pristine
-        picture of a test row, "" for others).
+        image of a test row, "" for others).
 
     Raises:
         UnknownNameError: no such domain.
@@ -97,7 +97,7 @@ def open(path: str, options: Mapping[str, str]) -> tuple[DatasetCard, pd.DataFra
     photos = options.get("photos", "")
     if photos and not own_photographs(photos):
         raise ConfigError(
-            f"synthetic option photos={photos!r}: no picture (jpg, png, webp) lies in that folder"
+            f"synthetic option photos={photos!r}: no image (jpg, png, webp) lies in that folder"
         )
     spec = Spec(path, n, size, seed, textures, photos)  # type: ignore[arg-type]
     return card(path, n), read(build(spec, workers))

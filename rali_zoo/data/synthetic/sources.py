@@ -1,10 +1,10 @@
 """Pristine sources: photographs that scikit-image and scikit-learn carry in their wheels, and textures.
 
 Every source is one *content* and belongs to one split for ever, in all domains and for all seeds, so that
-no test picture shares a photograph or a texture with a training picture, in-domain or across domains.
+no test image shares a photograph or a texture with a training image, in-domain or across domains.
 The photographs are read from the installed libraries; none is redistributed with this package.
 More contents can be asked for, photographs of one's own folder and more textures. They belong to the
-training part, so that the test pictures stay those of everybody else.
+training part, so that the test images stay those of everybody else.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Photograph:
 
 _CC0 = "CC0"
 _FREE = "no known copyright restrictions"
-#: Only pictures whose licence the library states (so not its moon, page and motorcycle pictures), that are
+#: Only images whose licence the library states (so not its moon, page and motorcycle images), that are
 #: photographs, and that are pristine and well exposed (so not its motion-blurred clock and its black sky).
 PHOTOGRAPHS = (
     Photograph("astronaut", "skimage", "data/astronaut.png", "train", "public domain", "NASA"),
@@ -102,7 +102,7 @@ def contents(
     Args:
         split: which.
         textures: of each kind; those beyond the default are training contents.
-        photos: a folder whose pictures are training contents too; "" for none.
+        photos: a folder whose images are training contents too; "" for none.
     """
     ids = [f"{kind}-{i:02d}" for kind in TEXTURES for i in range(textures)]
     photographs = [p.name for p in PHOTOGRAPHS if p.split == split]
@@ -112,7 +112,7 @@ def contents(
 
 
 def own_photographs(folder: str) -> list[Path]:
-    """The picture files of a folder by name, those of its subfolders not included; none for ""."""
+    """The image files of a folder by name, those of its subfolders not included; none for ""."""
     if not folder:
         return []
     return sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
@@ -120,7 +120,7 @@ def own_photographs(folder: str) -> list[Path]:
 
 @lru_cache(maxsize=512)
 def canvas(content: str, photos: str = "") -> Image.Image:
-    """The whole picture behind a content id, RGB, 8 bit; the same whatever the seed of the data set."""
+    """The whole image behind a content id, RGB, 8 bit; the same whatever the seed of the data set."""
     if content in _BY_NAME:
         return _photograph(_BY_NAME[content])
     if content.startswith(_OWN):
@@ -144,7 +144,7 @@ def _own(file: Path) -> Image.Image:
 
 
 def window(content: str, size: int, rng: np.random.Generator, photos: str = "") -> Image3:
-    """A pristine picture: a square of a content, shrunk or cut 1:1 to ``size`` pixels, perhaps mirrored.
+    """A pristine image: a square of a content, shrunk or cut 1:1 to ``size`` pixels, perhaps mirrored.
 
     Grey photographs are toned, so that a distortion of colour always finds some.
 
@@ -183,7 +183,7 @@ def _photograph(photograph: Photograph) -> Image.Image:
 
 
 def _tone(gray: NDArray[np.floating], rng: np.random.Generator) -> Image3:
-    """Give a grey picture colours: shadows, middle and highlights each get a hue, luminance stays."""
+    """Give a grey image colours: shadows, middle and highlights each get a hue, luminance stays."""
     from skimage.color import hsv2rgb
 
     stops = np.array([0.0, 0.5, 1.0])
