@@ -20,18 +20,18 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from rali_zoo.bench.routing import route
-from rali_zoo.bench.uncertainty import coverage_report
+from rali_zoo.analysis.routing import route
+from rali_zoo.analysis.uncertainty import coverage_report
 from rali_zoo.cli.report import provenance
 from rali_zoo.data.datamodule import IQADataModule
 from rali_zoo.data.features import CPU_BATCH, cached_features
 from rali_zoo.data.tables import load_table
 from rali_zoo.data.transforms import View
 from rali_zoo.metrics import bootstrap_ci, paired_bootstrap, plcc
-from rali_zoo.models import DistributionRegression, Regression
-from rali_zoo.models.base import IQAModule
 from rali_zoo.models.scorer import ModuleScorer
 from rali_zoo.paths import atomic_path
+from rali_zoo.trainers import DistributionRegression, Regression
+from rali_zoo.trainers.base import IQAModule
 from rali_zoo.zoo import load_model
 
 TARGET = Path("benchmarks/results/beyond.json")

@@ -115,7 +115,7 @@ def classical() -> dict[str, pd.DataFrame]:
 def every_level() -> tuple[pd.DataFrame, np.ndarray]:
     """Rows, and the features that RALI and regression see; they are in the cache after a run of either."""
     from rali_zoo.data.features import CPU_BATCH
-    from rali_zoo.models import Regression
+    from rali_zoo.trainers import Regression
 
     config = yaml.safe_load(Path(CONFIGS["Regression"]).read_text())
     module = Regression(**config["model"]["init_args"]).eval()

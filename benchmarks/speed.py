@@ -40,7 +40,6 @@ import rali_zoo
 from rali_zoo.cli.report import provenance
 from rali_zoo.data.images import load_image
 from rali_zoo.data.transforms import View
-from rali_zoo.models import Regression
 from rali_zoo.models.files import save_scorer
 from rali_zoo.models.scorer import ModuleScorer
 from rali_zoo.scoring.decode import decode_fast
@@ -48,6 +47,7 @@ from rali_zoo.scoring.pipeline import Slice, make_stages, run, slices
 from rali_zoo.scoring.preprocess import FastView
 from rali_zoo.scoring.runtime import available_cores
 from rali_zoo.scoring.sources import Item
+from rali_zoo.trainers import Regression
 from rali_zoo.types import Preprocess, Score
 
 QUICK = ROOT / "runs" / "speed_quick.json"

@@ -28,8 +28,8 @@ from rali_zoo.export import onnx, openvino
 from rali_zoo.export.graph import load_ours, trace
 from rali_zoo.export.int8 import Format, export_int8, quantise
 from rali_zoo.export.runtime import ExportedModule
-from rali_zoo.models import Regression
 from rali_zoo.models.scorer import ModuleScorer
+from rali_zoo.trainers import Regression
 
 FILES = {"onnx": onnx, "openvino": openvino}
 NAMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}

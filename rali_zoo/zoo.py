@@ -14,8 +14,8 @@ from rali_zoo.uri import Uri, parse_uri
 if TYPE_CHECKING:
     from rali_zoo.baselines.base import MetricScorer
     from rali_zoo.baselines.csv import TableScorer
-    from rali_zoo.models.base import IQAModule
     from rali_zoo.models.scorer import ModuleScorer
+    from rali_zoo.trainers.base import IQAModule
 
 #: The checkpoint of configs/quickstart/rali_synthetic.yaml.
 RALI_TINY = f"local-dir:{SHIPPED['rali-tiny-synthetic']}"

@@ -17,8 +17,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: Parts of the package by layer; a part imports from lower layers and its own, never upwards.
 LAYERS = (
     ("types", "uri", "registry", "errors", "paths", "recipe"),
-    ("backbones", "text", "data", "metrics", "prototypes", "losses"),
-    ("rl", "models"),
+    ("backbones", "text", "data", "metrics"),
+    ("vlm",),
+    ("rl", "models", "trainers"),
     ("baselines", "zoo"),
     ("analysis", "bench", "pipeline", "scoring", "export", "serving"),
     ("cli",),

@@ -15,16 +15,16 @@ from torch import Tensor
 from rali_zoo.analysis.common import batches, readable, written
 from rali_zoo.analysis.intervals import mean_interval
 from rali_zoo.errors import ConfigError
-from rali_zoo.rl.parsing import TAG, parse
-from rali_zoo.rl.rollout import evaluating
+from rali_zoo.vlm.generation import evaluating
+from rali_zoo.vlm.parsing import TAG, parse
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
     from rali_zoo.analysis.common import Settings
-    from rali_zoo.models import Reasoner
-    from rali_zoo.rl.vlm import VLM, Prompts
+    from rali_zoo.trainers import Reasoner
+    from rali_zoo.vlm.model import VLM, Prompts
 
 #: What a token may belong to: the image, the question with its template, the reasoning, the answer.
 PARTS = ("image", "question", "text", "answer")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from rali_zoo.models import Reasoner
+    from rali_zoo.trainers import Reasoner
 
 Split = Literal["train", "val", "test", "all"]
 ScoreKind = Literal["greedy", "expectation"]
@@ -33,7 +33,7 @@ class Settings:
         limit: images of a data set, drawn with the seed.
         batch_size: images a forward pass.
         scoring: ``greedy`` reads the likeliest answer; ``expectation`` weighs its digits, which has fewer
-            ties (:mod:`rali_zoo.rl.expectation`).
+            ties (:mod:`rali_zoo.vlm.expectation`).
         resamples: of the bootstrap and of permutation tests.
         root: folder that holds the data sets' folders.
         seed: of the choice of images, folds, resamples and permutations.
@@ -95,7 +95,7 @@ def load_reasoner(ref: str, prompt: str, device: str | None) -> Reasoner:
         UnknownNameError: no such model.
         ConfigError: a model that writes no texts.
     """
-    from rali_zoo.models import Reasoner
+    from rali_zoo.trainers import Reasoner
     from rali_zoo.zoo import MODELS, SCHEMES, load_model
 
     scheme = ref.partition(":")[0]

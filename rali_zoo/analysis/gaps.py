@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rali_zoo.analysis.common import Settings
-    from rali_zoo.models import Reasoner
-    from rali_zoo.models.base import IQAModule
     from rali_zoo.text.base import TextEncoder
+    from rali_zoo.trainers import Reasoner
+    from rali_zoo.trainers.base import IQAModule
 
 #: Embeddings (n, d) by data set.
 Space = dict[str, "NDArray[np.float64]"]
@@ -47,7 +47,7 @@ def spaces(
     Returns:
         Space by name, and the contents of its rows by data set.
     """
-    from rali_zoo.bench.domains import image_space
+    from rali_zoo.analysis.domains import image_space
 
     if len(frames) < 2:
         raise ConfigError("a gap is between data sets: give two or more with --data")
@@ -66,7 +66,7 @@ def spaces(
 
 
 def _words(texts: Sequence[str]) -> list[str]:
-    from rali_zoo.analysis.verdicts import words
+    from rali_zoo.analysis.interventions import words
 
     return words(list(texts))
 

@@ -14,8 +14,8 @@ from rali_zoo.analysis.common import Settings, choose, load_reasoner, write_resu
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rali_zoo.models import Reasoner
-    from rali_zoo.models.base import IQAModule
+    from rali_zoo.trainers import Reasoner
+    from rali_zoo.trainers.base import IQAModule
 
 #: Heading, then rows of cells, for the screen.
 Shown = tuple[Sequence[str], Sequence[Sequence[str]]]

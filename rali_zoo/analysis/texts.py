@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rali_zoo.analysis import verdicts
+from rali_zoo.analysis import interventions as verdicts
 from rali_zoo.analysis.common import readable, written
 from rali_zoo.analysis.intervals import agreement, difference
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rali_zoo.analysis.common import Settings
-    from rali_zoo.models import Reasoner
+    from rali_zoo.trainers import Reasoner
 
 Scores = dict[str, "NDArray[np.float64]"]
 OWN = "image and text (its own answer)"
@@ -54,7 +54,7 @@ def text_vs_image(module: Reasoner, frames: Mapping[str, pd.DataFrame], settings
         ``conflict``: with another image's pixels, the SRCC of the verdict with the MOS of the ``text``'s
         image and of the ``image`` shown, and of the two MOS with each other (``chance``).
     """
-    from rali_zoo.bench.domains import image_space
+    from rali_zoo.analysis.domains import image_space
     from rali_zoo.rl.monitor import text_only_srcc
 
     results = {}
@@ -176,7 +176,7 @@ def swap(
         By data set and writer ``unreadable``, ``scores`` and ``differences`` (swapped minus own reader, and
         text minus image where both are swapped) as in :func:`text_vs_image`.
     """
-    from rali_zoo.bench.domains import image_space
+    from rali_zoo.analysis.domains import image_space
 
     results: dict[str, Any] = {ref: {} for ref in frames}
     for writer, module in modules.items():

@@ -196,9 +196,7 @@ class MetricScorer(Foreign):
             )
         found = _listed(references)
         if len(found) != count:
-            raise ConfigError(
-                f"{self.name!r}: {len(found)} references for {count} images; give one an image"
-            )
+            raise ConfigError(f"{self.name!r}: {len(found)} references for {count} images; give one an image")
         return found
 
     def _prepare(self, image: Any, reference: Any) -> tuple[Tensor, Tensor | None]:

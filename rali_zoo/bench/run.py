@@ -32,7 +32,7 @@ from rali_zoo.errors import RaliZooError, ScoreTableError
 
 if TYPE_CHECKING:
     from rali_zoo.bench.cache import Outcome
-    from rali_zoo.bench.cost import Loading, Image
+    from rali_zoo.bench.cost import Image, Loading
     from rali_zoo.bench.rows import Rows
     from rali_zoo.bench.suite import Contender, Suite
 

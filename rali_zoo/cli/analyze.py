@@ -13,8 +13,8 @@ from rali_zoo.errors import ConfigError, near_miss
 if TYPE_CHECKING:
     from rali_zoo.analysis.common import Settings
     from rali_zoo.analysis.run import Done, Subject
-    from rali_zoo.models import Reasoner
-    from rali_zoo.models.base import IQAModule
+    from rali_zoo.trainers import Reasoner
+    from rali_zoo.trainers.base import IQAModule
 
 Split = Literal["train", "val", "test", "all"]
 ScoreKind = Literal["greedy", "expectation"]
@@ -306,7 +306,7 @@ def _subject(
 
 def _students(refs: Sequence[str], device: str | None) -> dict[str, IQAModule]:
     """Scorers of ours by reference."""
-    from rali_zoo.models.base import BackboneModule
+    from rali_zoo.trainers.base import BackboneModule
     from rali_zoo.zoo import load_model
 
     found: dict[str, IQAModule] = {}

@@ -25,8 +25,8 @@ from rali_zoo.paths import atomic_path
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rali_zoo.models import Reasoner
-    from rali_zoo.rl.prompts import Prompt
+    from rali_zoo.trainers import Reasoner
+    from rali_zoo.vlm.prompts import Prompt
 
 PART = 256
 Split = Literal["train", "val", "test", "all"]
@@ -113,9 +113,7 @@ def _finish(texts: pd.DataFrame, data: str, output: Path) -> None:
 
     good, bad = texts[texts["error"] == ""], texts[texts["error"] != ""]
     if good.empty:
-        raise ConfigError(
-            f"no image of {data} could be described; the first reason: {bad['error'].iloc[0]}"
-        )
+        raise ConfigError(f"no image of {data} could be described; the first reason: {bad['error'].iloc[0]}")
     if len(bad):
         with atomic_path(_errors(output)) as path:
             bad.to_csv(path, index=False)
@@ -161,7 +159,7 @@ def _by_captioner(model: str, rows: pd.DataFrame, data: str, seeds: int) -> pd.D
 def _reasoner(model: str, prompt: str, device: str | None) -> tuple[Reasoner, Prompt]:
     """The model, in evaluation mode, and what it is asked."""
     from rali_zoo.data.captioners import CAPTIONERS
-    from rali_zoo.models import Reasoner
+    from rali_zoo.trainers import Reasoner
     from rali_zoo.zoo import MODELS, SCHEMES, load_model
 
     scheme = model.partition(":")[0]
@@ -266,7 +264,7 @@ def _texts(
 
 def _read(parsed: Any, truncated: bool) -> tuple[str, float, str]:
     """Text, score and error of a completion; a score that cannot be read does not spoil the text."""
-    from rali_zoo.rl.parsing import TAG
+    from rali_zoo.vlm.parsing import TAG
 
     wrong = [problem for problem in parsed.problems if problem.startswith("think")]
     if TAG.search(parsed.think):  # nobody could learn to write it between tags

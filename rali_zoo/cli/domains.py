@@ -51,7 +51,7 @@ def gap_command(
         device: where to compute, e.g. cuda; the CPU by default.
         seed: of the choice of images, permutations and folds.
     """
-    from rali_zoo.bench import domains
+    from rali_zoo.analysis import domains
 
     if not (models or texts or results):
         raise ConfigError(
@@ -97,9 +97,9 @@ def _spaces(
     """(kind, name, of which images, embeddings) of everything that was asked for."""
     import pandas as pd
 
-    from rali_zoo.bench.domains import image_space, text_space
+    from rali_zoo.analysis.domains import image_space, text_space
     from rali_zoo.data.descriptions import read_descriptions
-    from rali_zoo.models import Reasoner
+    from rali_zoo.trainers import Reasoner
     from rali_zoo.zoo import load_model
 
     found = []
@@ -118,7 +118,7 @@ def _changes(spaces: Sequence[tuple[str, str, str, Any]]) -> list[dict[str, Any]
     """CKA of every two spaces of a kind on the same images, by data set."""
     from itertools import combinations
 
-    from rali_zoo.bench.domains import change
+    from rali_zoo.analysis.domains import change
 
     return [
         {"space": kind, "from": a, "to": b, "cka": change(x, y)}
@@ -131,7 +131,7 @@ def _scores(path: str, data: Sequence[str]) -> dict[str, Any]:
     """SRCC by data set and pooled, from the predictions beside a results.json."""
     import pandas as pd
 
-    from rali_zoo.bench.domains import agreement
+    from rali_zoo.analysis.domains import agreement
 
     try:
         listed = json.loads(Path(path).read_text())["datasets"]

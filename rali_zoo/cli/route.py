@@ -49,7 +49,7 @@ def route_command(
     """
     if any(not 0 <= share <= 1 for share in shares or ()):
         raise ConfigError(f"--shares {shares}: each lies between 0 and 1, e.g. [0, 0.1, 1]")
-    from rali_zoo.bench.routing import SHARES, plot_route, route
+    from rali_zoo.analysis.routing import SHARES, plot_route, route
     from rali_zoo.cli.report import provenance
     from rali_zoo.data.tables import load_table
     from rali_zoo.zoo import load_model

@@ -49,9 +49,7 @@ def serve_command(
         raise MissingExtraError(error.name or "starlette", "serve") from None
     from rali_zoo.serving.engine import Engine, Limits
 
-    limits = Limits(
-        max_images, max_megabytes, max_megapixels, decode_seconds=decode_timeout, seconds=timeout
-    )
+    limits = Limits(max_images, max_megabytes, max_megapixels, decode_seconds=decode_timeout, seconds=timeout)
 
     def make() -> Any:
         return make_app(Engine(load(model, device, threads), limits, batch_size, workers))

@@ -154,8 +154,8 @@ def _show_text(ref: str) -> None:
 
 
 def _show_model(ref: str) -> None:
-    from rali_zoo.models.base import BackboneModule
     from rali_zoo.models.scorer import ModuleScorer
+    from rali_zoo.trainers.base import BackboneModule
     from rali_zoo.zoo import load_model
 
     scorer = load_model(ref)

@@ -26,7 +26,7 @@ def teacher_command(
         least: samples with a score that an image needs; others are left out.
         root: folder that holds the data sets' folders.
     """
-    from rali_zoo.data.opinions import teacher_opinions
+    from rali_zoo.data.ratings import teacher_opinions
     from rali_zoo.data.tables import load_table
     from rali_zoo.paths import atomic_path
 

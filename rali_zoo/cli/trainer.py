@@ -25,11 +25,12 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import CheckpointIO
 from torch import distributed
 
-from rali_zoo.cli import carried, report
+from rali_zoo.cli import checkpoint_settings as carried
+from rali_zoo.cli import report
 from rali_zoo.cli.parser import COMMANDS, RaliParser
 from rali_zoo.errors import ConfigError, RaliZooError, near_miss
-from rali_zoo.models.checkpoint_io import AtomicCheckpointIO
 from rali_zoo.paths import atomic_path
+from rali_zoo.trainers.checkpoint_io import AtomicCheckpointIO
 
 
 class RunConfig(SaveConfigCallback):
@@ -139,7 +140,7 @@ class RaliCLI(LightningCLI):
         if self.carried is None:
             self._instantiate()
             return
-        from rali_zoo.models.base import weights_follow
+        from rali_zoo.trainers.base import weights_follow
 
         resuming = self.subcommand == "fit"
         with nullcontext() if resuming else weights_follow():
@@ -333,7 +334,7 @@ def main(
     if model_class is None or datamodule_class is None:
         # Importing the package is what makes short class names work in configs.
         from rali_zoo.data import IQADataModule
-        from rali_zoo.models import IQAModule
+        from rali_zoo.trainers import IQAModule
 
         model_class, datamodule_class = model_class or IQAModule, datamodule_class or IQADataModule
     _quiet()

@@ -44,11 +44,11 @@ def trl_command(
 
     settings = trl_settings({"seed": seed, **(grpo or {})}, output)
     from rali_zoo.data import IQADataModule
-    from rali_zoo.models.reasoner_options import Tuning, as_settings
-    from rali_zoo.models.reasoner_tasks import Tasks, ask_rows
-    from rali_zoo.models.reasoner_weights import prepare
     from rali_zoo.rl.rewards import RewardOptions, RewardSet
-    from rali_zoo.rl.vlm import load_vlm
+    from rali_zoo.trainers.reasoner_options import Tuning, as_settings
+    from rali_zoo.trainers.reasoner_tasks import Tasks, ask_rows
+    from rali_zoo.trainers.reasoner_weights import prepare
+    from rali_zoo.vlm.model import load_vlm
 
     chosen = as_settings(Tuning, tuning)  # which refuses bfloat16 weights that would lose small steps
     reward_set = RewardSet(rewards, as_settings(RewardOptions, reward_options))

@@ -35,7 +35,7 @@ def uncertainty_command(
     """
     import numpy as np
 
-    from rali_zoo.bench.uncertainty import coverage_report
+    from rali_zoo.analysis.uncertainty import coverage_report
     from rali_zoo.cli.report import provenance
     from rali_zoo.cli.route import rows_of, write_json
     from rali_zoo.data.tables import load_table

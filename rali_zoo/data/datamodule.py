@@ -21,7 +21,7 @@ from rali_zoo.types import Sample
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rali_zoo.models.base import BackboneModule, IQAModule
+    from rali_zoo.trainers.base import BackboneModule, IQAModule
 
 log = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from rali_zoo.data.transforms import View
 from rali_zoo.errors import CheckpointError, ConfigError, MissingExtraError
-from rali_zoo.models.base import BackboneModule
-from rali_zoo.models.rali import RALI
 from rali_zoo.models.scorer import ModuleScorer
+from rali_zoo.trainers.base import BackboneModule
+from rali_zoo.trainers.rali import RALI
 from rali_zoo.types import Batch, Preprocess
 from rali_zoo.zoo import load_model
 

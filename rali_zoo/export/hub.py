@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 from rali_zoo.errors import ConfigError, RaliZooError, near_miss
 from rali_zoo.export.graph import exportable, load_ours
 from rali_zoo.models.files import SCORER_FILE, save_scorer
-from rali_zoo.models.rali import RALI
 from rali_zoo.paths import atomic_path
+from rali_zoo.trainers.rali import RALI
 from rali_zoo.uri import without_option
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
-    from rali_zoo.models.base import BackboneModule
     from rali_zoo.models.scorer import ModuleScorer
+    from rali_zoo.trainers.base import BackboneModule
 
 #: Numbers of a data set that a card shows, with the names the field uses.
 METRICS = {"srcc": "SRCC", "plcc": "PLCC", "krcc": "KRCC", "rmse": "RMSE"}

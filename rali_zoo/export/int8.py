@@ -26,7 +26,7 @@ from rali_zoo.errors import ConfigError, ImageDecodeError, MissingExtraError, ne
 from rali_zoo.export import onnx as onnx_files
 from rali_zoo.export import openvino as openvino_files
 from rali_zoo.export.graph import INPUT, exportable, get_header, set_header, trace
-from rali_zoo.models.evaluation import evaluate
+from rali_zoo.trainers.evaluation import evaluate
 
 if TYPE_CHECKING:
     import onnx

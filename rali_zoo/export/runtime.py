@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from rali_zoo.errors import ConfigError, UriError
 from rali_zoo.export.graph import Header, preprocess_of, view_of
-from rali_zoo.models.base import BackboneModule, Prediction
-from rali_zoo.models.rali import RALI
+from rali_zoo.trainers.base import BackboneModule, Prediction
+from rali_zoo.trainers.rali import RALI
 from rali_zoo.types import Batch
 from rali_zoo.uri import Uri
 
 if TYPE_CHECKING:
-    from rali_zoo.models.base import IQAModule
     from rali_zoo.models.scorer import ModuleScorer
+    from rali_zoo.trainers.base import IQAModule
 
 #: (B, 3, H, W) float32 to the graph's outputs by name.
 Run = Callable[[np.ndarray], Mapping[str, np.ndarray]]

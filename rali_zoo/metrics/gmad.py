@@ -50,9 +50,7 @@ def gmad_pairs(
     """
     a, d = np.asarray(attacker, dtype=np.float64), np.asarray(defender, dtype=np.float64)
     if a.ndim != 1 or a.shape != d.shape:
-        raise ValueError(
-            f"attacker {a.shape} and defender {d.shape} must score the same images, shape (n,)"
-        )
+        raise ValueError(f"attacker {a.shape} and defender {d.shape} must score the same images, shape (n,)")
     if levels < 1 or not 0 < share <= 1 / levels:
         raise ValueError(
             f"levels={levels}, share={share}: give at least one level and a share up to 1 / levels"

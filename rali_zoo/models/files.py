@@ -10,7 +10,7 @@ from rali_zoo.errors import CheckpointError, UnknownNameError
 from rali_zoo.paths import SHIPPED, atomic_path
 
 if TYPE_CHECKING:
-    from rali_zoo.models.base import IQAModule
+    from rali_zoo.trainers.base import IQAModule
 
 SCORER_FILE = "model.safetensors"
 
@@ -60,9 +60,9 @@ def build(header: dict[str, Any], weights: dict[str, Any], source: str) -> IQAMo
     Raises:
         CheckpointError: an unknown class, or weights that do not fit the settings.
     """
-    import rali_zoo.models as models
+    import rali_zoo.trainers as models
     from rali_zoo.backbones.hf import rebuilding
-    from rali_zoo.models.base import weights_follow
+    from rali_zoo.trainers.base import weights_follow
 
     known = {name: getattr(models, name) for name in models.__all__ if name != "IQAModule"}
     if header["class"] not in known:

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from rali_zoo.errors import ConfigError, near_miss
-from rali_zoo.models.base import IQAModule, Prediction
 from rali_zoo.models.scorer import ModuleScorer
-from rali_zoo.rl.prompts import Prompt
-from rali_zoo.rl.rollout import completion_logits, evaluating
-from rali_zoo.rl.vlm import VLM, Precision, Prompts, load_vlm
+from rali_zoo.trainers.base import IQAModule, Prediction
 from rali_zoo.types import Batch, Preprocess
 from rali_zoo.uri import Uri
+from rali_zoo.vlm.generation import completion_logits, evaluating
+from rali_zoo.vlm.model import VLM, Precision, Prompts, load_vlm
+from rali_zoo.vlm.prompts import Prompt
 
 #: What Q-Align and DeQA-Score ask, the answer that their models are trained to give, and its words.
 QUESTION = "How would you rate the quality of this image?"
@@ -40,7 +40,7 @@ class LevelRater(IQAModule):
     distribution.
 
     Args:
-        vlm: ``hf:org/repo[@rev]`` or ``hf:local-dir:FOLDER``; see :func:`rali_zoo.rl.vlm.load_vlm`.
+        vlm: ``hf:org/repo[@rev]`` or ``hf:local-dir:FOLDER``; see :func:`rali_zoo.vlm.model.load_vlm`.
         question: what is asked behind the image.
         answer: how the answer begins.
         words: the levels from best to worst, joined by commas; at least two.

@@ -1,4 +1,4 @@
-"""The scorer that RALI's authors released, as a :class:`~rali_zoo.models.RALI`.
+"""The scorer that RALI's authors released, as a :class:`~rali_zoo.trainers.RALI`.
 
 The release is a folder: ``best/`` (a CLIPModel of transformers with its image processor), ``pca.pkl``
 (joblib, an IncrementalPCA), ``basis.npz`` (prototypes before fine-tuning) and ``ckpt.pt`` (all after it).
@@ -25,9 +25,9 @@ from torch import Tensor
 from rali_zoo.backbones.hf import quiet
 from rali_zoo.backbones.weights import first_line, from_library, load_strict, read_state
 from rali_zoo.errors import CheckpointError
-from rali_zoo.models.base import weights_follow
-from rali_zoo.models.rali import RALI
 from rali_zoo.models.unpickle import read_pca
+from rali_zoo.trainers.base import weights_follow
+from rali_zoo.trainers.rali import RALI
 from rali_zoo.types import MOS_RANGE
 
 CLIP, PCA, BASIS, CHECKPOINT = "best", "pca.pkl", "basis.npz", "ckpt.pt"

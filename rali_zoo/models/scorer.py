@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from rali_zoo.data.images import load_image
 from rali_zoo.data.video import load_views
 from rali_zoo.errors import CheckpointError, ConfigError, ImageDecodeError
-from rali_zoo.models.base import BackboneModule, IQAModule
-from rali_zoo.models.rali import RALI
+from rali_zoo.trainers.base import BackboneModule, IQAModule
+from rali_zoo.trainers.rali import RALI
 from rali_zoo.types import Batch, Score
 
 if TYPE_CHECKING:
-    from rali_zoo.models.base import Prediction
+    from rali_zoo.trainers.base import Prediction
 
 
 Prepared = Tensor | ImageDecodeError

@@ -269,7 +269,7 @@ def text_only_srcc(
 
 def _words(texts: Sequence[str]) -> list[str]:
     """Reasonings without numbers; a text without any tag is taken whole."""
-    from rali_zoo.rl.parsing import TAG
+    from rali_zoo.vlm.parsing import TAG
 
     wrapped = [text if TAG.search(text) else f"<think>{text}</think>" for text in texts]
     return [plain_thought(p) for p in Rollouts(wrapped).parsed]

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from rali_zoo.errors import ConfigError, UnknownNameError
 from rali_zoo.registry import Table
-from rali_zoo.rl.parsing import NO_DISTORTION, Parsed, parse
-from rali_zoo.rl.prompts import Vocabulary, vocabulary
+from rali_zoo.vlm.parsing import NO_DISTORTION, Parsed, parse
+from rali_zoo.vlm.prompts import Vocabulary, vocabulary
 
 NAN = float("nan")
 

@@ -15,10 +15,10 @@ import pandas as pd
 
 from rali_zoo.data.images import load_image
 from rali_zoo.errors import ConfigError, MissingExtraError, UnknownNameError
-from rali_zoo.rl.prompts import Prompt
 from rali_zoo.rl.rewards import RewardSet
 from rali_zoo.rl.trl_rewards import as_trl_rewards
-from rali_zoo.rl.vlm import VLM, merged
+from rali_zoo.vlm.model import VLM, merged
+from rali_zoo.vlm.prompts import Prompt
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -146,7 +146,7 @@ def tune(scorer: ModuleScorer, precision: Precision = "float32", compile: Compil
     """
     import torch
 
-    from rali_zoo.models.base import BackboneModule
+    from rali_zoo.trainers.base import BackboneModule
 
     module = scorer.module
     device = torch.device(module.device)

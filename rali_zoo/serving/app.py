@@ -137,9 +137,7 @@ def _scored(engine: Engine, paths: Sequence[str], progress: gr.Progress) -> tupl
         except BusyError as error:
             raise gr.Error(str(error)) from None
         except TimeoutError:
-            raise gr.Error(
-                f"scoring took more than {engine.limits.seconds:g} s; drop fewer images"
-            ) from None
+            raise gr.Error(f"scoring took more than {engine.limits.seconds:g} s; drop fewer images") from None
     note = (
         f"{len(few)} of {len(paths)} images are scored; drop fewer at a time."
         if len(paths) > len(few)

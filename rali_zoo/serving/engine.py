@@ -155,9 +155,7 @@ class Engine:
             if self._closed:
                 raise BusyError("the service is stopping")
             if self._waiting and self._waiting + size > self.limits.waiting_megabytes * 1_000_000:
-                raise BusyError(
-                    f"{self._waiting / 1e6:.0f} MB of images are waiting; try again in a moment"
-                )
+                raise BusyError(f"{self._waiting / 1e6:.0f} MB of images are waiting; try again in a moment")
             self._waiting += size
             jobs = [_Job(upload) for upload in uploads]
             for job in jobs:

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from conftest import REFS
 
-from rali_zoo.analysis import texts, verdicts
+from rali_zoo.analysis import interventions as verdicts
+from rali_zoo.analysis import texts
 from rali_zoo.analysis.common import Settings, batches, choose, load_reasoner, readable, written
 from rali_zoo.errors import ConfigError, UnknownNameError
 

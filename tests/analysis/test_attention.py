@@ -7,8 +7,8 @@ import torch
 from conftest import REFS
 
 from rali_zoo.analysis import attention as looks
-from rali_zoo.models import Reasoner
 from rali_zoo.rl.objective import Objective
+from rali_zoo.trainers import Reasoner
 
 SHORT = '<think>Blur.</think><answer>{"rating": 3.42}</answer>'
 LONG = '<think>Obvious noise, 3.42 of it.</think>\n<answer> {"rating": 2.5} </answer>'
@@ -53,12 +53,12 @@ def test_places(module):
 
 def test_shares_are_shares_whatever_the_padding(module):
     before = module.vlm.model.config._attn_implementation
-    images = photos(2)
-    both = looks.shares(module.vlm, *looked(module, [SHORT, LONG], images))
+    photos = images(2)
+    both = looks.shares(module.vlm, *looked(module, [SHORT, LONG], photos))
     assert both.shape == (2, 2, 2, 4) and bool((both[:, :, :, :3] > 0).all())
     torch.testing.assert_close(both.sum(dim=3), torch.ones(2, 2, 2))
     assert bool((both[:, 1, :, 3] == 0).all()), "the answer is not there yet while the text is written"
-    alone = looks.shares(module.vlm, *looked(module, [LONG], images[1:]))
+    alone = looks.shares(module.vlm, *looked(module, [LONG], photos[1:]))
     torch.testing.assert_close(both[1:], alone, atol=1e-5, rtol=1e-4)
     assert module.vlm.model.config._attn_implementation == before
 

@@ -37,9 +37,7 @@ def test_less_blur_is_better(name, images):
 
 def test_values_are_those_of_scikit_image(images):
     one, two = (np.asarray(p) for p in (images[0], images[2]))
-    (psnr,) = rali_zoo.load_model("torchmetrics:PeakSignalNoiseRatio").score(
-        images[2], references=images[0]
-    )
+    (psnr,) = rali_zoo.load_model("torchmetrics:PeakSignalNoiseRatio").score(images[2], references=images[0])
     assert psnr.score == pytest.approx(peak_signal_noise_ratio(one, two, data_range=255), abs=1e-3)
     (ssim,) = rali_zoo.load_model("torchmetrics:StructuralSimilarityIndexMeasure").score(
         images[2], references=images[0]
@@ -68,9 +66,7 @@ def test_the_table_agrees_with_the_classes():
 
 
 def test_equal_images_have_no_finite_psnr(images):
-    (one,) = rali_zoo.load_model("torchmetrics:PeakSignalNoiseRatio").score(
-        images[0], references=images[0]
-    )
+    (one,) = rali_zoo.load_model("torchmetrics:PeakSignalNoiseRatio").score(images[0], references=images[0])
     assert one.score is None and one.error == "the metric gave inf"
 
 

@@ -5,8 +5,8 @@ import torch
 
 import rali_zoo
 from rali_zoo.cli.main import main
-from rali_zoo.models import Regression
 from rali_zoo.models.files import save_scorer
+from rali_zoo.trainers import Regression
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rali_zoo.cli.describe import _read
-from rali_zoo.rl.parsing import parse
+from rali_zoo.vlm.parsing import parse
 
 
 def test_tags_inside_a_description_are_an_error():

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rali_zoo.cli.main import main
-from rali_zoo.models import Regression
 from rali_zoo.models.files import save_scorer
+from rali_zoo.trainers import Regression
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from reader_fixtures import MAKERS, make, image
+from reader_fixtures import MAKERS, image, make
 
 from rali_zoo.data.readers import frame as frames
 from rali_zoo.data.registry import DATASETS

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from reader_fixtures import deqa_lists, make, image
+from reader_fixtures import deqa_lists, image, make
 
 from rali_zoo.data import DatasetCard, load_table
 from rali_zoo.data.tables import DataTable

@@ -10,8 +10,8 @@ import torch
 from export_toys import CLIP_SIDE, fill_prototypes, random_images
 
 import rali_zoo
-from rali_zoo.models import RALI, Regression
 from rali_zoo.models.scorer import ModuleScorer
+from rali_zoo.trainers import RALI, Regression
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rali_zoo.models import RALI
+from rali_zoo.trainers import RALI
 
 CLIP_SIDE = 32
 

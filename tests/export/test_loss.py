@@ -70,9 +70,7 @@ def test_the_score_has_the_gradient_of_its_differences(clip):
 def test_the_gradient_leads_to_better_scores(tiny):
     loss = rali_zoo.quality_loss(tiny)
     image = random_images(1, 160, 160, seed=2) * 0.8 + 0.1
-    image = (image + 0.1 * torch.randn(image.shape, generator=torch.Generator().manual_seed(3))).clamp(
-        0, 1
-    )
+    image = (image + 0.1 * torch.randn(image.shape, generator=torch.Generator().manual_seed(3))).clamp(0, 1)
     before, values = float(loss(image)), image.clone().requires_grad_()
     optimiser = torch.optim.Adam([values], lr=2e-3)
     for _ in range(8):

@@ -11,8 +11,8 @@ import torch
 import rali_zoo
 from rali_zoo.data.transforms import View
 from rali_zoo.errors import CheckpointError, ConfigError, UriError
-from rali_zoo.models import Regression
 from rali_zoo.models.scorer import ModuleScorer
+from rali_zoo.trainers import Regression
 from rali_zoo.types import Batch
 
 pytest.importorskip("onnxscript")

@@ -11,10 +11,10 @@ from PIL import Image
 
 from rali_zoo.cli.main import main
 from rali_zoo.errors import ConfigError, UnknownNameError
-from rali_zoo.models.reasoner_tasks import Tasks, ask_rows
 from rali_zoo.rl.rewards import RewardSet
 from rali_zoo.rl.trl_launch import questions_table, trl_settings
-from rali_zoo.rl.vlm import load_vlm
+from rali_zoo.trainers.reasoner_tasks import Tasks, ask_rows
+from rali_zoo.vlm.model import load_vlm
 
 TINY = "rali:vlm-tiny?image_size=40&width=32&layers=1&grid=2"
 

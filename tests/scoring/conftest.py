@@ -12,8 +12,8 @@ import pytest
 def model(tmp_path_factory) -> str:
     import torch
 
-    from rali_zoo.models import Regression
     from rali_zoo.models.files import save_scorer
+    from rali_zoo.trainers import Regression
 
     torch.manual_seed(0)
     path = save_scorer(Regression("rali:tiny"), tmp_path_factory.mktemp("m") / "model.safetensors")

@@ -122,8 +122,8 @@ def test_each_costs_one_row(cases, model, decode):
 def test_models_of_native_sizes_refuse_a_image_and_go_on(cases):
     import torch
 
-    from rali_zoo.models import Regression
     from rali_zoo.models.scorer import ModuleScorer
+    from rali_zoo.trainers import Regression
     from rali_zoo.types import Preprocess
 
     folder, _ = cases

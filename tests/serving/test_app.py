@@ -165,9 +165,7 @@ def test_drop_score_explain_compare(page, browser, scorer, files, scheme, width)
     assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     colour = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", colour)[:3])) < 200) == (scheme == "dark")
-    tab.locator(
-        "#images [aria-label='Remove this file'], #images button[aria-label*='lear']"
-    ).first.click()
+    tab.locator("#images [aria-label='Remove this file'], #images button[aria-label*='lear']").first.click()
     tab.wait_for_function("document.querySelectorAll('#scores .card').length < 3")
     assert {url.split("/")[2] for url in asked if url.startswith("http")} == {page}
     assert wrong == []

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from serving_toys import misbehave, image, png_header, until
+from serving_toys import image, misbehave, png_header, until
 
 from rali_zoo.errors import ConfigError
 from rali_zoo.serving import decoding

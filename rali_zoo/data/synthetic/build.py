@@ -102,7 +102,7 @@ class PlannedImage:
 
 def plan(spec: Spec) -> list[PlannedImage]:
     """Every image of the data set; ``lab`` has every type and level equally often in every split."""
-    planned_images, made = [], dict.fromkeys(_SPLIT_CYCLE, 0)
+    planned, made = [], dict.fromkeys(_SPLIT_CYCLE, 0)
     pools = {
         split: [np.array(ids) for ids in sources.contents(split, spec.textures, spec.photos)]
         for split in made
@@ -118,8 +118,8 @@ def plan(spec: Spec) -> list[PlannedImage]:
         else:
             recipe = _mixture(spec.domain, rng)
         made[split] += 1
-        planned_images.append(PlannedImage(index, content, split, recipe))
-    return planned_images
+        planned.append(PlannedImage(index, content, split, recipe))
+    return planned
 
 
 def build(spec: Spec, workers: int = 1) -> Path:
@@ -208,13 +208,11 @@ def _write(spec: Spec, folder: Path, workers: int) -> None:
     from rich.console import Console
     from rich.progress import track
 
-    planned_images = plan(spec)
-    rows = Parallel(n_jobs=workers, return_as="generator")(delayed(render)(spec, p, folder) for p in planned_images)
+    planned = plan(spec)
+    rows = Parallel(n_jobs=workers, return_as="generator")(delayed(render)(spec, p, folder) for p in planned)
     console = Console(stderr=True)
     title = f"making synthetic:{spec.domain} (once)"
-    shown = track(
-        rows, title, len(planned_images), console=console, disable=not console.is_terminal, transient=True
-    )
+    shown = track(rows, title, len(planned), console=console, disable=not console.is_terminal, transient=True)
     pd.DataFrame(list(shown)).to_parquet(folder / TABLE, index=False)
 
 
