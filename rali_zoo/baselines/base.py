@@ -191,7 +191,7 @@ class MetricScorer(Foreign):
             return [None] * count
         if references is None:
             raise ConfigError(
-                f"{self.name!r} compares each image with its undistorted original: give references, one a "
+                f"{self.name!r} compares each image with its undistorted original: give references, one an "
                 "image, or take a no-reference metric"
             )
         found = _listed(references)

@@ -119,7 +119,7 @@ def test_each_costs_one_row(cases, model, decode):
     assert alone.score == pytest.approx(next(s.score for s in scores if "turned" in s.path), abs=0.05)
 
 
-def test_models_of_native_sizes_refuse_a_image_and_go_on(cases):
+def test_models_of_native_sizes_refuse_an_image_and_go_on(cases):
     import torch
 
     from rali_zoo.models.scorer import ModuleScorer
