@@ -24,7 +24,7 @@ from timm.data import resolve_model_data_config
 from torch import Tensor
 
 from rali_zoo.backbones.base import Backbone, Features, finish, map_tokens, pool_tokens
-from rali_zoo.backbones.options import Options, Pool, choice, flag, integer
+from rali_zoo.backbones.options import Options, Pool, choice, flag, integer, pooled_levels
 from rali_zoo.backbones.packages import PACKAGES, package_state
 from rali_zoo.backbones.weights import RANDOM, from_library, load_strict
 from rali_zoo.errors import CheckpointError, ConfigError, UnknownNameError, UriError
@@ -129,7 +129,10 @@ def create(uri: Uri, pretrained: bool) -> Backbone:
     if wanted and packaged:
         _load_package(uri, net)
     preprocess = _preprocess(uri, net, options)
-    stages, last = _levels(uri, net, options)
+    if "levels" in options.own and not hasattr(net, "forward_intermediates"):
+        raise UriError(f"'{uri}': timm gives no intermediate maps for this network; leave levels out")
+    channels = [stage["num_chs"] for stage in getattr(net, "feature_info", [])]
+    stages, last = pooled_levels(uri, options, channels, net.num_features)
     fixed = bool(net.pretrained_cfg.get("fixed_input_size")) and not arguments.get("dynamic_img_size")
     backbone = TimmBackbone(net, str(uri), preprocess, options.pool, stages, last, fixed)
     if options.pool == "token" and not backbone._prefix:
@@ -232,27 +235,6 @@ def _preprocess(uri: Uri, net: Any, options: Options) -> Preprocess:
         crop_rule="round",
     )
     return options.preprocess(library)
-
-
-def _levels(uri: Uri, net: Any, options: Options) -> tuple[list[int], bool]:
-    """Stages to pool and whether to pool the final map, from ``levels=``."""
-    text = options.own.get("levels", "last")
-    if text == "last":
-        return [], True
-    if options.pool not in ("avg", "avg_std"):
-        raise UriError(f"'{uri}': levels={text} needs pool=avg or pool=avg_std")
-    if not hasattr(net, "forward_intermediates"):
-        raise UriError(f"'{uri}': timm gives no intermediate maps for this network; leave levels out")
-    count = len(net.feature_info)
-    if text == "all":
-        # the last stage and the final map are the same thing unless a head convolution widens it
-        widened = net.feature_info[-1]["num_chs"] != net.num_features
-        return list(range(count if widened else count - 1)), True
-    parts = text.split(",")
-    valid = [*map(str, range(count)), "last"]
-    for part in parts:
-        choice(uri, "levels", part, valid)
-    return [int(p) for p in parts if p != "last"], "last" in parts
 
 
 def _resize_input(uri: Uri, net: Any, size: tuple[int, int]) -> None:
