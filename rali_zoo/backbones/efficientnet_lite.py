@@ -2,7 +2,7 @@
 
 The network of timm's ``tf_efficientnet_lite0`` to ``2`` under the same weight names, so that weights go
 either way; here because importing timm takes longer than scoring a photograph. Tan and Le, "EfficientNet",
-ICML 2019, without squeeze-and-excitation and with ReLU6 (https://github.com/tensorflow/tpu, efficientnet/lite).
+ICML 2019, without squeeze-and-excitation and with ReLU6 (github.com/tensorflow/tpu, efficientnet/lite).
 
 Own options: ``levels`` and ``weights=package``, as :mod:`~rali_zoo.backbones.timm` has them.
 """
