@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rali_zoo.data.video import load_views
+from rali_zoo.data.images import load_views
 from rali_zoo.types import Batch, Preprocess, Sample
 from rali_zoo.views import View
 

@@ -29,10 +29,8 @@ from rali_zoo.types import Score
 
 if TYPE_CHECKING:
     from PIL import Image
-    from torch import Tensor
 
-    from rali_zoo.types import Preprocess, Scorer
-    from rali_zoo.views import View
+    from rali_zoo.types import Scorer
 
 #: Suffixes of files that are taken for videos.
 VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".y4m"))
@@ -319,31 +317,3 @@ def score_video(
     except ImageDecodeError as error:
         return Score(None, error=str(error), path=path, model=scorer.name)
     return pool_frames(scorer.score(frames, batch_size=batch_size), clip.pooling, path)
-
-
-def load_views(source: Any, view: View, preprocess: Preprocess, clip: Clip | None = None) -> Tensor:
-    """An image or a video as a model sees it: the frames of a video are so many views.
-
-    Modules average the scores of views, so that they train on videos and score them as they do images, with
-    ``mean`` pooling.
-
-    Args:
-        source: what :func:`~rali_zoo.data.images.load_image` takes, or the path of a video.
-        view: how an image or a frame is cut.
-        preprocess: what the backbone expects.
-        clip: which frames.
-
-    Returns:
-        (3, H, W) of an image under a single view, else (V, 3, H, W); float32 in [0, 1].
-
-    Raises:
-        ImageDecodeError: what is wrong with it.
-    """
-    import torch
-
-    from rali_zoo.data.images import load_image
-
-    if not is_video(source):
-        return view(load_image(source), preprocess)
-    cut = [view(frame, preprocess) for frame in sample_frames(source, clip)]
-    return torch.stack(cut) if cut[0].ndim == 3 else torch.cat(cut)

@@ -163,7 +163,7 @@ class IQANetwork(nn.Module):
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Undo :meth:`extra_state`."""
-        self.view = View(**state["view"])
+        self.view = View.from_state(state["view"])
         self.training_sets = tuple(state["training_sets"])
 
     @property
