@@ -67,13 +67,14 @@ def to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         if source.profile.xcolor_space.strip() != _SPACES.get(mode):
             return None
         way = _transform(source, mode)
-        if mode == "RGB":
-            steps = np.stack(np.meshgrid(*[np.arange(0, 256, 15, np.uint8)] * 3), axis=-1).reshape(17, -1, 3)
-            moved = np.asarray(way.apply(Image.fromarray(steps))).astype(int) - steps
-            return way if np.abs(moved).max() > _SAME else None
-        return way
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
+    if mode == "RGB":
+        axis = np.arange(0, 256, 15, dtype=np.uint8)
+        steps = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(len(axis), -1, 3)
+        moved = np.asarray(way.apply(Image.fromarray(steps))).astype(int) - steps
+        return way if np.abs(moved).max() > _SAME else None
+    return way
 
 
 @lru_cache(maxsize=1)

@@ -25,7 +25,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -164,6 +164,10 @@ def _decode(file: IO[bytes], max_pixels: int, colour: Colour) -> Image.Image:
             start = head.lstrip()[:14].lower()
             page = start.startswith((b"<!doctype html", b"<html"))
             what = "it is a web page" if page else "damaged, or none we read"
+            if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+                what = (
+                    "a TIFF that is damaged, or of a pixel type we do not read (8 and 16 bits, grey float32)"
+                )
             raise ImageDecodeError(f"no known image format: {what}") from None
     with image:
         return _finish(image, max_pixels, colour, file)
@@ -190,6 +194,25 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise ImageDecodeError(f"{width}x{height} is {width * height:,} pixels; the limit is {max_pixels:,}")
 
 
+def _check_tiff(tags: Mapping[int, Any], swapped: bool) -> None:
+    """Refuse raw, and what Pillow would decode to something else without a word."""
+    kind, bits = tags.get(262), max(tags.get(258, (1,)))  # PhotometricInterpretation, BitsPerSample
+    previewed = tags.get(254, 0) & 1 and 330 in tags  # a page of reduced size, before pages below it
+    if 50706 in tags or kind in (32803, 34892) or previewed:  # DNG; colour filter array, linear raw
+        _refuse_raw()
+    if 2 in tags.get(339, ()):  # SampleFormat
+        raise ImageDecodeError(
+            "signed integer pixels have no agreed range; store 8 or 16 bits without a sign"
+        )
+    if 3 in tags.get(339, ()) and swapped and tags.get(259, 1) != 1:
+        raise ImageDecodeError("compressed big-endian float pixels are not read here; save it little-endian")
+    if tags.get(259, 1) == 1 and (kind == 6 or (tags.get(284) == 2 and bits > 8)):
+        raise ImageDecodeError(
+            "an uncompressed TIFF in YCbCr, or with 16-bit planes one after another, is not read here; save it "
+            "as RGB, with the channels of a pixel together"
+        )
+
+
 def _finish(
     image: Image.Image, max_pixels: int, colour: Colour, file: IO[bytes] | None = None
 ) -> Image.Image:
@@ -197,11 +220,7 @@ def _finish(
     _check_size(*image.size, max_pixels)
     if image.format == "TIFF":
         tags = cast("Any", image).tag_v2
-        previewed = tags.get(254, 0) & 1 and 330 in tags  # a page of reduced size, before pages below it
-        if (
-            50706 in tags or tags.get(262) in (32803, 34892) or previewed
-        ):  # DNG; colour filter array, linear raw
-            _refuse_raw()
+        _check_tiff(tags, swapped=tags.prefix == b"MM")
     if colour == "srgb":
         from rali_zoo.data.colour import profile_of
 
