@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from rali_zoo.data.video import Clip
     from rali_zoo.types import Preprocess
     from rali_zoo.views import View
 
@@ -360,7 +361,11 @@ def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:
 
 
 def load_views(
-    source: ImageSource, view: View, preprocess: Preprocess, draw: torch.Generator | None = None
+    source: ImageSource,
+    view: View,
+    preprocess: Preprocess,
+    clip: Clip | None = None,
+    draw: torch.Generator | None = None,
 ) -> Tensor:
     """An image or a video as a model sees it: the frames of a video are so many views.
 
@@ -371,6 +376,7 @@ def load_views(
         source: what :func:`load_image` takes, or the path of a video.
         view: how an image or a frame is cut, and in which colours it is read.
         preprocess: what the backbone expects.
+        clip: which frames.
         draw: for whatever is random in the view.
 
     Returns:
@@ -385,5 +391,5 @@ def load_views(
         return view(load_image(source, colour=view.colour), preprocess, draw)
     import torch
 
-    cut = [view(frame, preprocess, draw) for frame in sample_frames(cast("str | Path", source))]
+    cut = [view(frame, preprocess, draw) for frame in sample_frames(cast("str | Path", source), clip)]
     return torch.stack(cut) if cut[0].ndim == 3 else torch.cat(cut)

@@ -174,9 +174,7 @@ def test_every_kind_of_tiff_is_read_as_it_was_written_or_refused(name, packed, o
     try:
         got = pixels(data)
     except ImageDecodeError as error:
-        assert name in ("signed", "rgbfloat", "double", "ycbcr", "planes16", "float", "white16"), (
-            error
-        )
+        assert name in ("signed", "rgbfloat", "double", "ycbcr", "planes16", "float", "white16"), error
         assert any(word in str(error) for word in ("range", "not read", "do not read"))
     else:
         assert np.abs(got - want).max() <= (3 if name == "ycbcr" else 2)

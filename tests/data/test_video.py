@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from rali_zoo.cli.main import main
+from rali_zoo.data.images import load_views
 from rali_zoo.data.video import (
     Clip,
     is_video,
-    load_views,
     pool_frames,
     pool_scores,
     sample_frames,
