@@ -21,7 +21,7 @@ from rali_zoo.data.readers.frame import (
     some,
     split_words,
 )
-from rali_zoo.data.readers.options import number_pair, truth
+from rali_zoo.data.readers.options import number_pair, truth, unknown_card
 from rali_zoo.errors import ScoreTableError, UriError
 from rali_zoo.types import MOS_RANGE
 
@@ -77,20 +77,13 @@ def _card(ref: str, options: dict[str, str], frame: pd.DataFrame, scored: bool) 
         protocols = ("whole", "kfold", "random")
         if "split" in frame and (frame["split"] != "").any():
             protocols = ("official", *protocols)
-    return DatasetCard(
-        name=ref,
-        title=Path(ref).name,
-        task="NR",
-        domain="authentic",
-        n_images=max(len(frame), 1),
+    return unknown_card(
+        ref,
+        len(frame),
         mos_range=number_pair(ref, options, "mos_range") if scored else MOS_RANGE,
         higher_is_better=truth(ref, options, "higher_is_better", default=True),
         protocols=protocols,
-        default_protocol=protocols[0],
         content_disjoint="content" in frame,
-        licence="unknown",
-        citation="",
-        url="",
         layout=LAYOUT,
     )
 
