@@ -47,6 +47,8 @@ class DatasetCard:
         url: where to get it.
         layout: the folder tree the reader expects.
         synthetic: the labels come from a rule; every number measured on it must say so.
+        raters: individual ratings behind a MOS, on average, where published and where ``std`` is that of the
+            ratings; ``None`` where not known.
 
     Raises:
         ConfigError: a card that contradicts itself.
@@ -67,6 +69,7 @@ class DatasetCard:
     url: str
     layout: str
     synthetic: bool = False
+    raters: float | None = None
 
     def __post_init__(self) -> None:
         if not self.name or self.name != self.name.strip():
@@ -89,6 +92,8 @@ class DatasetCard:
             self._refuse("protocols", self.protocols, "each protocol once")
         if self.default_protocol not in self.protocols:
             self._refuse("default_protocol", self.default_protocol, f"one of its protocols {self.protocols}")
+        if self.raters is not None and not self.raters >= 1:
+            self._refuse("raters", self.raters, "1 or more, or None")
         if self.domain == "synthetic" and not self.synthetic:
             self._refuse("synthetic", self.synthetic, "synthetic=True, as its domain is 'synthetic'")
 

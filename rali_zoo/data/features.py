@@ -73,13 +73,19 @@ def cached_features(
             num_workers=num_workers,
             collate_fn=collate,
         )
-        made = torch.cat([encode(batch["image"]).float().cpu() for batch in loader]).contiguous()
+        made = torch.cat([_encoded(encode, batch["image"]) for batch in loader]).contiguous()
         mine = [names[i] for i in rows]
         facts = {"names": " ".join(mine), "sha256": _checksum(made)}
         with atomic_path(folder / f"{_digest(facts['names'])}.safetensors") as temporary:
             save_file({"features": made}, temporary, metadata=facts)
         known.update(zip(mine, made, strict=True))
     return torch.stack([known[name] for name in names])
+
+
+def _encoded(encode: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    """Features of a batch on the CPU; images whose sizes differ go one by one."""
+    parts = [one[None] for one in image] if isinstance(image, list) else [image]
+    return torch.cat([encode(part).float().cpu() for part in parts])
 
 
 def _digest(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from rali_zoo.uri import Uri, parse_uri
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 #: Suffixes of tables that ``csv:`` reads.
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -134,6 +137,13 @@ def _table(
     ref: str, card: DatasetCard, frame: pd.DataFrame, plan: splits.SplitPlan, folder: Path
 ) -> DataTable:
     frame = frame.copy()
+    if plan.protocol == "deqa":
+        if len(frame) != card.n_images:
+            log.warning(
+                "%s: DeQA's labels lie between the extremes of all %d images, and %d are here: they may differ",
+                ref, card.n_images, len(frame),
+            )  # fmt: skip
+        card = splits.deqa_card(card, frame)
     frame["mos_native"] = frame["mos"]
     frame["mos"] = card.to_mos(frame["mos"]).clip(*MOS_RANGE)  # the card's range is checked with a tolerance
     frame["std"] = card.to_std(frame["std"])

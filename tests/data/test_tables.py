@@ -122,6 +122,20 @@ def test_real_photographs_with_human_scores() -> None:
     assert table.frame["mos"].between(1, 5).all()
 
 
+def test_deqas_protocol_gives_its_labels_and_its_whole_list(tmp_path: Path) -> None:
+    """Labels run from 1 to 5 between the extremes of the whole set, those outside the lists included."""
+    make("koniq10k", tmp_path)
+    own, deqa = (load_table(f"koniq10k?protocol={p}", tmp_path) for p in ("whole", "deqa"))
+    low, high = own.frame["mos_native"].min(), own.frame["mos_native"].max()
+    assert len(own.frame) > len(deqa.frame)
+    native = deqa.frame["mos_native"]
+    assert deqa.frame["mos"].tolist() == pytest.approx((1 + 4 * (native - low) / (high - low)).tolist())
+    stds = own.frame.set_index("id")["std"][deqa.frame["id"]]  # KonIQ's scale is [1, 5] already
+    assert deqa.frame["std"].tolist() == pytest.approx((stds * 4 / (high - low)).tolist())
+    assert deqa.split("val").empty and len(deqa.split("train")) == 2
+    assert len(load_table("koniq10k?protocol=deqa&val_fraction=0.5", tmp_path).split("val")) == 1
+
+
 # ---- csv ------------------------------------------------------------------------------------------------
 
 
