@@ -344,7 +344,8 @@ class IQADataModule(L.LightningDataModule):
         sets = [s.with_view(self.eval_view) for s in self._sets["train"]]
         if not sets:
             raise ConfigError("prototypes need the training images as a folder or a table, not as a stream")
-        whole = DistributedSampler(range(sum(map(len, sets))), 1, 0, shuffle=False)  # type: ignore[arg-type]
+        rows = cast("Dataset[int]", range(sum(map(len, sets))))
+        whole: DistributedSampler[int] = DistributedSampler(rows, 1, 0, shuffle=False)
         return self._of_batches(sets, EpochBatches(whole, self.batch_size, every=True))
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
