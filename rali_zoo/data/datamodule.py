@@ -306,7 +306,7 @@ class IQADataModule(L.LightningDataModule):
 
     def _of_batches(self, sets: list[ImageDataset], order: EpochBatches) -> DataLoader[Batch]:
         workers = self._workers(sets[0].view)
-        return DataLoader(
+        return _LateLoader(
             Batches(sets),
             batch_size=None,
             sampler=order,
@@ -324,7 +324,15 @@ class IQADataModule(L.LightningDataModule):
                     "streams and folders cannot be mixed in data.train; pack the folders into shards too"
                 )
             stream = ShardStream(streams, self.train_view, self.module.preprocess, self.seed)
-            return _StreamLoader(self, stream, self._workers(self.train_view))
+            workers = self._workers(self.train_view)
+            return _StreamLoader(
+                cast("Dataset[Batch]", stream),
+                batch_size=self.batch_size,
+                num_workers=workers,
+                pin_memory=self.pin_memory,
+                collate_fn=collate,
+                timeout=TIMEOUT if workers else 0,
+            ).of(self)
         sets = self._sets["train"]
         owner = [s.ref for s in sets for _ in range(len(s))]
         order: DistributedSampler[int] | SingleDatasetBatchSampler
@@ -334,10 +342,7 @@ class IQADataModule(L.LightningDataModule):
             order = BalancedSampler(owner, seed=self.seed)
         else:
             order = self._sharded(list(range(len(owner))), shuffle=True)
-        return self._of_batches(sets, EpochBatches(order, self.batch_size, now=self._epoch))
-
-    def _epoch(self) -> int:
-        return 0 if self.trainer is None else self.trainer.current_epoch
+        return self._of_batches(sets, EpochBatches(order, self.batch_size))
 
     def train_eval_dataloader(self) -> DataLoader[Batch]:
         """The training images once, in order, cut as for evaluation: what prototypes are made of."""
@@ -361,20 +366,22 @@ class IQADataModule(L.LightningDataModule):
         return [self._in_order(s) for s in self._sets["predict"]]
 
 
-class _StreamLoader(DataLoader[Batch]):
-    """A loader that tells its stream the epoch; workers are started anew for each."""
-
-    def __init__(self, data: IQADataModule, stream: ShardStream, workers: int) -> None:
-        super().__init__(
-            cast("Dataset[Batch]", stream),
-            batch_size=data.batch_size,
-            num_workers=workers,
-            pin_memory=data.pin_memory,
-            collate_fn=collate,
-            timeout=TIMEOUT if workers else 0,
-        )
-        self._data, self._stream = data, stream
+class _LateLoader(DataLoader[Batch]):
+    """Begins when its first batch is asked for: Lightning makes an iterator before it tells the epoch."""
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        self._stream.epoch = self._data._epoch()
-        return super().__iter__()
+        yield from super().__iter__()
+
+
+class _StreamLoader(_LateLoader):
+    """Tells its stream the epoch; workers are started anew for each."""
+
+    def of(self, data: IQADataModule) -> _StreamLoader:
+        """The loader, of a data module whose trainer knows the epoch."""
+        self.data = data
+        return self
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        stream = cast(ShardStream, self.dataset)
+        stream.epoch = 0 if self.data.trainer is None else self.data.trainer.current_epoch
+        yield from super().__iter__()

@@ -7,7 +7,7 @@ overlap, and draw the same order for the same (seed, epoch).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 from torch import distributed
@@ -184,8 +184,6 @@ class EpochBatches(DistributedSampler):
         batch_size: images in a batch, where the order is of rows. A last batch of one image is left out, as
             batch normalisation cannot learn from it; with shuffling it waits for its turn.
         every: whether it is kept.
-        now: the epoch when an iteration begins; Lightning tells it only after workers were given their first
-            batches.
     """
 
     def __init__(
@@ -193,10 +191,9 @@ class EpochBatches(DistributedSampler):
         order: DistributedSampler[int] | SingleDatasetBatchSampler,
         batch_size: int,
         every: bool = False,
-        now: Callable[[], int] | None = None,
     ) -> None:
         super().__init__(range(1), num_replicas=1, rank=0)  # type: ignore[arg-type]
-        self.order, self.size, self.now = order, batch_size, now
+        self.order, self.size = order, batch_size
         #: rows of a last batch that is left out
         self.dropped = 1 if batch_size > 1 and not every else 0
 
@@ -218,8 +215,6 @@ class EpochBatches(DistributedSampler):
         yield from (rows[i : i + self.size] for i in range(0, len(rows), self.size))
 
     def __iter__(self) -> Iterator[list[Draw]]:  # type: ignore[override]
-        if self.now is not None:
-            self.set_epoch(self.now())
         seen: Counter[int] = Counter()
         for batch in self._batches():
             draws = []
