@@ -317,13 +317,15 @@ class RALI(BackboneModule):
         parts, mos, keys = [], [], []
         loader = self.datamodule.train_eval_dataloader()
         few = self.trainer.num_training_batches if self.smoke else None
+        precision = self.trainer.precision_plugin  # as in a step of training: this loader is not Lightning's
         for batch in islice(loader, int(few) if few else None):
-            batch = self.transfer_batch_to_device(batch, self.device, 0)
-            features = self.network.features(batch)
-            b, v = features.shape[:2]
-            embedded = self.network.embed(features.flatten(0, 1))
+            mos.append(batch["mos"])
+            batch = self.transfer_batch_to_device(precision.convert_input(batch), self.device, 0)
+            with precision.forward_context():
+                features = self.network.features(batch)
+                b, v = features.shape[:2]
+                embedded = self.network.embed(features.flatten(0, 1))
             parts.append(embedded.view(b, v, -1).mean(1).float().cpu())
-            mos.append(batch["mos"].cpu())
             keys += list(zip(batch["dataset"], batch["id"], strict=True))
         self.train(was_training)
         return torch.cat(parts), torch.cat(mos), keys

@@ -84,7 +84,9 @@ def test_a_device_that_is_not_there_is_named_before_anything_is_loaded(device):
         "ckpt:absent.ckpt",
         RegressionNetwork("rali:tiny?size=40"),
     ):
-        with pytest.raises(ConfigError, match=f"device='{device}' cannot be used on this machine.*it has cpu"):
+        with pytest.raises(
+            ConfigError, match=f"device='{device}' cannot be used on this machine.*it has cpu"
+        ):
             rali_zoo.load_model(ref, device=device)
 
 
