@@ -116,6 +116,8 @@ class IQANetwork(nn.Module):
 
     #: beginnings of names of weights that files of 0.1.0 hold and scoring does not need
     only_trained: ClassVar[tuple[str, ...]] = ()
+    #: names of buffers in which infinity is a value
+    infinite: ClassVar[tuple[str, ...]] = ()
     #: arguments that the network was built with
     settings: dict[str, Any]
 

@@ -168,7 +168,8 @@ def check_weights(network: IQANetwork, weights: dict[str, Any], source: str) -> 
             raise CheckpointError(
                 f"{source}: {name} is of {value.dtype}, which is no type for {own[name].dtype}"
             )
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        valid = ~torch.isnan(value) if name in network.infinite else torch.isfinite(value)
+        if not bool(valid.all()):
             raise CheckpointError(f"{source}: {name} has values that are not finite")
 
 

@@ -10,7 +10,7 @@ from rali_zoo.errors import CheckpointError, ConfigError
 from rali_zoo.models.files import read_scorer
 from rali_zoo.models.regression import RegressionNetwork
 from rali_zoo.paths import SHIPPED
-from rali_zoo.trainers import Regression
+from rali_zoo.trainers import DistributionRegression, Regression
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +110,12 @@ def test_weights_that_would_score_wrongly_are_refused(change, says, tmp_path):
     save_file(weights, tmp_path / "model.safetensors", metadata={"rali_zoo": json.dumps(header)})
     with pytest.raises(CheckpointError, match=says):
         rali_zoo.load_model(f"local-dir:{tmp_path}")
+
+
+def test_an_interval_that_cannot_be_promised_is_kept_as_infinite(tmp_path):
+    trainer = DistributionRegression("rali:tiny?size=40")
+    trainer.calibrate(torch.tensor([0.1, 0.2, 0.3]), torch.ones(3))
+    assert trainer.network.half_width(0.95) == float("inf")
+    rali_zoo.save_scorer(trainer, tmp_path / "model.safetensors")
+    loaded = rali_zoo.load_model(f"local-dir:{tmp_path}").network
+    assert loaded.half_width(0.95) == float("inf")
