@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from rali_zoo.backbones import create_backbone
 from rali_zoo.backbones.weights import weights_hash
-from rali_zoo.data.transforms import View
 from rali_zoo.types import Batch, Explanation, Preprocess
 from rali_zoo.uri import without_option
+from rali_zoo.views import View
 
 _weights_follow: ContextVar[bool] = ContextVar("weights_follow", default=False)
 
@@ -44,11 +44,13 @@ class Prediction(NamedTuple):
         score: (B,) in [1, 5]; NaN where the network has no score.
         std: (B,) on the same scale, or ``None``.
         weights: (B, K) over prototypes, or ``None``.
+        texts: B, what a vision-language model wrote, or ``None``.
     """
 
     score: Tensor
     std: Tensor | None = None
     weights: Tensor | None = None
+    texts: list[str] | None = None
 
 
 class Neck(nn.Module):

@@ -18,13 +18,14 @@ import lightning as L
 from torch import distributed
 from rali_zoo.data import IQADataModule
 from rali_zoo.trainers import Reasoner
-from rali_zoo.trainers.reasoner_options import Sampling, Schedule
+from rali_zoo.rl.grpo import Sampling
+from rali_zoo.trainers.reasoner import Schedule
 from rali_zoo.rl.objective import Objective
 
 ref, updates, loss = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 module = Reasoner(
     "rali:vlm-tiny?image_size=40&width=32&layers=1&grid=2", "grpo", rewards={"format": 1, "length_guard": 1},
-    reward_options={"max_length": 6, "length_cache": 6}, schedule=Schedule(lr=1e-2),
+    schedule=Schedule(lr=1e-2),
     sampling=Sampling(rollouts=3, updates=updates),
     grpo=Objective(loss=loss, beta=0.01, max_completion_length=6),
 )
@@ -40,10 +41,10 @@ loop = L.Trainer(
     max_epochs=1, limit_train_batches=2, accelerator="cpu", devices=2, strategy="ddp", logger=False,
     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
 )
-before = module.revision
+before = module.network.revision
 loop.fit(module, IQADataModule(train=ref, batch_size=4))
 everyone = [None, None]
-distributed.all_gather_object(everyone, {"seen": seen, "revision": module.revision, "before": before})
+distributed.all_gather_object(everyone, {"seen": seen, "revision": module.network.revision, "before": before})
 if loop.is_global_zero:
     print("RESULT" + json.dumps(everyone))
 """

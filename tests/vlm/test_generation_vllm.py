@@ -11,13 +11,15 @@ import pytest
 import torch
 
 from rali_zoo.errors import ConfigError, MissingExtraError
+from rali_zoo.rl.grpo import Sampling
 from rali_zoo.rl.objective import Objective
 from rali_zoo.trainers import Reasoner
-from rali_zoo.trainers.reasoner_options import Sampling, Schedule, Tuning
+from rali_zoo.trainers.reasoner import Schedule
 from rali_zoo.vlm.generation import TransformersEngine
 from rali_zoo.vlm.generation_vllm import VLLMEngine, merged_weights
 from rali_zoo.vlm.model import load_vlm
 from rali_zoo.vlm.prompts import prompt
+from rali_zoo.vlm.tuning import Tuning
 
 MODELS = Path(__file__).parents[1] / "models"
 
@@ -133,7 +135,7 @@ def test_weights_are_pushed_after_a_step(qwen, vllm, method, tmp_path, photo_fol
     torch.manual_seed(0)
     module = reasoner(
         qwen, tuning=Tuning(method=method, rank=2, freeze_vision=False), schedule=Schedule(lr=0.1),
-        rewards={"length_guard": 1.0}, reward_options={"max_length": 6, "length_cache": 6},
+        rewards={"length_guard": 1.0},
     )  # fmt: skip
     roll_out = module.reinforcement.roll_out
 

@@ -10,8 +10,8 @@ from vlm_families import build
 import rali_zoo
 from rali_zoo.models.files import save_scorer
 from rali_zoo.trainers import Reasoner
-from rali_zoo.trainers.reasoner_tasks import Tasks
 from rali_zoo.vlm.generation import completion_logps
+from rali_zoo.vlm.questions import Tasks
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl", "llava", "tiny")
 
