@@ -51,7 +51,7 @@ def test_without_vllm_the_extra_is_named(qwen, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(MissingExtraError, match=r"rali-zoo\[vllm\]"):
         reasoner(qwen)
-    assert isinstance(reasoner(qwen, sampling=Sampling()).engine, TransformersEngine)
+    assert isinstance(reasoner(qwen, sampling=Sampling()).network.engine, TransformersEngine)
 
 
 def test_a_model_that_it_cannot_run_is_refused(vllm):
