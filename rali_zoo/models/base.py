@@ -45,11 +45,13 @@ class Prediction(NamedTuple):
         score: (B,) in [1, 5]; NaN where the network has no score.
         std: (B,) on the same scale, or ``None``.
         weights: (B, K) over prototypes, or ``None``.
+        texts: B, what a vision-language model wrote, or ``None``.
     """
 
     score: Tensor
     std: Tensor | None = None
     weights: Tensor | None = None
+    texts: list[str] | None = None
 
 
 class Standardise(nn.BatchNorm1d):

@@ -260,8 +260,14 @@ class NetworkScorer:
 
     def _one(self, out: Any, row: int, name: str) -> Score:
         value = float(out.score[row])
+        text = "" if out.texts is None else out.texts[row]
         if not math.isfinite(value):
-            return Score(None, error="the model gave no score that can be read", path=name, model=self.name)
+            error = (
+                "the model gave no finite score"
+                if out.texts is None
+                else "no score can be parsed from the text"
+            )
+            return Score(None, error=error, path=name, model=self.name, text=text)
         explanation: Explanation = () if out.weights is None else self.network.explain(out.weights[row])
         std = None if out.std is None else float(out.std[row])
-        return Score(value, std=std, path=name, model=self.name, explanation=explanation)
+        return Score(value, std=std, path=name, model=self.name, explanation=explanation, text=text)
