@@ -273,15 +273,16 @@ def _load(uri: Uri, place: str, revision: str, pretrained: bool, precision: Prec
         from transformers.initialization import no_init_weights
 
         # said, not left out: unset, transformers asks on a terminal whether to run code from the repository
-        known: Any = {"revision": revision, "trust_remote_code": False}
-        processor = AutoProcessor.from_pretrained(place, **known)
+        processor = AutoProcessor.from_pretrained(place, revision=revision, trust_remote_code=False)
         dtype = getattr(torch, precision)
         if pretrained:
-            loading: Any = AutoModelForImageTextToText.from_pretrained
-            model, report = loading(place, **known, dtype=dtype, output_loading_info=True)
+            family: Any = AutoModelForImageTextToText
+            model, report = family.from_pretrained(
+                place, revision=revision, trust_remote_code=False, dtype=dtype, output_loading_info=True
+            )
             check_complete(uri, report["missing_keys"])
         else:
-            config = AutoConfig.from_pretrained(place, **known)
+            config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
             with no_init_weights():
                 model = AutoModelForImageTextToText.from_config(config, dtype=dtype, trust_remote_code=False)
     return finish(model, processor, str(uri))

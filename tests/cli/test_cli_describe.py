@@ -38,7 +38,7 @@ def photos(photo_folder, tmp_path) -> str:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
-    module = Reasoner(MODEL, grpo=Objective(max_completion_length=6))
+    module = VLMNetwork(MODEL, max_completion_length=6)
     path = save_scorer(module, tmp_path_factory.mktemp("m") / "model.safetensors")
     return f"local-dir:{path}"
 
@@ -163,7 +163,7 @@ def test_errors_say_what_to_type(words, says, blurred_rows, tmp_path, monkeypatc
 
 
 def test_scorers_without_words_and_finished_tables_are_refused(blurred_rows, tmp_path, capsys):
-    scorer = save_scorer(Regression("rali:tiny"), tmp_path / "model.safetensors")
+    scorer = save_scorer(RegressionNetwork("rali:tiny"), tmp_path / "model.safetensors")
     assert run(f"local-dir:{scorer}", blurred_rows, tmp_path / "x.parquet") == 1
     assert "gives scores only" in capsys.readouterr().err
     (tmp_path / "y.parquet").write_bytes(b"")
