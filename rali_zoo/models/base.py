@@ -146,6 +146,11 @@ class IQANetwork(nn.Module):
         tensors = [*self.parameters(), *self.buffers()]
         return tensors[0].device if tensors else torch.device("cpu")
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return next((p.dtype for p in self.parameters()), torch.float32)
+
     # ---- files --------------------------------------------------------------------------------
 
     @classmethod
