@@ -222,14 +222,14 @@ def _texts(
     """One row a text, in the order wanted; images of equal size go through together."""
     import torch
 
-    from rali_zoo.data.images import load_image
+    from rali_zoo.data.images import load_views
     from rali_zoo.errors import ImageDecodeError
 
     found: dict[int, tuple[str, float, str]] = {}
     by_shape: dict[tuple[int, ...], list[tuple[int, torch.Tensor]]] = {}
     for place, (row, _) in enumerate(wanted):
         try:
-            image = reasoner.view(load_image(rows["path"].iloc[row]), reasoner.preprocess)
+            image = load_views(rows["path"].iloc[row], reasoner.view, reasoner.preprocess)
             by_shape.setdefault(tuple(image.shape), []).append((place, image))
         except ImageDecodeError as error:
             found[place] = ("", math.nan, str(error))

@@ -254,7 +254,7 @@ def get_header(proto: onnx.ModelProto, source: str) -> Header:
 
 def view_of(header: Header) -> View:
     """How the images of a graph are cut."""
-    return View(**header.view)
+    return View.from_state(header.view)
 
 
 def preprocess_of(header: Header) -> Preprocess:
