@@ -154,7 +154,10 @@ def soft_overlong(length: Tensor, max_length: int, cache: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Format:
-    """Form, in [0, 1] in quarters (see :class:`Parsed`); answering another question than asked costs one."""
+    """Form, in [0, 1] in quarters; answering another question than asked costs one.
+
+    See :class:`~rali_zoo.vlm.parsing.Parsed`.
+    """
 
     def __call__(self, rollouts: Rollouts) -> Tensor:
         """(N,) grades."""
@@ -168,7 +171,9 @@ class Format:
 
 @dataclass(frozen=True)
 class ScoreWithin:
-    """1 where the score is nearer than ``epsilon`` to the MOS, else 0; see :func:`within`.
+    """1 where the score is nearer than epsilon to the MOS, else 0.
+
+    See :func:`within`.
 
     Attributes:
         epsilon: half width of the band in MOS units (Q-Insight: 0.35).
@@ -186,7 +191,9 @@ class ScoreWithin:
 
 @dataclass(frozen=True)
 class ScoreGaussian:
-    """A bell around the MOS, in [0, 1]; see :func:`gaussian`.
+    """A bell of width sigma around the MOS, in [0, 1].
+
+    See :func:`gaussian`.
 
     Attributes:
         sigma: width of the bell in MOS units.
@@ -204,9 +211,10 @@ class ScoreGaussian:
 
 @dataclass(frozen=True)
 class ThurstoneFidelity:
-    """Ranking against the batch's other images of the same data set, in [0, 1]; see :func:`thurstone`.
+    """Ranking against the batch's other images of the same data set, in [0, 1].
 
-    NaN for the only image of its data set in a batch: give the DataModule a sampler that keeps a batch
+    See :func:`thurstone`. NaN for the only image of its data set in a batch: give the DataModule a sampler that
+    keeps a batch
     inside one data set. MOS scales of different data sets need no alignment.
 
     Attributes:
@@ -290,7 +298,9 @@ def _degradation(rollouts: Rollouts, with_level: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class LengthGuard:
-    """0, falling to -1 over the last ``cache`` tokens before the limit of length; see :func:`soft_overlong`.
+    """0, falling to -1 over the last cache tokens before the limit of length.
+
+    See :func:`soft_overlong`.
 
     Attributes:
         cache: tokens, at least 1; of a limit that is smaller, all.
