@@ -11,8 +11,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -130,17 +129,6 @@ class Prompts:
         return {**self.inputs, **joined}
 
 
-@contextmanager
-def _float32_by_default() -> Iterator[None]:
-    """Lightning's ``bf16-true`` changes torch's default type, in which processors neither compute nor can."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
 @dataclass(frozen=True)
 class VLM:
     """A vision-language model with all that turns texts and images into its input.
@@ -201,8 +189,7 @@ class VLM:
         # whole numbers, as a file has them: the processor scales them itself
         images = tuple((x.detach().float().cpu() * 255).round().clamp(0, 255).to(torch.uint8) for x in image)
         each = tuple(texts[q] for q in asked)
-        with _float32_by_default():
-            inputs = self.processor(text=list(each), images=list(images), padding=True, return_tensors="pt")
+        inputs = self.processor(text=list(each), images=list(images), padding=True, return_tensors="pt")
         tensors = {k: v.to(self.model.device) for k, v in inputs.items() if isinstance(v, Tensor)}
         return Prompts(tensors, each, images)
 
