@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from filelock import FileLock
     from torch import Tensor
 
+    from rali_zoo.data.sources import Item
     from rali_zoo.models.vlm import VLMNetwork
-    from rali_zoo.scoring.sources import Item
     from rali_zoo.vlm.parsing import Parsed
 
 PART = 256
@@ -156,7 +156,7 @@ def _images(
     """The rows to describe (columns of a data set's table; ``id``, ``path`` and no MOS for images), and their files."""
     import pandas as pd
 
-    from rali_zoo.scoring.sources import Item, find_items
+    from rali_zoo.data.sources import Item, find_items
 
     if bool(paths) == (data is not None):
         raise ConfigError("give either images or --data: rali-zoo describe photo.jpg folder/")

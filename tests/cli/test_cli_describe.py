@@ -13,9 +13,8 @@ from rali_zoo.cli import describe
 from rali_zoo.cli.main import main
 from rali_zoo.data.descriptions import COLUMNS, read_descriptions
 from rali_zoo.models.files import save_scorer
+from rali_zoo.models.regression import RegressionNetwork
 from rali_zoo.models.vlm import VLMNetwork
-from rali_zoo.rl.objective import Objective
-from rali_zoo.trainers import Reasoner, Regression
 from rali_zoo.vlm.parsing import parse
 
 MODEL = "rali:vlm-tiny?image_size=32&width=32&layers=1&grid=2"
