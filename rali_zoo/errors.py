@@ -85,6 +85,13 @@ class ImageDecodeError(RaliZooError, ValueError):
     """One image cannot be decoded; the message is the reason, free of object addresses."""
 
 
+class ImageUnavailableError(ImageDecodeError):
+    """An image cannot be decoded here and now (a missing library, no memory, a failing disk).
+
+    Nothing that is kept may say so of the image: the next run can be luckier.
+    """
+
+
 class CheckpointError(RaliZooError, ValueError):
     """A model file that is missing, incomplete, or not one of ours."""
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from rali_zoo.backbones import create_backbone
 from rali_zoo.backbones.weights import weights_hash
+from rali_zoo.errors import ConfigError
 from rali_zoo.types import Batch, Explanation, Preprocess
 from rali_zoo.uri import without_option
 from rali_zoo.views import View
@@ -197,7 +198,7 @@ class IQANetwork(nn.Module):
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Undo :meth:`extra_state`."""
-        self.view = View(**state["view"])
+        self.view = View.from_state(state["view"])
         self.training_sets = tuple(state["training_sets"])
 
     @property
@@ -233,7 +234,18 @@ class BackboneNetwork(IQANetwork):
         return self.backbone.recipe()
 
     def encode(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) or (B, V, 3, H, W) images in [0, 1] to pooled features (B, D) or (B, V, D)."""
+        """(B, 3, H, W) or (B, V, 3, H, W) images in [0, 1] to pooled features (B, D) or (B, V, D).
+
+        Raises:
+            ConfigError: a list of images, whose sizes differ.
+        """
+        if isinstance(image, list):
+            sizes = sorted({f"{i.shape[-1]}x{i.shape[-2]}" for i in image})
+            raise ConfigError(
+                f"images of {', '.join(sizes[:4])} in one batch, which {self.backbone.uri} takes as they are: give "
+                "data.train_view and data.eval_view a kind and a size (--data.train_view.kind=whole "
+                "--data.train_view.size=224), or data.batch_size=1"
+            )
         if image.ndim == 4:
             return self.backbone(image).pooled
         return self.backbone(image.flatten(0, 1)).pooled.unflatten(0, image.shape[:2])

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rali_zoo.data.images import load_image
+from rali_zoo.data.images import load_image, load_views
 from rali_zoo.data.sources import find_items
-from rali_zoo.data.video import load_views
 from rali_zoo.errors import ConfigError, ImageDecodeError
 from rali_zoo.models.base import BackboneNetwork, IQANetwork, Prediction
 from rali_zoo.types import Batch, Explanation, Score
@@ -160,7 +159,7 @@ class NetworkScorer:
         """
         network = self.network
         steps: list[tuple[str, Callable[[Any], Any]]] = [
-            ("decode", load_image),
+            ("decode", lambda image: load_image(image, colour=network.view.colour)),
             ("preprocess", lambda image: network.view(image, network.preprocess)),
         ]
         if not isinstance(network, BackboneNetwork):

@@ -179,7 +179,7 @@ class _Decoder:
         }
 
     def _prepare(self, item: Item, folder: str) -> Prepared:
-        from rali_zoo.data.images import load_image
+        from rali_zoo.data.images import load_views
         from rali_zoo.data.video import is_video
         from rali_zoo.scoring.preprocess import FastView
 
@@ -193,7 +193,7 @@ class _Decoder:
                 source = os.path.join(folder, source)
             if self.decode == "fast":
                 return FastView(self.view, self.preprocess).prepare(source)
-            return self.view(load_image(source), self.preprocess)
+            return load_views(source, self.view, self.preprocess)
         except ImageDecodeError as error:
             return error
 
