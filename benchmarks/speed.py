@@ -45,7 +45,7 @@ from rali_zoo.scoring.decode import decode_fast
 from rali_zoo.scoring.pipeline import Slice, make_stages, run, slices
 from rali_zoo.scoring.preprocess import FastView
 from rali_zoo.scoring.runtime import available_cores
-from rali_zoo.scoring.sources import Item
+from rali_zoo.data.sources import Item
 from rali_zoo.trainers import Regression
 from rali_zoo.types import Preprocess, Score
 from rali_zoo.views import View

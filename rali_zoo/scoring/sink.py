@@ -24,9 +24,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
+from rali_zoo.data.sources import Item
 from rali_zoo.errors import ConfigError
 from rali_zoo.outputs import Output, OutputError, csv_cell, sha256
-from rali_zoo.scoring.sources import Item
 from rali_zoo.types import Score
 
 if TYPE_CHECKING:
