@@ -8,16 +8,14 @@ import numpy as np
 import torch
 from torch import distributed
 
-from rali_zoo.metrics.correlation import krcc, plcc, rmse, srcc
-from rali_zoo.metrics.logistic import plcc_mapped
+from rali_zoo.metrics.correlation import plcc, srcc
+from rali_zoo.report import STATISTICS
 from rali_zoo.types import Batch
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from rali_zoo.trainers.base import IQAModule, Prediction
-
-METRICS = ("n", "failed", "srcc", "plcc", "plcc_mapped", "krcc", "rmse")
 
 
 def evaluate(frame: pd.DataFrame) -> dict[str, float]:
@@ -27,8 +25,8 @@ def evaluate(frame: pd.DataFrame) -> dict[str, float]:
         frame: columns mos and score on [1, 5], and error; rows with an error have no score.
 
     Returns:
-        ``n`` images scored, ``failed`` images without a score, then signed correlations and RMSE
-        over the scored ones; NaN where a statistic is undefined.
+        ``n`` images scored, ``failed`` images without a score, then every statistic of
+        :data:`rali_zoo.report.STATISTICS` over the scored ones; NaN where a statistic is undefined.
     """
     scored = frame[frame["error"] == ""]
     known = scored[scored["mos"].notna() & scored["score"].notna()]
@@ -36,11 +34,7 @@ def evaluate(frame: pd.DataFrame) -> dict[str, float]:
     return {
         "n": float(len(known)),
         "failed": float(len(frame) - len(scored)),
-        "srcc": srcc(pred, mos),
-        "plcc": plcc(pred, mos),
-        "plcc_mapped": plcc_mapped(pred, mos),
-        "krcc": krcc(pred, mos),
-        "rmse": rmse(pred, mos),
+        **{name: statistic(pred, mos) for name, statistic in STATISTICS.items()},
     }
 
 
