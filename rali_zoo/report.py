@@ -41,6 +41,8 @@ class Statistic:
         higher_is_better: its direction.
         low: smallest possible value.
         high: largest possible value.
+        of_mapped: the same as ``formula``, of scores that the logistic has mapped already: intervals resample
+            it, so that the mapping is fitted once; empty for a statistic without mapping.
         on_mos_scale: defined only for scores that are MOS, since it compares their values.
         brief: whether tables with little room show it.
     """
@@ -51,6 +53,7 @@ class Statistic:
     higher_is_better: bool = True
     low: float = -1.0
     high: float = 1.0
+    of_mapped: str = ""
     on_mos_scale: bool = False
     brief: bool = True
 
@@ -60,22 +63,23 @@ class Statistic:
         return float(getattr(import_module(module), name)(pred, mos))
 
 
-_CORRELATION, _LOGISTIC = "rali_zoo.metrics.correlation", "rali_zoo.metrics.logistic"
+_PLAIN, _MAPPED = "rali_zoo.metrics.correlation", "rali_zoo.metrics.logistic"
 #: Every statistic, in the order of columns; docs/add_a_metric.md shows how to add one.
 STATISTICS: dict[str, Statistic] = {
     row.name: row
     for row in (
-        Statistic("srcc", "SRCC", f"{_CORRELATION}:srcc"),
-        Statistic("krcc", "KRCC", f"{_CORRELATION}:krcc"),
-        Statistic("plcc", "PLCC", f"{_CORRELATION}:plcc"),
-        Statistic("plcc_mapped", "PLCC, mapped", f"{_LOGISTIC}:plcc_mapped", low=0.0),
-        Statistic("rmse", "RMSE", f"{_CORRELATION}:rmse", False, 0.0, math.inf, on_mos_scale=True),
+        Statistic("srcc", "SRCC", f"{_PLAIN}:srcc"),
+        Statistic("krcc", "KRCC", f"{_PLAIN}:krcc"),
+        Statistic("plcc", "PLCC", f"{_PLAIN}:plcc"),
+        Statistic("plcc_mapped", "PLCC, mapped", f"{_MAPPED}:plcc_mapped", low=0, of_mapped=f"{_PLAIN}:plcc"),
+        Statistic("rmse", "RMSE", f"{_PLAIN}:rmse", False, 0, math.inf, on_mos_scale=True),
         Statistic(
-            "rmse_mapped", "RMSE, mapped", f"{_LOGISTIC}:rmse_mapped", False, 0.0, math.inf, brief=False
+            "rmse_mapped", "RMSE, mapped", f"{_MAPPED}:rmse_mapped", False, 0, math.inf, f"{_PLAIN}:rmse",
+            brief=False,
         ),
-        Statistic("mae", "MAE", f"{_CORRELATION}:mae", False, 0.0, math.inf, on_mos_scale=True, brief=False),
+        Statistic("mae", "MAE", f"{_PLAIN}:mae", False, 0, math.inf, on_mos_scale=True, brief=False),
     )
-}
+}  # fmt: skip
 #: What stands before the statistics: images with a score, and images without one.
 COUNTS = ("n", "failed")
 

@@ -2,42 +2,53 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import zlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rali_zoo.bench.cache import Outcome, Predictions, content_digests
+from rali_zoo.report import versions
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rali_zoo.types import Score
+    from rali_zoo.types import Score, Scorer
 
 MISSING = "no such file (or a link that leads nowhere)"
 NO_REFERENCE = "no reference image to compare with"
 
 
-def identity(scorer: Any, source: str) -> str:
+def identity(scorer: Scorer, source: str) -> str:
     """Everything that a prediction depends on besides the image.
 
     Args:
         scorer: any scorer.
-        source: who made it; our own are told by their weights and preprocessing, wherever they stand.
+        source: who made it; our own are identified by their weights and settings, wherever they stand.
     """
     name = type(scorer).__name__ if source == "rali_zoo" else scorer.name
-    preprocess = getattr(scorer, "preprocess_id", "")
-    return f"{source} | {name} | {scorer.revision} | {preprocess} | {precision(scorer)}"
+    return f"{source} | {name} | {scorer.revision} | {settings(scorer)} | {json.dumps(versions())}"
 
 
-def precision(scorer: Any) -> str:
+def settings(scorer: Scorer) -> str:
+    """What a score depends on besides weights, image and versions.
+
+    That is the preprocessing, the precision, and how a model that writes makes a score of an answer.
+    """
+    how = [getattr(module, "scoring", None) for module in getattr(scorer, "modules", list)()]
+    parts = [getattr(scorer, "preprocess_id", ""), precision(scorer), *(str(h) for h in how if h is not None)]
+    return " | ".join(part for part in parts if part)
+
+
+def precision(scorer: Scorer) -> str:
     """Type that a scorer's network computes in, such as ``float32``."""
     return str(getattr(scorer, "autocast", None) or "float32").removeprefix("torch.")
 
 
 def predict(
-    scorer: Any,
+    scorer: Scorer,
     rows: pd.DataFrame,
     source: str,
     batch_size: int,
@@ -82,7 +93,7 @@ def predict(
     return [store.known[key] if key else Outcome(None, wrong) for key, wrong in keys]
 
 
-def needs_reference(scorer: Any) -> bool:
+def needs_reference(scorer: Scorer) -> bool:
     """Whether a scorer compares each image with a reference image."""
     return bool(getattr(scorer, "needs_reference", False))
 
@@ -104,7 +115,7 @@ def image_keys(paths: Sequence[str], references: Sequence[str] | None) -> list[t
     return keys
 
 
-def _scored(scorer: Any, paths: list[str], references: list[str] | None) -> list[Outcome]:
+def _scored(scorer: Scorer, paths: list[str], references: list[str] | None) -> list[Outcome]:
     """Outcomes of a batch; one that fails as a whole is scored image by image."""
     try:
         more = {} if references is None else {"references": references}
