@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -64,8 +65,13 @@ def _faults(kind: type[Part], error: ValidationError) -> list[str]:
             lines.append(f"{place} is no key here. {near_miss(str(one['loc'][-1]), known)}")
         elif one["type"] == "missing":
             lines.append(f"{place} is missing")
+        elif one["type"] == "literal_error":
+            choices = re.findall("'([^']*)'", one["ctx"]["expected"])
+            lines.append(
+                f"{place}: {one['input']!r:.60} is no choice. {near_miss(str(one['input']), choices)}"
+            )
         else:
-            said = one["msg"].removeprefix("Value error, ")
+            said = one["msg"].removeprefix("Value error, ").removeprefix("Input ")
             given = "" if one["type"] == "value_error" else f", not {one['input']!r:.60}"
             lines.append(f"{place}: {said}{given}" if place else said)
     return lines
@@ -73,15 +79,19 @@ def _faults(kind: type[Part], error: ValidationError) -> list[str]:
 
 def _keys(kind: type[Part], way: Sequence[str | int]) -> list[str]:
     """Names of the keys at a place; empty where the way leads through more than models."""
-    here: object = kind
+    here: type[BaseModel] | None = kind
     for part in way:
-        if isinstance(part, int):
-            continue
-        field = getattr(here, "model_fields", {}).get(part)
-        inner = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
-        here = next((k for k in inner if isinstance(k, type) and issubclass(k, BaseModel)), None)
-    fields = getattr(here, "model_fields", {})
-    return [field.alias or name for name, field in fields.items()]
+        if isinstance(part, str) and here is not None:
+            field = here.model_fields.get(part)
+            here = None if field is None else _model_in(field.annotation)
+    return [] if here is None else [field.alias or name for name, field in here.model_fields.items()]
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    """The model in ``list[Model]``, ``Model | None``, ``Annotated[Model, …]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _model_in(inner))), None)
 
 
 def read_json(path: Path) -> object:

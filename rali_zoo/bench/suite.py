@@ -22,7 +22,7 @@ no address, so that a stranger's suite cannot run or fetch anything but models b
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
@@ -166,20 +166,21 @@ def read_suite(path: str | Path) -> Suite:
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise ConfigError(f"{path} is no suite; it starts with models: and datasets:")
-    return parse_suite({"name": path.stem, **content}, f"{path} is no suite")
+    return parse_suite(content, path.stem, str(path))
 
 
-def parse_suite(content: object, where: str) -> Suite:
-    """A suite from what its yaml file holds, its name included.
+def parse_suite(content: Mapping[str, object], name: str, file: str = "the suite") -> Suite:
+    """A suite from what its yaml file holds.
 
     Args:
         content: keys as in the attributes of :class:`Suite`.
-        where: begins the message of an error.
+        name: of the suite where the content has none.
+        file: begins the message of an error.
 
     Raises:
         As :func:`read_suite`.
     """
-    suite = checked(Suite, content, where, ConfigError)
+    suite = checked(Suite, {"name": name, **content}, file, ConfigError)
     for entry in suite.datasets:
         check_dataset(entry.ref)
     if suite.cost is not None and suite.cost.against:
