@@ -186,6 +186,6 @@ def _rows(
         if i:
             gap = resampled[i] - resampled[0]
             low, high = percentile_interval(gap)
-            value = float(each[i].mean() - each[0].mean())
-            rows[name]["minus"] = {"value": value, "low": low, "high": high, "p": p_of_no_difference(gap)}
+            minus = float(each[i].mean() - each[0].mean())
+            rows[name]["minus"] = {"value": minus, "low": low, "high": high, "p": p_of_no_difference(gap)}
     return rows

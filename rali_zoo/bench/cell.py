@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rali_zoo.bench.predict import needs_reference, settings
 from rali_zoo.bench.results import (
     NO_REVISION,
+    SCHEMA,
     SHOWN_FAILURES,
     Cell,
     Dataset,
@@ -64,6 +65,7 @@ def measured_cell(
         error, count = Counter(error for _, error in errors).most_common(1)[0]
         status, reason = "failed", f"no image has a score; {count} times: {error}"
     return Cell(
+        schema=SCHEMA,
         model=model,
         dataset=rows.entry,
         status=status,
@@ -99,6 +101,7 @@ def empty_cell(
         origin: where the cell was made.
     """
     return Cell(
+        schema=SCHEMA,
         model=model_entry(entry, scorer, None),
         dataset=rows.entry,
         status=status,

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from rali_zoo.bench import energy
-from rali_zoo.bench.predict import needs_reference, precision
+from rali_zoo.bench.predict import needs_reference, precision, score_files
 from rali_zoo.bench.results import Cost
 from rali_zoo.report import hardware, six
 
@@ -139,8 +139,8 @@ def _elements(parameters: Sequence[nn.Parameter]) -> int:
 
 def _score(scorer: Scorer, images: Sequence[Image], batch_size: int) -> str:
     """Score images; the first error, or nothing."""
-    more = {"references": [r for _, r in images]} if needs_reference(scorer) else {}
-    found = scorer.score([p for p, _ in images], batch_size=batch_size, **more)
+    references = [r for _, r in images] if needs_reference(scorer) else None
+    found = score_files(scorer, [p for p, _ in images], references, batch_size)
     return next((s.error for s in found if s.error is not None), "")
 
 
@@ -289,7 +289,7 @@ def _range(seconds: Sequence[float]) -> dict[str, float | None] | None:
 
 def _ratio(times: Measured, against: Scorer | None) -> dict[str, Any] | None:
     """Of the latencies, pair by pair: the median and the quartiles."""
-    if not times.against:
+    if not times.against or against is None:
         return None
     ratios = np.array(times.stages["total"]) / np.array(times.against)
     low, median, high = np.percentile(ratios, [25, 50, 75])

@@ -199,8 +199,9 @@ def machine(cell: Cell) -> str:
     if cost is None:
         return ""
     gpus = cost.hardware.get("gpus")
-    on_gpu = isinstance(gpus, list) and gpus and cost.device != "cpu"
-    name = gpus[0] if on_gpu else cost.hardware.get("processor")
+    name = cost.hardware.get("processor")
+    if isinstance(gpus, list) and gpus and cost.device != "cpu":
+        name = gpus[0]
     return f"{cost.device}, {name}, threads: {cost.threads}"
 
 

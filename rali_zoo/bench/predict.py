@@ -7,7 +7,7 @@ import math
 import random
 import zlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, cast
 
 from rali_zoo.bench.cache import Outcome, Predictions, content_digests
 from rali_zoo.report import versions
@@ -98,6 +98,27 @@ def needs_reference(scorer: Scorer) -> bool:
     return bool(getattr(scorer, "needs_reference", False))
 
 
+def score_files(
+    scorer: Scorer, paths: list[str], references: list[str] | None, batch_size: int | None = None
+) -> list[Score]:
+    """Scores of files, in order.
+
+    Args:
+        scorer: any scorer.
+        paths: of the images.
+        references: what a full-reference scorer compares each with; ``None`` for any other.
+        batch_size: images a forward pass; all of them by default.
+    """
+    size = batch_size or len(paths)
+    if references is None:
+        return scorer.score(paths, batch_size=size)
+    return cast("_FullReference", scorer).score(paths, batch_size=size, references=references)
+
+
+class _FullReference(Protocol):
+    def score(self, images: list[str], batch_size: int, *, references: list[str]) -> list[Score]: ...
+
+
 def image_keys(paths: Sequence[str], references: Sequence[str] | None) -> list[tuple[str, str]]:
     """For each row (what its prediction is kept by, ""), or ("", why it cannot be scored)."""
     digests = content_digests(paths)
@@ -118,8 +139,7 @@ def image_keys(paths: Sequence[str], references: Sequence[str] | None) -> list[t
 def _scored(scorer: Scorer, paths: list[str], references: list[str] | None) -> list[Outcome]:
     """Outcomes of a batch; one that fails as a whole is scored image by image."""
     try:
-        more = {} if references is None else {"references": references}
-        found = scorer.score(paths, batch_size=len(paths), **more)
+        found = score_files(scorer, paths, references)
         if len(found) != len(paths):
             raise RuntimeError(f"{len(found)} scores for {len(paths)} images")
         return [_outcome(score) for score in found]

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, PrivateAttr, create_model, model_validator
 
@@ -20,7 +20,7 @@ from rali_zoo.bench.schema import Correlation, Count, Name, NotNegative, Part, c
 from rali_zoo.errors import ScoreTableError
 from rali_zoo.report import STATISTICS, slug, text_sha256, write_json
 
-SCHEMA = 2
+SCHEMA: Final = 2
 TARGETS = "datasets"
 #: Folder in place of a revision for a model that could not be loaded.
 NO_REVISION = "unavailable"
@@ -269,7 +269,7 @@ class Cost(Part):
 class CostFile(Part):
     """The file beside a cell: what differs between two runs."""
 
-    version: Literal[1] = Field(1, alias="schema")
+    version: Literal[1] = Field(alias="schema")
     written: Name
     problem: str
     cost: Cost | None
@@ -319,7 +319,7 @@ class Cell(Part):
         provenance: versions, hardware and seed.
     """
 
-    version: Literal[2] = Field(SCHEMA, alias="schema")
+    version: Literal[2] = Field(alias="schema")
     model: Model
     dataset: Dataset
     status: Status

@@ -223,7 +223,7 @@ def _write_cost(
         except Exception as error:  # its scores are there and stay
             problem = f"cost could not be measured: {type(error).__name__}: {error}"
     written = datetime.now(UTC).isoformat(timespec="seconds")
-    beside = CostFile(written=written, cost=found, problem=tidy(problem))
+    beside = CostFile(schema=1, written=written, cost=found, problem=tidy(problem))
     write_json(cost_path(path), beside.model_dump(mode="json", by_alias=True))
 
 
