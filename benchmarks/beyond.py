@@ -26,12 +26,12 @@ from rali_zoo.cli.report import provenance
 from rali_zoo.data.datamodule import IQADataModule
 from rali_zoo.data.features import CPU_BATCH, cached_features
 from rali_zoo.data.tables import load_table
-from rali_zoo.data.transforms import View
 from rali_zoo.metrics import bootstrap_ci, paired_bootstrap, plcc
-from rali_zoo.models.scorer import ModuleScorer
+from rali_zoo.models.scorer import NetworkScorer
 from rali_zoo.paths import atomic_path
 from rali_zoo.trainers import DistributionRegression, Regression
 from rali_zoo.trainers.base import IQAModule
+from rali_zoo.views import View
 from rali_zoo.zoo import load_model
 
 TARGET = Path("benchmarks/results/beyond.json")
@@ -167,7 +167,7 @@ def routing() -> dict[str, Any]:
             regression, remembered, val, test, second=rali
         ),
     }
-    own: Any = ModuleScorer(
+    own: Any = NetworkScorer(
         fitted(lambda: on_shipped(DistributionRegression), lab_data(), EPOCHS, 0),
         "DistributionRegression on the encoder of regression-tiny-synthetic",
     )

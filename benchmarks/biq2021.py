@@ -24,9 +24,9 @@ from rali_zoo.cli.main import main as rali_zoo
 from rali_zoo.cli.report import provenance
 from rali_zoo.data.features import cached_features
 from rali_zoo.data.tables import load_table
-from rali_zoo.data.transforms import View
 from rali_zoo.metrics import bootstrap_ci, paired_bootstrap, plcc, plcc_mapped, rmse, srcc
 from rali_zoo.paths import atomic_path
+from rali_zoo.views import View
 
 CONFIGS = {
     "RALI": "configs/rali/biq2021_mobilenetv2.yaml",

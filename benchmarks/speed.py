@@ -39,9 +39,8 @@ from speed_results import ROOT, TARGET, Results, show
 import rali_zoo
 from rali_zoo.cli.report import provenance
 from rali_zoo.data.images import load_image
-from rali_zoo.data.transforms import View
 from rali_zoo.models.files import save_scorer
-from rali_zoo.models.scorer import ModuleScorer
+from rali_zoo.models.scorer import NetworkScorer
 from rali_zoo.scoring.decode import decode_fast
 from rali_zoo.scoring.pipeline import Slice, make_stages, run, slices
 from rali_zoo.scoring.preprocess import FastView
@@ -49,6 +48,7 @@ from rali_zoo.scoring.runtime import available_cores
 from rali_zoo.scoring.sources import Item
 from rali_zoo.trainers import Regression
 from rali_zoo.types import Preprocess, Score
+from rali_zoo.views import View
 
 QUICK = ROOT / "runs" / "speed_quick.json"
 ROUNDS = 7
@@ -173,7 +173,7 @@ def fast(quick: bool) -> list[Row]:
     size = (2000, 1500) if quick else (4000, 3000)
     images = [photograph(*size, seed=i) for i in range(3)]
     scorer = rali_zoo.load_model("rali-tiny-synthetic")
-    quick_view = FastView(scorer.module.view, scorer.module.preprocess)
+    quick_view = FastView(scorer.network.view, scorer.network.preprocess)
     exact = [s.score for s in scorer.score(images)]
     found = scorer.score_prepared([quick_view.prepare(p) for p in images], ["", "", ""])
     change = max(abs(a - b.score) for a, b in zip(exact, found, strict=True))
@@ -199,7 +199,7 @@ def folder(quick: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         backbone = clip_folder(place / "clip", quick)
-        scorer = ModuleScorer(Regression(f"hf:local-dir:{backbone}"), "speed")
+        scorer = NetworkScorer(Regression(f"hf:local-dir:{backbone}"), "speed")
         items = [Item(str(place / f"{i}.jpg")) for i in range(count)]
         for i, item in enumerate(items):
             Path(item.path).write_bytes(photograph(1024, 768, i))

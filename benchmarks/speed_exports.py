@@ -25,11 +25,12 @@ from speed_device import operations
 
 from rali_zoo.data.tables import load_table
 from rali_zoo.export import onnx, openvino
-from rali_zoo.export.graph import load_ours, trace
+from rali_zoo.export.graph import trace
 from rali_zoo.export.int8 import Format, export_int8, quantise
-from rali_zoo.export.runtime import ExportedModule
-from rali_zoo.models.scorer import ModuleScorer
+from rali_zoo.export.runtime import ExportedNetwork
+from rali_zoo.models.scorer import NetworkScorer
 from rali_zoo.trainers import Regression
+from rali_zoo.zoo import load_ours
 
 FILES = {"onnx": onnx, "openvino": openvino}
 NAMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
@@ -51,13 +52,13 @@ def rows(quick: bool = False) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         for title, backbone in networks:
             torch.manual_seed(0)
-            scorer = ModuleScorer(Regression(backbone, encoder_lr=0.0), title)
+            scorer = NetworkScorer(Regression(backbone, encoder_lr=0.0), title)
             yield from _compared(scorer, title, Path(folder), 5 if quick else 7)
         yield from _trained(Path(folder), 60 if quick else 500)
 
 
-def _compared(scorer: ModuleScorer, title: str, folder: Path, rounds: int) -> Iterator[Row]:
-    size = scorer.module.preprocess.size
+def _compared(scorer: NetworkScorer, title: str, folder: Path, rounds: int) -> Iterator[Row]:
+    size = scorer.network.preprocess.size
     images = np.random.default_rng(0).random((4 * _BATCH, 3, *size), dtype=np.float32)
     proto = trace(scorer)
     for kind in ("onnx", "openvino"):
@@ -76,8 +77,8 @@ def _compared(scorer: ModuleScorer, title: str, folder: Path, rounds: int) -> It
 
 
 def _row(
-    scorer: ModuleScorer,
-    module: ExportedModule,
+    scorer: NetworkScorer,
+    module: ExportedNetwork,
     name: str,
     goal: str,
     images: np.ndarray,
@@ -89,16 +90,16 @@ def _row(
 
     def by_torch() -> torch.Tensor:
         with torch.inference_mode():
-            return scorer.module(image)
+            return scorer.network(image)
 
     apart = float((by_torch() - module(image)).abs().max())
     note = f"{len(images)} images, a score differs by {apart:.1g}"
     return compare(name, by_torch, lambda: module(image), goal, note, rounds, 1, "cpu", limit), apart
 
 
-def _float_limit(scorer: ModuleScorer, size: tuple[int, int]) -> Callable[[float, float], str]:
+def _float_limit(scorer: NetworkScorer, size: tuple[int, int]) -> Callable[[float, float], str]:
     """How near torch is to what the chip's matrix products do, which no runtime can beat."""
-    work = operations(scorer.module, torch.rand(_BATCH, 3, *size))
+    work = operations(scorer.network, torch.rand(_BATCH, 3, *size))
 
     def said(slow: float, fast: float) -> str:
         side = 1024
@@ -124,13 +125,13 @@ def _trained(folder: Path, test_images: int) -> Iterator[Row]:
     """The scorer in the package, in int8, on the data set it was trained for."""
     scorer = load_ours("rali-tiny-synthetic")
     table = load_table("synthetic:lab")
-    image = np.random.default_rng(0).random((8, 3, *scorer.module.preprocess.size), dtype=np.float32)
+    image = np.random.default_rng(0).random((8, 3, *scorer.network.preprocess.size), dtype=np.float32)
     kinds: tuple[Format, ...] = ("onnx", "openvino")
     for kind in kinds:
         whole = folder / f"whole{FILES[kind].SUFFIX}"
         FILES[kind].write(trace(scorer), whole)
         with torch.inference_mode():
-            scores = scorer.module(torch.from_numpy(image))
+            scores = scorer.network(torch.from_numpy(image))
         apart = float(
             (scores - FILES[kind].load_module(whole, threads=1)(torch.from_numpy(image))).abs().max()
         )

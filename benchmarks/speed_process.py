@@ -105,7 +105,7 @@ _THIN = """
 import sys
 from PIL import Image
 from rali_zoo.data.images import load_image
-from rali_zoo.data.transforms import View
+from rali_zoo.views import View
 from rali_zoo.types import Preprocess
 
 how, usual, thin = sys.argv[1:]

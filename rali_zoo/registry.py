@@ -41,11 +41,15 @@ class Table(Mapping[str, Any]):
             raise ValueError(f"{self.kind} {name!r} is already {self._rows[name]!r}; choose another name")
         self._rows[name] = target
 
-    def __getitem__(self, name: str) -> Any:
+    def target(self, name: str) -> str:
+        """``"module:attribute"`` of a row, without importing it; raises :class:`UnknownNameError`."""
         rows = self._all()
         if name not in rows:
             raise UnknownNameError(self.kind, name, rows)
-        module, _, attribute = rows[name].partition(":")
+        return rows[name]
+
+    def __getitem__(self, name: str) -> Any:
+        module, _, attribute = self.target(name).partition(":")
         loaded = import_module(module)
         return getattr(loaded, attribute) if attribute else loaded
 

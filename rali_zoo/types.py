@@ -16,6 +16,10 @@ Resize = Literal["squash", "center_crop", "none"]
 Interpolation = Literal["bilinear", "bicubic"]
 
 
+#: (weight in [0, 1], prototype score in [1, 5], descriptions) of the prototypes that carry most of a score
+Explanation = tuple[tuple[float, float, tuple[str, ...]], ...]
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """How an image becomes the ``image`` of a :class:`Sample`, and how a backbone normalises it.
@@ -77,8 +81,9 @@ class Score:
         error: why there is no score; ``None`` when there is one.
         path: where the image came from; a position such as ``"[3]"`` for images in memory.
         model: reference of the scorer.
-        reasons: (weight in [0, 1], prototype score in [1, 5], descriptions) of the prototypes that
+        explanation: (weight in [0, 1], prototype score in [1, 5], descriptions) of the prototypes that
             carry most of the score, heaviest first; empty for scorers without prototypes.
+        text: what a vision-language model wrote of the image; empty for other scorers.
     """
 
     score: float | None
@@ -86,18 +91,21 @@ class Score:
     error: str | None = None
     path: str = ""
     model: str = ""
-    reasons: tuple[tuple[float, float, tuple[str, ...]], ...] = field(default=(), repr=False)
+    explanation: Explanation = field(default=(), repr=False)
+    text: str = field(default="", repr=False)
 
     def explain(self) -> str:
-        """The score in words: its heaviest prototypes with the descriptions nearest to them."""
+        """The score in words: its heaviest prototypes with the descriptions nearest to them, or its text."""
         if self.error is not None:
             return f"{self.path}: no score ({self.error})"
         lines = [
             f"{self.path}: {self.score:.2f} of 5" + (f" ± {self.std:.2f}" if self.std is not None else "")
         ]
-        for weight, value, texts in self.reasons:
+        for weight, value, texts in self.explanation:
             lines.append(f"  {weight:5.1%} like prototype {value:.2f}: " + " | ".join(texts))
-        if not self.reasons:
+        if self.text:
+            lines.append(f"  {self.text}")
+        elif not self.explanation:
             lines.append("  (this scorer keeps no prototypes, so there is nothing to explain it with)")
         return "\n".join(lines)
 

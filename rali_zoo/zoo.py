@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rali_zoo.baselines import BASELINES
-from rali_zoo.errors import CheckpointError
+from rali_zoo.errors import CheckpointError, ConfigError, UnknownNameError
 from rali_zoo.paths import SHIPPED
 from rali_zoo.registry import Table
 from rali_zoo.uri import Uri, parse_uri
@@ -14,8 +15,9 @@ from rali_zoo.uri import Uri, parse_uri
 if TYPE_CHECKING:
     from rali_zoo.baselines.base import MetricScorer
     from rali_zoo.baselines.csv import TableScorer
-    from rali_zoo.models.scorer import ModuleScorer
-    from rali_zoo.trainers.base import IQAModule
+    from rali_zoo.models.base import IQANetwork
+    from rali_zoo.models.scorer import NetworkScorer
+    from rali_zoo.models.vlm import VLMNetwork
 
 #: The checkpoint of configs/quickstart/rali_synthetic.yaml.
 RALI_TINY = f"local-dir:{SHIPPED['rali-tiny-synthetic']}"
@@ -55,7 +57,7 @@ def list_models() -> list[str]:
     return list(MODELS)
 
 
-def load_model(ref: str, device: str | None = None) -> ModuleScorer | MetricScorer | TableScorer:
+def load_model(ref: str, device: str | None = None) -> NetworkScorer | MetricScorer | TableScorer:
     """Load a scorer: a model of ours, or somebody else's metric.
 
     Args:
@@ -79,15 +81,58 @@ def load_model(ref: str, device: str | None = None) -> ModuleScorer | MetricScor
     for table in (RUNTIMES, BASELINES):
         if uri.scheme in table:
             return table[uri.scheme].load(uri, device)
-    from rali_zoo.models.scorer import ModuleScorer
+    from rali_zoo.models.scorer import NetworkScorer
 
     if not uri.scheme:
         uri = parse_uri(MODELS[uri.id], SCHEMES, "model")
     uri.take(())
-    return ModuleScorer(_module(uri), ref, device)
+    return NetworkScorer(_network(uri), ref, device)
 
 
-def _module(uri: Uri) -> IQAModule:
+def load_ours(ref: str, device: str | None = None) -> NetworkScorer:
+    """As :func:`load_model`; raises :class:`ConfigError` for somebody else's metric."""
+    from rali_zoo.models.scorer import NetworkScorer
+
+    scorer = load_model(ref, device)
+    if not isinstance(scorer, NetworkScorer):
+        raise ConfigError(
+            f"{ref!r} is somebody else's metric; this takes a model of rali_zoo (a scorer file)"
+        )
+    return scorer
+
+
+def load_reasoner(
+    ref: str, prompt: str = "score-short", device: str | None = None, others: Iterable[str] = ()
+) -> VLMNetwork:
+    """A reasoner in evaluation mode.
+
+    Args:
+        ref: a trained one (``ckpt:``, ``local-dir:``, ``hf-hub:``, a zoo name), or any vision-language model
+            (``hf:ORG/REPO``, ``hf:local-dir:FOLDER``).
+        prompt: the question to a model given as ``hf:``; a trained reasoner brings its own.
+        device: where to compute; the CPU if ``None``.
+        others: what else the caller takes in its place, for the near miss.
+
+    Raises:
+        UnknownNameError: no such model.
+        ConfigError: a model that writes no texts.
+    """
+    from rali_zoo.models.vlm import VLMNetwork
+
+    scheme = ref.partition(":")[0]
+    if scheme in ("hf", "rali"):
+        return VLMNetwork(ref, prompt).eval().to(device or "cpu")
+    if scheme not in SCHEMES and ref not in MODELS:
+        raise UnknownNameError(
+            "model", ref, [*others, *MODELS, *(f"{s}:…" for s in (*SCHEMES, "hf", "rali"))]
+        )
+    network = load_ours(ref, device).network
+    if not isinstance(network, VLMNetwork):
+        raise ConfigError(f"{ref} is a {type(network).__name__}, which gives scores only; give a Reasoner's")
+    return network
+
+
+def _network(uri: Uri) -> IQANetwork:
     from rali_zoo.models.files import SCORER_FILE, build, load_checkpoint, read_scorer
     from rali_zoo.models.official import is_official, load_official
 

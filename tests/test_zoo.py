@@ -75,5 +75,5 @@ def test_the_shipped_reasoner_describes_and_rates(photo):
     (score,) = scorer.score([photo(160, 160, seed=1)])
     assert score.error is None and 1 <= score.score <= 5
     image = torch.rand(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
-    for parsed in scorer.module.write(image).parsed:
+    for parsed in scorer.network.write(image).parsed:
         assert parsed.score is not None and parsed.think

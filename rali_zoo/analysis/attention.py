@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rali_zoo.analysis.common import Settings
-    from rali_zoo.trainers import Reasoner
+    from rali_zoo.models.vlm import VLMNetwork
     from rali_zoo.vlm.model import VLM, Prompts
 
 #: What a token may belong to: the image, the question with its template, the reasoning, the answer.
@@ -152,7 +152,7 @@ def parts(vlm: VLM, prompts: Prompts, mask: Tensor, found: Sequence[Places]) -> 
     return (stacked & mask.bool()[:, None]).float()
 
 
-def attention(module: Reasoner, frames: Mapping[str, pd.DataFrame], settings: Settings) -> dict[str, Any]:
+def attention(module: VLMNetwork, frames: Mapping[str, pd.DataFrame], settings: Settings) -> dict[str, Any]:
     """Share of attention on image, question, reasoning and answer, by layer, mean over heads and images.
 
     As figure 3 of "Reasoning as representation", with two things beside it: the shares that attention would
@@ -193,7 +193,7 @@ def attention(module: Reasoner, frames: Mapping[str, pd.DataFrame], settings: Se
 
 
 def _look(
-    module: Reasoner, good: pd.DataFrame, settings: Settings
+    module: VLMNetwork, good: pd.DataFrame, settings: Settings
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], list[int]]:
     """(n, 2, L, 4) shares, (n, 4) even shares at the score, and the rows of ``good`` that they are of."""
     vlm = module.vlm
@@ -208,7 +208,7 @@ def _look(
         padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=vlm.pad)
         mask = torch.arange(padded.shape[1]) < torch.tensor([[len(i)] for i in ids])
         padded, mask = padded.to(module.device), mask.long().to(module.device)
-        prompts = vlm.ask(images, [module.tasks.score] * len(images))
+        prompts = vlm.ask(images, [module.asked] * len(images))
         known = [p for p in (where[row] for row in chosen) if p is not None]
         found.append(shares(vlm, prompts, padded, mask, known).double().numpy())
         full = prompts.followed_by(padded, mask)["attention_mask"]
@@ -222,7 +222,7 @@ def _look(
     return np.concatenate(found), np.stack(even), kept
 
 
-def compression(module: Reasoner, frames: Mapping[str, pd.DataFrame], settings: Settings) -> dict[str, Any]:
+def compression(module: VLMNetwork, frames: Mapping[str, pd.DataFrame], settings: Settings) -> dict[str, Any]:
     """Visual tokens that an image takes, against tokens of the reasoning written about it.
 
     Args:
@@ -241,7 +241,7 @@ def compression(module: Reasoner, frames: Mapping[str, pd.DataFrame], settings: 
         good = readable(said, ref)
         visual = np.zeros(len(good))
         for some, images in batches(module, good["path"].tolist(), settings.batch_size, {}):
-            prompts = module.vlm.ask(images, [module.tasks.score] * len(images))
+            prompts = module.vlm.ask(images, [module.asked] * len(images))
             standing = image_tokens(module.vlm, prompts.inputs["input_ids"])
             visual[some] = (standing & prompts.inputs["attention_mask"].bool()).sum(dim=1).cpu().numpy()
         texts = [f"<think>{t}</think>" if (t := parse(text).think) else "" for text in good["text"]]

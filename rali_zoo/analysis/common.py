@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rali_zoo.errors import ConfigError, UnknownNameError
+from rali_zoo.errors import ConfigError
 from rali_zoo.paths import atomic_path, cache_dir
 from rali_zoo.report import provenance, write_json
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from rali_zoo.trainers import Reasoner
+    from rali_zoo.models.vlm import VLMNetwork
 
 Split = Literal["train", "val", "test", "all"]
 ScoreKind = Literal["greedy", "expectation"]
@@ -81,37 +81,8 @@ def choose(refs: Sequence[str], settings: Settings) -> dict[str, pd.DataFrame]:
     return found
 
 
-def load_reasoner(ref: str, prompt: str, device: str | None) -> Reasoner:
-    """A reasoner in evaluation mode.
-
-    Args:
-        ref: a trained one (``ckpt:``, ``local-dir:``, ``hf-hub:``, a zoo name), or any vision-language model
-            (``hf:ORG/REPO``, ``hf:local-dir:FOLDER``).
-        prompt: the question to a model given as ``hf:``; a trained reasoner brings its own.
-        device: where to compute; the CPU if ``None``.
-
-    Raises:
-        UnknownNameError: no such model.
-        ConfigError: a model that writes no texts.
-    """
-    from rali_zoo.trainers import Reasoner
-    from rali_zoo.zoo import MODELS, SCHEMES, load_model
-
-    scheme = ref.partition(":")[0]
-    if scheme in ("hf", "rali"):
-        return Reasoner(ref, prompt=prompt).eval().to(device or "cpu")
-    if scheme not in SCHEMES and ref not in MODELS:
-        raise UnknownNameError("model", ref, [*MODELS, *(f"{s}:…" for s in (*SCHEMES, "hf"))])
-    module = load_model(ref, device).module
-    if not isinstance(module, Reasoner):
-        raise ConfigError(
-            f"{ref} is a {type(module).__name__}, which gives scores only; this analysis needs a Reasoner"
-        )
-    return module
-
-
 def batches(
-    module: Reasoner, paths: Sequence[str], batch_size: int, bad: dict[int, str]
+    module: VLMNetwork, paths: Sequence[str], batch_size: int, bad: dict[int, str]
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Positions in ``paths`` with their images, those of equal size together.
 
@@ -142,7 +113,7 @@ def batches(
             yield [place for place, _ in same], torch.stack([x for _, x in same]).to(module.device)
 
 
-def written(module: Reasoner, ref: str, frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+def written(module: VLMNetwork, ref: str, frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """What a reasoner writes of images, greedily; kept in the cache by weights, question and images.
 
     Args:
@@ -159,7 +130,7 @@ def written(module: Reasoner, ref: str, frame: pd.DataFrame, settings: Settings)
     import pandas as pd
 
     names = "\n".join(frame["id"].astype(str) + "\t" + frame["path"].astype(str))
-    question, limit = module.tasks.score, module.grpo.max_completion_length
+    question, limit = module.asked, module.limit
     key = "|".join((module.revision, module.vlm.fingerprint, str(question), str(limit), ref, names))
     path = cache_dir("analysis") / f"texts-{hashlib.sha256(key.encode()).hexdigest()[:24]}.parquet"
     if path.is_file():
@@ -172,7 +143,7 @@ def written(module: Reasoner, ref: str, frame: pd.DataFrame, settings: Settings)
     return pd.concat([kept, said], axis=1)
 
 
-def _write(module: Reasoner, paths: list[str], batch_size: int) -> pd.DataFrame:
+def _write(module: VLMNetwork, paths: list[str], batch_size: int) -> pd.DataFrame:
     import pandas as pd
 
     bad: dict[int, str] = {}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from rali_zoo.trainers.base import IQAModule
+    from rali_zoo.models.base import IQANetwork
     from rali_zoo.types import Batch
 
 #: Embeddings (n, d) by data set.
@@ -57,7 +57,7 @@ def sample(refs: Sequence[str], split: str, limit: int, root: str, seed: int) ->
 # ---- embeddings ----
 
 
-def image_space(module: IQAModule, frames: Mapping[str, pd.DataFrame], batch_size: int) -> Space:
+def image_space(module: IQANetwork, frames: Mapping[str, pd.DataFrame], batch_size: int) -> Space:
     """What a module makes of images: of a reasoner the language model's view, else the embedding."""
     import torch
 
@@ -69,7 +69,7 @@ def image_space(module: IQAModule, frames: Mapping[str, pd.DataFrame], batch_siz
         }
 
 
-def _batches(module: IQAModule, frame: pd.DataFrame, batch_size: int) -> Iterator[Batch]:
+def _batches(module: IQANetwork, frame: pd.DataFrame, batch_size: int) -> Iterator[Batch]:
     """Images as the module scores them; those of native size one by one where they differ."""
     import torch
 
@@ -88,12 +88,13 @@ def _batches(module: IQAModule, frame: pd.DataFrame, batch_size: int) -> Iterato
 
 def _embed(module: Any, batch: Batch) -> torch.Tensor:
     """(B, d) on the CPU, float64; views are averaged."""
-    from rali_zoo.trainers import RALI, Reasoner
+    from rali_zoo.models.rali import RALINetwork
+    from rali_zoo.models.vlm import VLMNetwork
 
-    if isinstance(module, Reasoner):
+    if isinstance(module, VLMNetwork):
         return shown(module, batch["image"]).double().cpu()
     features = module.features(batch)
-    if isinstance(module, RALI):
+    if isinstance(module, RALINetwork):
         embedded: torch.Tensor = module.embed(features.flatten(0, 1)).view(*features.shape[:2], -1)
         features = embedded
     return features.mean(1).double().cpu()
@@ -110,7 +111,7 @@ def shown(module: Any, image: torch.Tensor) -> torch.Tensor:
     ids = {getattr(vlm.model.config, name, None) for name in names} - {None}
     if not ids:
         raise ConfigError(f"'{vlm.uri}' names no token that stands for images ({' or '.join(names)})")
-    prompts = vlm.ask(image, [module.tasks.score] * len(image))
+    prompts = vlm.ask(image, [module.asked] * len(image))
     output = vlm.model(**prompts.inputs, output_hidden_states=True, logits_to_keep=1, use_cache=False)
     hidden, inside = output.hidden_states[0], prompts.inputs["input_ids"] == ids.pop()
     weights = inside.to(hidden.dtype)[..., None]

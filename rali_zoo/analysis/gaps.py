@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rali_zoo.analysis.common import Settings
+    from rali_zoo.models.base import IQANetwork
+    from rali_zoo.models.vlm import VLMNetwork
     from rali_zoo.text.base import TextEncoder
-    from rali_zoo.trainers import Reasoner
-    from rali_zoo.trainers.base import IQAModule
 
 #: Embeddings (n, d) by data set.
 Space = dict[str, "NDArray[np.float64]"]
@@ -28,8 +28,8 @@ _FOLDS = 5
 
 
 def spaces(
-    module: Reasoner,
-    students: Mapping[str, IQAModule],
+    module: VLMNetwork,
+    students: Mapping[str, IQANetwork],
     frames: Mapping[str, pd.DataFrame],
     encoder: TextEncoder,
     settings: Settings,

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
+from rali_zoo.models.vlm import Scoring
 from rali_zoo.rl.rewards import Rollouts, plain_thought
 from rali_zoo.trainers.ract import score_texts
-from rali_zoo.trainers.reasoner_options import Scoring
 from rali_zoo.vlm.expectation import expected_scores
 from rali_zoo.vlm.model import Prompts
 from rali_zoo.vlm.parsing import parse
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rali_zoo.analysis.common import ScoreKind, Settings
-    from rali_zoo.trainers import Reasoner
+    from rali_zoo.models.vlm import VLMNetwork
 
 Shown = Literal["image", "grey"]
 
@@ -47,7 +47,7 @@ def words(texts: Sequence[str]) -> list[str]:
 
 @torch.no_grad()
 def with_image(
-    module: Reasoner,
+    module: VLMNetwork,
     paths: Sequence[str],
     reasoning: Sequence[str],
     settings: Settings,
@@ -77,21 +77,23 @@ def with_image(
     return found
 
 
-def _go_on(module: Reasoner, images: torch.Tensor, begun: list[str], kind: ScoreKind) -> NDArray[np.float64]:
+def _go_on(
+    module: VLMNetwork, images: torch.Tensor, begun: list[str], kind: ScoreKind
+) -> NDArray[np.float64]:
     vlm = module.vlm
-    asked = vlm.ask(images, [module.tasks.score] * len(images))
+    asked = vlm.ask(images, [module.asked] * len(images))
     texts = tuple(question + answer for question, answer in zip(asked.texts, begun, strict=True))
     process: Any = vlm.processor
     inputs = process(text=list(texts), images=list(asked.images), padding=True, return_tensors="pt")
     tensors = {k: v.to(vlm.model.device) for k, v in inputs.items() if isinstance(v, torch.Tensor)}
     prompts = Prompts(tensors, texts, asked.images)
-    done = module.engine.generate(prompts, 1, module.grpo.max_completion_length, 0.0, 0)
+    done = module.engine.generate(prompts, 1, module.limit, 0.0, 0)
     if kind == "expectation":
         return expected_scores(vlm, done)[0].double().numpy()
     return np.array([np.nan if p.score is None else p.score for p in done.parsed])
 
 
-def without_image(module: Reasoner, texts: Sequence[str], settings: Settings) -> NDArray[np.float64]:
+def without_image(module: VLMNetwork, texts: Sequence[str], settings: Settings) -> NDArray[np.float64]:
     """Scores that a reasoner gives descriptions when its prompt holds no image at all.
 
     Args:
@@ -102,16 +104,16 @@ def without_image(module: Reasoner, texts: Sequence[str], settings: Settings) ->
     Returns:
         (N,) in [1, 5]; NaN for a completion without a reasoning, or where no answer can be read.
     """
-    vlm, limit, size = module.vlm, module.grpo.max_completion_length, settings.batch_size
+    vlm, limit, size = module.vlm, module.limit, settings.batch_size
     scoring = Scoring(kind=settings.scoring)
     parts = [
-        score_texts(vlm, module.engine, list(texts[start : start + size]), module.tasks.score, scoring, limit)
+        score_texts(vlm, module.engine, list(texts[start : start + size]), module.asked, scoring, limit)
         for start in range(0, len(texts), size)
     ]
     return torch.cat(parts).double().numpy()
 
 
-def own(module: Reasoner, paths: Sequence[str], texts: Sequence[str], scores: Sequence[float],
+def own(module: VLMNetwork, paths: Sequence[str], texts: Sequence[str], scores: Sequence[float],
         settings: Settings) -> NDArray[np.float64]:  # fmt: skip
     """Scores of what the reasoner wrote itself, under ``scoring``.
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rali_zoo.analysis import plots
-from rali_zoo.analysis.common import Settings, choose, load_reasoner, write_result
+from rali_zoo.analysis.common import Settings, choose, write_result
+from rali_zoo.zoo import load_reasoner
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rali_zoo.trainers import Reasoner
-    from rali_zoo.trainers.base import IQAModule
+    from rali_zoo.models.base import IQANetwork
+    from rali_zoo.models.vlm import VLMNetwork
 
 #: Heading, then rows of cells, for the screen.
 Shown = tuple[Sequence[str], Sequence[Sequence[str]]]
@@ -64,7 +65,7 @@ class Subject:
     """
 
     models: dict[str, str]
-    module: Reasoner
+    module: VLMNetwork
     frames: dict[str, pd.DataFrame]
     settings: Settings
     output: Path
@@ -145,7 +146,7 @@ def no_reasoning(of: Subject) -> Done:
     )
 
 
-def swap(of: Subject, others: Mapping[str, Reasoner]) -> Done:
+def swap(of: Subject, others: Mapping[str, VLMNetwork]) -> Done:
     """:func:`rali_zoo.analysis.texts.swap` of the reasoner and others, written and drawn.
 
     Args:
@@ -199,7 +200,7 @@ def compression(of: Subject) -> Done:
     )
 
 
-def domains(of: Subject, students: Mapping[str, IQAModule], encoder: str) -> Done:
+def domains(of: Subject, students: Mapping[str, IQANetwork], encoder: str) -> Done:
     """:func:`rali_zoo.analysis.gaps.domains`, written and drawn.
 
     Args:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rali_zoo.analysis.common import Settings
-    from rali_zoo.trainers import Reasoner
+    from rali_zoo.models.vlm import VLMNetwork
 
 Scores = dict[str, "NDArray[np.float64]"]
 OWN = "image and text (its own answer)"
@@ -34,7 +34,9 @@ IMAGE_RIDGE = "image, linear read-out"
 SILENT = "image, empty reasoning"
 
 
-def text_vs_image(module: Reasoner, frames: Mapping[str, pd.DataFrame], settings: Settings) -> dict[str, Any]:
+def text_vs_image(
+    module: VLMNetwork, frames: Mapping[str, pd.DataFrame], settings: Settings
+) -> dict[str, Any]:
     """Scores from the text alone against scores from the image.
 
     Ways of scoring, each by data set: the reasoner's own answer; its verdict on its own text without the
@@ -129,7 +131,9 @@ def _told(
     }
 
 
-def no_reasoning(module: Reasoner, frames: Mapping[str, pd.DataFrame], settings: Settings) -> dict[str, Any]:
+def no_reasoning(
+    module: VLMNetwork, frames: Mapping[str, pd.DataFrame], settings: Settings
+) -> dict[str, Any]:
     """Answers with the reasoning switched off (an empty one is put into the model's mouth), against with.
 
     Args:
@@ -159,7 +163,7 @@ def no_reasoning(module: Reasoner, frames: Mapping[str, pd.DataFrame], settings:
 
 
 def swap(
-    modules: Mapping[str, Reasoner], frames: Mapping[str, pd.DataFrame], settings: Settings
+    modules: Mapping[str, VLMNetwork], frames: Mapping[str, pd.DataFrame], settings: Settings
 ) -> dict[str, Any]:
     """Texts read by somebody else: another reasoner's language model, or a read-out of another data set.
 

@@ -91,6 +91,10 @@ class Backbone(nn.Module, ABC):
         """Rename or drop entries of a weights file that belong to other parts of its model."""
         return state
 
+    def recipe(self) -> dict[str, Any] | None:
+        """What a file must hold to build the encoder again, where its reference does not say it all."""
+        return None
+
     def load_weights(self, path: str | Path) -> None:
         """Load a weights file of this architecture, strictly.
 
@@ -99,6 +103,10 @@ class Backbone(nn.Module, ABC):
         """
         load_strict(self.net, self.adapt_state(read_state(path)), path)
         self.mark_loaded()
+
+    def weights_hash(self) -> str:
+        """Hash of the weights as they are now."""
+        return weights_hash(self)
 
     def mark_loaded(self) -> None:
         """Note that the present weights are the ones that were loaded."""

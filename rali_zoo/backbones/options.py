@@ -110,6 +110,30 @@ def integer(uri: Uri, key: str, value: str, minimum: int = 0) -> int:
     return int(value)
 
 
+def pooled_levels(uri: Uri, options: Options, channels: Sequence[int], final: int) -> tuple[list[int], bool]:
+    """Read ``levels=``: which stages are pooled, and whether the final map is.
+
+    Args:
+        uri: the reference, for messages.
+        options: of the reference.
+        channels: of the map at the end of each stage.
+        final: channels of the final map.
+    """
+    text = options.own.get("levels", "last")
+    if text == "last":
+        return [], True
+    if options.pool not in ("avg", "avg_std"):
+        raise UriError(f"'{uri}': levels={text} needs pool=avg or pool=avg_std")
+    count = len(channels)
+    if text == "all":
+        # the last stage and the final map are the same thing unless a head convolution widens it
+        return list(range(count if channels[-1] != final else count - 1)), True
+    parts = text.split(",")
+    for part in parts:
+        choice(uri, "levels", part, [*map(str, range(count)), "last"])
+    return [int(p) for p in parts if p != "last"], "last" in parts
+
+
 def _size(uri: Uri, text: str) -> tuple[int, int]:
     sides = [integer(uri, "size", part, 1) for part in text.lower().split("x")]
     if len(sides) > 2:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rali_zoo.backbones import efficientnet_lite
 from rali_zoo.backbones.base import Backbone, Features, finish, map_tokens, pool_tokens
 from rali_zoo.backbones.options import Options
 from rali_zoo.errors import ConfigError, UnknownNameError
@@ -189,10 +190,15 @@ class TinyBackbone(Backbone):
 
 
 def create(uri: Uri, pretrained: bool) -> Backbone:
-    """Build ``uri`` with random weights, or those of ``?checkpoint=``; no others are published."""
+    """Build ``uri`` with random weights, or those of ``?checkpoint=``; none of this family are published.
+
+    An EfficientNet-Lite is built by :mod:`~rali_zoo.backbones.efficientnet_lite`.
+    """
+    if uri.id in efficientnet_lite.NAMES:
+        return efficientnet_lite.create(uri, pretrained)
     options = Options.read(uri)
     if uri.id not in _NAMES:
-        raise UnknownNameError("rali backbone", uri.id, _NAMES)
+        raise UnknownNameError("rali backbone", uri.id, names())
     net: ConvNet | ViT
     if uri.id == "tiny-vit":
         net = ViT(fine=32, width=64, depth=3, heads=4)
@@ -205,8 +211,8 @@ def create(uri: Uri, pretrained: bool) -> Backbone:
 
 
 def names() -> list[str]:
-    """Ids of the family."""
-    return list(_NAMES)
+    """Ids of our families."""
+    return sorted((*_NAMES, *efficientnet_lite.NAMES))
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> tuple[nn.Module, nn.Module]:

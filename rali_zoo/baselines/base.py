@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from rali_zoo.backbones.weights import first_line, weights_hash
 from rali_zoo.data.images import load_image
-from rali_zoo.data.transforms import pixels
 from rali_zoo.errors import ConfigError, ImageDecodeError
 from rali_zoo.types import MOS_RANGE, Score
+from rali_zoo.views import pixels
 
 #: Images are decoded to 8-bit RGB, divided by 255 and handed over at their own size.
 NATIVE = "rgb8/255 native size"
@@ -191,7 +191,7 @@ class MetricScorer(Foreign):
             return [None] * count
         if references is None:
             raise ConfigError(
-                f"{self.name!r} compares each image with its undistorted original: give references, one a "
+                f"{self.name!r} compares each image with its undistorted original: give references, one an "
                 "image, or take a no-reference metric"
             )
         found = _listed(references)

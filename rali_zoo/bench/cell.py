@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rali_zoo.bench.cache import Outcome
     from rali_zoo.bench.rows import Rows
     from rali_zoo.bench.suite import Entry
-    from rali_zoo.types import Scorer
+    from rali_zoo.protocols import Scorer
 
 
 def measured_cell(

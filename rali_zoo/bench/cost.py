@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
     from rali_zoo.bench.suite import CostPlan
-    from rali_zoo.types import Scorer
+    from rali_zoo.protocols import Scorer
 
 STAGES = ("decode", "preprocess", "encode", "head", "total")
 LEAST = 3  # images that are always timed

@@ -15,7 +15,8 @@ from rali_zoo.report import versions
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rali_zoo.types import Score, Scorer
+    from rali_zoo.protocols import Scorer
+    from rali_zoo.types import Score
 
 MISSING = "no such file (or a link that leads nowhere)"
 NO_REFERENCE = "no reference image to compare with"

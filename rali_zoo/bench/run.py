@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rali_zoo.bench.cost import Image, Loading
     from rali_zoo.bench.rows import Rows
     from rali_zoo.bench.suite import Entry, Suite
-    from rali_zoo.types import Scorer
+    from rali_zoo.protocols import Scorer
 
 #: Called with a line of progress.
 Log = Callable[[str], None]

@@ -13,8 +13,8 @@ from rali_zoo.errors import ConfigError, near_miss
 if TYPE_CHECKING:
     from rali_zoo.analysis.common import Settings
     from rali_zoo.analysis.run import Done, Subject
-    from rali_zoo.trainers import Reasoner
-    from rali_zoo.trainers.base import IQAModule
+    from rali_zoo.models.base import IQANetwork
+    from rali_zoo.models.vlm import VLMNetwork
 
 Split = Literal["train", "val", "test", "all"]
 ScoreKind = Literal["greedy", "expectation"]
@@ -198,13 +198,13 @@ def swap(
         seed: of the choice of images, folds and resamples.
     """
     from rali_zoo.analysis import run
-    from rali_zoo.analysis.common import load_reasoner
+    from rali_zoo.zoo import load_reasoner
 
     if not models or len(set(models)) < len(models) or len(models) + len(data) < 3:
         raise ConfigError("nothing to swap: give two reasoners with --models, or two data sets with --data")
     settings = _settings(split, limit, batch_size, scoring, resamples, root, seed)
     of = _subject(models[0], data, settings, output, images, format, prompt, device)
-    others: dict[str, Reasoner] = {ref: load_reasoner(ref, prompt, device) for ref in models[1:]}
+    others: dict[str, VLMNetwork] = {ref: load_reasoner(ref, prompt, device) for ref in models[1:]}
     _show(run.swap(of, others))
 
 
@@ -304,15 +304,15 @@ def _subject(
     return subject(model, data, settings, output, images, suffix, prompt, device)
 
 
-def _students(refs: Sequence[str], device: str | None) -> dict[str, IQAModule]:
+def _students(refs: Sequence[str], device: str | None) -> dict[str, IQANetwork]:
     """Scorers of ours by reference."""
-    from rali_zoo.trainers.base import BackboneModule
+    from rali_zoo.models.base import BackboneNetwork
     from rali_zoo.zoo import load_model
 
-    found: dict[str, IQAModule] = {}
+    found: dict[str, IQANetwork] = {}
     for ref in refs:
         module = getattr(load_model(ref, device), "module", None)
-        if not isinstance(module, BackboneModule):
+        if not isinstance(module, BackboneNetwork):
             raise ConfigError(f"--students {ref}: no RALI or Regression, so it has no space to look at")
         found[ref] = module
     return found

@@ -100,7 +100,11 @@ def pour(carried: Carried, model: IQAModule, whole: bool) -> None:
     """
     weights = carried.content["state_dict"]
     if not whole:
-        weights = {name: value for name, value in weights.items() if not name.startswith("text_tower.")}
+        weights = {
+            name: value
+            for name, value in weights.items()
+            if not name.startswith(("text_tower.", "text_encoder."))
+        }
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

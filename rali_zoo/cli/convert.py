@@ -21,12 +21,12 @@ def convert_command(model: str, output: Path) -> None:
         raise ConfigError(f"--output={output}: give a file that ends in .safetensors")
 
     from rali_zoo.models.files import save_scorer
-    from rali_zoo.zoo import load_model
+    from rali_zoo.zoo import load_ours
 
-    scorer = load_model(model)
-    save_scorer(scorer.module, output)
-    count = sum(p.numel() for p in scorer.module.parameters())
-    print(f"{output}: {type(scorer.module).__name__}, {count:,} parameters, revision {scorer.revision}")
+    scorer = load_ours(model)
+    save_scorer(scorer.network, output)
+    count = sum(p.numel() for p in scorer.network.parameters())
+    print(f"{output}: {type(scorer.network).__name__}, {count:,} parameters, revision {scorer.revision}")
     print(f"use it as --model local-dir:{output}")
 
 

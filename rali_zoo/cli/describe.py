@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rali_zoo.cli import run_function
-from rali_zoo.errors import ConfigError, UnknownNameError
+from rali_zoo.errors import ConfigError
 from rali_zoo.paths import atomic_path
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rali_zoo.trainers import Reasoner
+    from rali_zoo.models.vlm import VLMNetwork
     from rali_zoo.vlm.prompts import Prompt
 
 PART = 256
@@ -98,7 +98,10 @@ def describe_command(
     if split_options(model)[0] in CAPTIONERS:
         texts = _by_captioner(model, rows, data, seeds)
     else:
-        reasoner, asked = _reasoner(model, prompt, device)
+        from rali_zoo.zoo import load_reasoner
+
+        reasoner = load_reasoner(model, prompt, device, others=CAPTIONERS)
+        asked = reasoner.asked
         images = hashlib.sha256("\n".join(rows["id"].astype(str)).encode()).hexdigest()[:16]
         job = Job(model, reasoner.revision, data, asked.text(), temperature, seeds, images)
         texts = _by_reasoner(reasoner, asked, job, rows, batch_size, _folder(output))
@@ -156,30 +159,11 @@ def _by_captioner(model: str, rows: pd.DataFrame, data: str, seeds: int) -> pd.D
     return describe(name, rows, data, seeds, words == "true").assign(error="")
 
 
-def _reasoner(model: str, prompt: str, device: str | None) -> tuple[Reasoner, Prompt]:
-    """The model, in evaluation mode, and what it is asked."""
-    from rali_zoo.data.captioners import CAPTIONERS
-    from rali_zoo.trainers import Reasoner
-    from rali_zoo.zoo import MODELS, SCHEMES, load_model
-
-    scheme = model.partition(":")[0]
-    if scheme in ("hf", "rali"):
-        reasoner = Reasoner(model, prompt=prompt).eval().to(device or "cpu")
-        return reasoner, reasoner.tasks.score
-    if scheme not in SCHEMES and model not in MODELS:
-        known = [*CAPTIONERS, *MODELS, *(f"{s}:…" for s in (*SCHEMES, "hf", "rali"))]
-        raise UnknownNameError("model or captioner", model, known)
-    module = load_model(model, device).module
-    if not isinstance(module, Reasoner):
-        raise ConfigError(f"{model} is a {type(module).__name__}, which gives scores only; give a Reasoner's")
-    return module, module.tasks.score
-
-
 # ---- parts ----
 
 
 def _by_reasoner(
-    reasoner: Reasoner, asked: Prompt, job: Job, rows: pd.DataFrame, batch_size: int, folder: Path
+    reasoner: VLMNetwork, asked: Prompt, job: Job, rows: pd.DataFrame, batch_size: int, folder: Path
 ) -> pd.DataFrame:
     """Write what parts are missing, then read all: one row a text, with the table's columns and ``error``."""
     import pandas as pd
@@ -228,7 +212,7 @@ def _same_job(job: Job, folder: Path) -> None:
 
 
 def _texts(
-    reasoner: Reasoner,
+    reasoner: VLMNetwork,
     asked: Prompt,
     job: Job,
     rows: pd.DataFrame,

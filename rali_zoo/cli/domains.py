@@ -99,13 +99,13 @@ def _spaces(
 
     from rali_zoo.analysis.domains import image_space, text_space
     from rali_zoo.data.descriptions import read_descriptions
-    from rali_zoo.trainers import Reasoner
-    from rali_zoo.zoo import load_model
+    from rali_zoo.models.vlm import VLMNetwork
+    from rali_zoo.zoo import load_ours
 
     found = []
     for name, ref in models.items():
-        module = load_model(ref, device).module
-        kind = "vision" if isinstance(module, Reasoner) else "student"
+        module = load_ours(ref, device).network
+        kind = "vision" if isinstance(module, VLMNetwork) else "student"
         found.append((kind, name, "the sample", image_space(module, frames, batch_size)))
     for name, tables in texts.items():
         table = pd.concat([read_descriptions(path.strip()) for path in tables.split(",")], ignore_index=True)

@@ -10,7 +10,7 @@ from rali_zoo.cli import run_function
 from rali_zoo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rali_zoo.models.scorer import ModuleScorer
+    from rali_zoo.models.scorer import NetworkScorer
 
 
 def export_command(
@@ -43,7 +43,7 @@ def export_command(
     if int8 != (calibration is not None):
         raise ConfigError("--int8 and --calibration=DATASET go together: the loss of int8 is measured on it")
 
-    from rali_zoo.export.graph import load_ours
+    from rali_zoo.zoo import load_ours
 
     scorer = load_ours(model)
     if calibration is not None:
@@ -64,7 +64,7 @@ def export_command(
     print(f"{', '.join(map(str, files))}: {size:.1f} MB; use it as --model {format}:{output}")
 
 
-def _write(format: str, scorer: ModuleScorer, output: Path, any_size: bool) -> float:
+def _write(format: str, scorer: NetworkScorer, output: Path, any_size: bool) -> float:
     from rali_zoo.export.onnx import export_onnx
     from rali_zoo.export.openvino import export_openvino
 

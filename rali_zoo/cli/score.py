@@ -92,13 +92,13 @@ def _load(how: How) -> tuple[Scorer, int]:
     """The scorer, and how many threads decode for it."""
     import torch
 
-    from rali_zoo.models.scorer import ModuleScorer
+    from rali_zoo.models.scorer import NetworkScorer
     from rali_zoo.scoring.runtime import check_device, decode_workers, set_threads, tune
     from rali_zoo.zoo import load_model
 
     scorer = cast("Scorer", load_model(how.model, check_device(how.device)))
     device = torch.device(how.device or "cpu")
-    if isinstance(scorer, ModuleScorer):
+    if isinstance(scorer, NetworkScorer):
         tune(scorer, how.precision, how.compile)
     elif how.precision == "bfloat16" or how.compile != "off":
         raise ConfigError(f"--precision and --compile are for scorers of rali_zoo; {scorer.name} is none")

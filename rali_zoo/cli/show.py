@@ -154,8 +154,8 @@ def _show_text(ref: str) -> None:
 
 
 def _show_model(ref: str) -> None:
-    from rali_zoo.models.scorer import ModuleScorer
-    from rali_zoo.trainers.base import BackboneModule
+    from rali_zoo.models.base import BackboneNetwork
+    from rali_zoo.models.scorer import NetworkScorer
     from rali_zoo.zoo import load_model
 
     scorer = load_model(ref)
@@ -165,14 +165,14 @@ def _show_model(ref: str) -> None:
         ("revision", scorer.revision),
         ("trained on", "unknown" if sets is None else ", ".join(sets) or "nothing"),
     ]
-    if isinstance(scorer, ModuleScorer):
-        model = scorer.module
+    if isinstance(scorer, NetworkScorer):
+        model = scorer.network
         rows += [("class", type(model).__name__), ("parameters", _parameters(model)), ("view", model.view)]
-        if isinstance(model, BackboneModule):
+        if isinstance(model, BackboneNetwork):
             known = ("revision", "parameters")
             rows += [row for row in _backbone_rows(model.backbone) if row[0] not in known]
         else:
-            rows.append(("vision-language model", model.hparams["vlm"]))
+            rows.append(("vision-language model", model.settings.get("vlm", "")))
     _rows(rows)
 
 

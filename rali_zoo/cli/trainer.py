@@ -140,7 +140,7 @@ class RaliCLI(LightningCLI):
         if self.carried is None:
             self._instantiate()
             return
-        from rali_zoo.trainers.base import weights_follow
+        from rali_zoo.models.base import weights_follow
 
         resuming = self.subcommand == "fit"
         with nullcontext() if resuming else weights_follow():

@@ -14,14 +14,13 @@ from rali_zoo.data.features import CPU_BATCH, cached_features
 from rali_zoo.data.samplers import BalancedSampler, SingleDatasetBatchSampler
 from rali_zoo.data.streaming import ShardStream, is_stream
 from rali_zoo.data.tables import DataTable, load_table
-from rali_zoo.data.transforms import View
 from rali_zoo.errors import ConfigError
+from rali_zoo.protocols import FeatureSource
 from rali_zoo.types import Sample
+from rali_zoo.views import View
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from rali_zoo.trainers.base import BackboneModule, IQAModule
 
 log = logging.getLogger(__name__)
 
@@ -167,11 +166,11 @@ class IQADataModule(L.LightningDataModule):
     # ---- data sets ----------------------------------------------------------------------------
 
     @property
-    def module(self) -> IQAModule:
+    def module(self) -> FeatureSource:
         """The module being trained; it tells sizes, and encodes images for the feature cache."""
         if self.trainer is None:
             raise ConfigError("IQADataModule asks the model for its preprocessing: give both to a Trainer")
-        return cast("IQAModule", self.trainer.lightning_module)
+        return cast(FeatureSource, self.trainer.lightning_module)
 
     def setup(self, stage: str) -> None:
         """Make the data sets of a stage; the backbone's frozen features are computed here."""
@@ -218,13 +217,12 @@ class IQADataModule(L.LightningDataModule):
                     f"the backbone is frozen and its features are cached, but {view} changes at every visit; "
                     "set data.cache_features=false, unfreeze the backbone, or use a deterministic train_view"
                 )
-            encoder = cast("BackboneModule", module)  # no other module has an encoder to freeze
             at_once = min(self.batch_size, CPU_BATCH) if module.device.type == "cpu" else self.batch_size
             features = cached_features(
                 ref,
                 frame,
-                encoder.encode_frozen,
-                encoder.encoder_key,
+                module.encode_frozen,
+                module.encoder_key,
                 view,
                 preprocess,
                 at_once,

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rali_zoo.data.transforms import View
 from rali_zoo.data.video import load_views
 from rali_zoo.types import Batch, Preprocess, Sample
+from rali_zoo.views import View
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from rali_zoo.data.checks import file_key
 from rali_zoo.data.dataset import ImageDataset, collate
-from rali_zoo.data.transforms import View
 from rali_zoo.paths import atomic_path, cache_dir
 from rali_zoo.types import Preprocess
+from rali_zoo.views import View
 
 if TYPE_CHECKING:
     import pandas as pd

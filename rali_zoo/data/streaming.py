@@ -14,10 +14,10 @@ import torch
 from torch.utils.data import IterableDataset
 
 from rali_zoo.data.images import load_image
-from rali_zoo.data.transforms import View
 from rali_zoo.errors import ConfigError, ImageDecodeError, MissingExtraError, ScoreTableError
 from rali_zoo.types import MOS_RANGE, Preprocess, Sample
 from rali_zoo.uri import parse_uri
+from rali_zoo.views import View
 
 log = logging.getLogger(__name__)
 

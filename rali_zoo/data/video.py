@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from rali_zoo.data.transforms import View
     from rali_zoo.types import Preprocess, Scorer
+    from rali_zoo.views import View
 
 #: Suffixes of files that are taken for videos.
 VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".y4m"))

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from rali_zoo.data.transforms import View
 from rali_zoo.errors import CheckpointError, ConfigError, MissingExtraError
-from rali_zoo.models.scorer import ModuleScorer
-from rali_zoo.trainers.base import BackboneModule
-from rali_zoo.trainers.rali import RALI
+from rali_zoo.models.base import BackboneNetwork
+from rali_zoo.models.rali import RALINetwork
+from rali_zoo.models.scorer import NetworkScorer
 from rali_zoo.types import Batch, Preprocess
-from rali_zoo.zoo import load_model
+from rali_zoo.views import View
 
 if TYPE_CHECKING:
     import onnx
@@ -44,7 +43,7 @@ class Header:
         model: class of the module that was exported.
         revision: hash of the weights it was exported from.
         training_sets: references of the data sets it was trained on.
-        view: how images are cut, fields of :class:`~rali_zoo.data.transforms.View`.
+        view: how images are cut, fields of :class:`~rali_zoo.views.View`.
         preprocess: what the network expects, fields of :class:`~rali_zoo.types.Preprocess`.
         size: (height, width) that the graph takes; ``None`` = any.
         outputs: names of the graph's outputs, of ``score`` (B,), ``std`` (B,) and ``weights`` (B, K).
@@ -80,10 +79,10 @@ class Header:
 class ScoreGraph(nn.Module):
     """What is exported: (B, 3, H, W) pixels in [0, 1] to ``score`` (B,) and what else there is."""
 
-    def __init__(self, module: BackboneModule) -> None:
+    def __init__(self, module: BackboneNetwork) -> None:
         super().__init__()
         module = copy.deepcopy(module).cpu().eval()
-        if isinstance(module, RALI):
+        if isinstance(module, RALINetwork):
             # A flag that Python branches on cannot be a tensor while the graph is traced.
             del module._buffers["ready"]
             object.__setattr__(module, "ready", True)
@@ -94,27 +93,17 @@ class ScoreGraph(nn.Module):
         return tuple(value for value in self.module.predict_batch(Batch(image=image)) if value is not None)
 
 
-def load_ours(ref: str, device: str | None = None) -> ModuleScorer:
-    """As :func:`rali_zoo.load_model`; raises :class:`ConfigError` for somebody else's metric."""
-    scorer = load_model(ref, device)
-    if not isinstance(scorer, ModuleScorer):
-        raise ConfigError(
-            f"{ref!r} is somebody else's metric; this takes a model of rali_zoo (a scorer file)"
-        )
-    return scorer
-
-
-def exportable(scorer: ModuleScorer) -> BackboneModule:
+def exportable(scorer: NetworkScorer) -> BackboneNetwork:
     """The network of a scorer that is torch's, pixels to score; raises :class:`ConfigError` for another."""
-    if not isinstance(scorer.module, BackboneModule):
+    if not isinstance(scorer.network, BackboneNetwork):
         raise ConfigError(
             f"{scorer.name!r} is no image encoder with a head in torch, such as RALI or Regression; "
             "give one as ckpt:PATH, local-dir:PATH, hf-hub:ORG/REPO or a name of 'rali-zoo list models'"
         )
-    return scorer.module
+    return scorer.network
 
 
-def graph_size(module: BackboneModule, any_size: bool) -> tuple[int, int] | None:
+def graph_size(module: BackboneNetwork, any_size: bool) -> tuple[int, int] | None:
     """(height, width) of what a module's view cuts, or ``None`` for any.
 
     Raises:
@@ -128,10 +117,10 @@ def graph_size(module: BackboneModule, any_size: bool) -> tuple[int, int] | None
     return module.view.size_for(module.preprocess)
 
 
-def make_header(module: BackboneModule, size: tuple[int, int] | None, outputs: list[str]) -> Header:
+def make_header(module: BackboneNetwork, size: tuple[int, int] | None, outputs: list[str]) -> Header:
     """Facts of a module, of a graph that takes ``size`` and has ``outputs``."""
     prototypes: list[tuple[float, list[str]]] = []
-    if isinstance(module, RALI):
+    if isinstance(module, RALINetwork):
         texts = module.prototype_texts
         scores = module.scores.detach().clamp(1, 5).tolist()
         prototypes = [(s, texts[i] if i < len(texts) else []) for i, s in enumerate(scores)]
@@ -147,7 +136,7 @@ def make_header(module: BackboneModule, size: tuple[int, int] | None, outputs: l
     )
 
 
-def example(module: BackboneModule, size: tuple[int, int] | None, batch: int = 2, seed: int = 0) -> Tensor:
+def example(module: BackboneNetwork, size: tuple[int, int] | None, batch: int = 2, seed: int = 0) -> Tensor:
     """(batch, 3, H, W) random smooth images; of another shape than the module's own if any is taken.
 
     Args:
@@ -163,7 +152,7 @@ def example(module: BackboneModule, size: tuple[int, int] | None, batch: int = 2
     return (smooth + 0.1 * noise).clamp(0, 1)
 
 
-def trace(scorer: ModuleScorer, any_size: bool = False) -> onnx.ModelProto:
+def trace(scorer: NetworkScorer, any_size: bool = False) -> onnx.ModelProto:
     """Make the graph of a scorer with torch's dynamo exporter; the number of images is free.
 
     Args:

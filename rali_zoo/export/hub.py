@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rali_zoo.errors import ConfigError, RaliZooError, near_miss
-from rali_zoo.export.graph import exportable, load_ours
+from rali_zoo.export.graph import exportable
 from rali_zoo.models.files import SCORER_FILE, save_scorer
+from rali_zoo.models.rali import RALINetwork
 from rali_zoo.paths import atomic_path
 from rali_zoo.report import STATISTICS
-from rali_zoo.trainers.rali import RALI
 from rali_zoo.uri import without_option
+from rali_zoo.zoo import load_ours
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
-    from rali_zoo.models.scorer import ModuleScorer
-    from rali_zoo.trainers.base import BackboneModule
+    from rali_zoo.models.base import BackboneNetwork
+    from rali_zoo.models.scorer import NetworkScorer
 
 _SYNTHETIC = "synthetic:"
 
@@ -36,7 +37,7 @@ class HubError(RaliZooError, OSError):
 
 
 def save_pretrained(
-    scorer: ModuleScorer,
+    scorer: NetworkScorer,
     folder: str | Path,
     licence: str,
     results: Results | None = None,
@@ -72,7 +73,7 @@ def save_pretrained(
 
 
 def push_to_hub(
-    scorer: ModuleScorer,
+    scorer: NetworkScorer,
     repo_id: str,
     licence: str,
     results: Results | None = None,
@@ -125,7 +126,9 @@ def push_to_hub(
     return str(done)
 
 
-def from_pretrained(name: str | Path, revision: str | None = None, device: str | None = None) -> ModuleScorer:
+def from_pretrained(
+    name: str | Path, revision: str | None = None, device: str | None = None
+) -> NetworkScorer:
     """Load what :func:`save_pretrained` or :func:`push_to_hub` wrote.
 
     Args:
@@ -144,7 +147,7 @@ def from_pretrained(name: str | Path, revision: str | None = None, device: str |
     return load_ours(f"hf-hub:{name}" + (f"@{revision}" if revision else ""), device)
 
 
-def model_card(scorer: ModuleScorer, licence: str, results: Results | None, notes: str, repo_id: str) -> str:
+def model_card(scorer: NetworkScorer, licence: str, results: Results | None, notes: str, repo_id: str) -> str:
     """The card's text: metadata of the hub, what the scorer is, what was measured, what it cannot do.
 
     Args:
@@ -187,7 +190,7 @@ def _check(results: Results) -> None:
                 raise ConfigError(f"results of {name!r}: {metric} is {value!r}, not a finite number")
 
 
-def _metadata(module: BackboneModule, licence: str, results: Results, repo_id: str) -> ModelCardData:
+def _metadata(module: BackboneNetwork, licence: str, results: Results, repo_id: str) -> ModelCardData:
     from huggingface_hub import EvalResult, ModelCardData
 
     data = ModelCardData(
@@ -217,10 +220,10 @@ def _named(ref: str) -> str:
     return f"{ref} (synthetic labels)" if ref.startswith(_SYNTHETIC) else ref
 
 
-def _about(module: BackboneModule) -> str:
+def _about(module: BackboneNetwork) -> str:
     sets = ", ".join(f"`{_named(ref)}`" for ref in module.training_sets) or "not recorded"
     kind = "a plain regression head"
-    if isinstance(module, RALI):
+    if isinstance(module, RALINetwork):
         kind = f"{int(module.active.sum())} prototypes that carry scores (RALI, arXiv 2510.11369)"
     view = module.view.resized(module.preprocess)
     how = "native crops" if view is None else view.resize.replace("_", " ")
@@ -236,7 +239,7 @@ def _about(module: BackboneModule) -> str:
     )
 
 
-def _backbone(module: BackboneModule) -> str:
+def _backbone(module: BackboneNetwork) -> str:
     """The encoder's reference without paths of the machine that trained it."""
     head, mark, place = without_option(module.backbone.uri, "checkpoint").partition("local-dir:")
     return head + mark + place.rstrip("/").rpartition("/")[2] if mark else head
@@ -265,7 +268,7 @@ def _table(results: Results) -> str:
     return "## Results\n\nAs given by whoever published this model.\n\n" + "\n".join(rows)
 
 
-def _limits(module: BackboneModule, results: Results) -> str:
+def _limits(module: BackboneNetwork, results: Results) -> str:
     lines = [
         "Scores follow the raters and images of the training sets; elsewhere they may be off in scale "
         "and in order. Measure on your own labelled images first.",

@@ -26,14 +26,14 @@ from rali_zoo.errors import ConfigError, ImageDecodeError, MissingExtraError, ne
 from rali_zoo.export import onnx as onnx_files
 from rali_zoo.export import openvino as openvino_files
 from rali_zoo.export.graph import INPUT, exportable, get_header, set_header, trace
-from rali_zoo.trainers.evaluation import evaluate
+from rali_zoo.metrics.evaluation import evaluate
 
 if TYPE_CHECKING:
     import onnx
     import pandas as pd
 
     from rali_zoo.data.tables import DataTable
-    from rali_zoo.models.scorer import ModuleScorer
+    from rali_zoo.models.scorer import NetworkScorer
 
 Format = Literal["onnx", "openvino"]
 _ENCODER = "/module.backbone.net."
@@ -71,7 +71,7 @@ class Change:
 
 
 def export_int8(
-    scorer: ModuleScorer,
+    scorer: NetworkScorer,
     path: str | Path,
     table: DataTable,
     kind: Format = "onnx",
@@ -137,7 +137,7 @@ def _spread(frame: pd.DataFrame, count: int) -> pd.DataFrame:
     return frame.iloc[np.linspace(0, len(frame) - 1, count).round().astype(int)]
 
 
-def _batches(scorer: ModuleScorer, frame: pd.DataFrame) -> Iterator[np.ndarray]:
+def _batches(scorer: NetworkScorer, frame: pd.DataFrame) -> Iterator[np.ndarray]:
     """(B, 3, H, W) batches of the images, cut as for scoring; unreadable ones are left out.
 
     Raises:
@@ -158,7 +158,7 @@ def _batches(scorer: ModuleScorer, frame: pd.DataFrame) -> Iterator[np.ndarray]:
         yield from [np.stack(part)] if len({v.shape for v in part}) == 1 else [v[None] for v in part]
 
 
-def compare(before: ModuleScorer, after: ModuleScorer, frame: pd.DataFrame) -> Change:
+def compare(before: NetworkScorer, after: NetworkScorer, frame: pd.DataFrame) -> Change:
     """Score the labelled images with two scorers.
 
     Args:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from rali_zoo.errors import ConfigError
-from rali_zoo.export.graph import exportable, load_ours
+from rali_zoo.export.graph import exportable
 from rali_zoo.export.tensors import cut
-from rali_zoo.models.scorer import ModuleScorer
+from rali_zoo.models.scorer import NetworkScorer
 from rali_zoo.types import MOS_RANGE, Batch
+from rali_zoo.zoo import load_ours
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -36,16 +36,16 @@ class QualityLoss(nn.Module):
     """
 
     def __init__(
-        self, model: str | ModuleScorer, reduction: Reduction = "mean", device: str | None = None
+        self, model: str | NetworkScorer, reduction: Reduction = "mean", device: str | None = None
     ) -> None:
         super().__init__()
         if reduction not in ("mean", "sum", "none"):
             raise ConfigError(f"reduction={reduction!r}; it is one of mean, sum, none")
         scorer = load_ours(model) if isinstance(model, str) else model
-        module = exportable(scorer)
+        network = exportable(scorer)
         self.name, self.reduction = scorer.name, reduction
-        self.module = module if isinstance(model, str) else copy.deepcopy(module)
-        self.module.requires_grad_(False)
+        self.network = network if isinstance(model, str) else copy.deepcopy(network)
+        self.network.requires_grad_(False)
         self.eval()
         if device is not None:
             self.to(device)
@@ -53,13 +53,6 @@ class QualityLoss(nn.Module):
     def train(self, mode: bool = True) -> QualityLoss:
         """Stay in evaluation mode."""
         return super().train(False)
-
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> QualityLoss:
-        super()._apply(fn, recurse)
-        # A LightningModule inside another module does not notice that it was moved.
-        tensor = next(self.module.parameters())
-        self.module.to(tensor.device, tensor.dtype)
-        return self
 
     def score(self, image: Tensor) -> Tensor:
         """Scores of images: a reward.
@@ -73,8 +66,8 @@ class QualityLoss(nn.Module):
         Raises:
             ConfigError: another shape or type.
         """
-        batch = Batch(image=cut(image, self.module.view, self.module.preprocess))
-        return self.module.predict_batch(batch).score
+        batch = Batch(image=cut(image, self.network.view, self.network.preprocess))
+        return self.network.predict_batch(batch).score
 
     def forward(self, image: Tensor) -> Tensor:
         """(5 - score) / 4 of images (B, 3, H, W), reduced: a scalar, or (B,) for ``none``."""
@@ -86,7 +79,7 @@ class QualityLoss(nn.Module):
 
 
 def quality_loss(
-    model: str | ModuleScorer, reduction: Reduction = "mean", device: str | torch.device | None = None
+    model: str | NetworkScorer, reduction: Reduction = "mean", device: str | torch.device | None = None
 ) -> QualityLoss:
     """A scorer as a loss in [0, 1]; ``.score`` is the reward in [1, 5]. See :class:`QualityLoss`."""
     return QualityLoss(model, reduction, None if device is None else str(device))

@@ -10,7 +10,7 @@ import numpy as np
 
 from rali_zoo.errors import CheckpointError, ConfigError, MissingExtraError
 from rali_zoo.export.graph import INPUT, KEY, TOLERANCE, Header, example, exportable, trace
-from rali_zoo.export.runtime import ExportedModule, Run, as_scorer, check_device, threads_of
+from rali_zoo.export.runtime import ExportedNetwork, Run, as_scorer, check_device, threads_of
 from rali_zoo.paths import atomic_path
 from rali_zoo.uri import Uri
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-    from rali_zoo.models.scorer import ModuleScorer
+    from rali_zoo.models.scorer import NetworkScorer
 
 
 SUFFIX = ".onnx"
 
 
-def export_onnx(scorer: ModuleScorer, path: str | Path, any_size: bool = False) -> float:
+def export_onnx(scorer: NetworkScorer, path: str | Path, any_size: bool = False) -> float:
     """Write a scorer as one ONNX file in float32 and check it against torch.
 
     Input ``image`` (B, 3, H, W) in [0, 1], not normalised; outputs ``score`` (B,) in [1, 5] and, where the
@@ -65,7 +65,7 @@ def write(proto: onnx.ModelProto, path: Path) -> None:
     path.write_bytes(proto.SerializeToString())
 
 
-def check_parity(scorer: ModuleScorer, exported: ExportedModule) -> float:
+def check_parity(scorer: NetworkScorer, exported: ExportedNetwork) -> float:
     """Largest difference of scores to torch's, in more than one batch size and, if any is taken, shape.
 
     Raises:
@@ -90,7 +90,7 @@ def check_parity(scorer: ModuleScorer, exported: ExportedModule) -> float:
     return worst
 
 
-def load_module(path: Path, threads: int) -> ExportedModule:
+def load_module(path: Path, threads: int) -> ExportedNetwork:
     """Open an exported file in ONNX Runtime.
 
     Raises:
@@ -114,7 +114,7 @@ def load_module(path: Path, threads: int) -> ExportedModule:
     except Exception as error:  # onnxruntime has an exception class for each status
         raise CheckpointError(f"{path} is no ONNX file that can be opened: {error}") from error
     header = Header.from_json(session.get_modelmeta().custom_metadata_map.get(KEY), str(path))
-    return ExportedModule(header, _run(session, header), (path,))
+    return ExportedNetwork(header, _run(session, header), (path,))
 
 
 def _run(session: onnxruntime.InferenceSession, header: Header) -> Run:
@@ -126,7 +126,7 @@ def _run(session: onnxruntime.InferenceSession, header: Header) -> Run:
     return run
 
 
-def load(uri: Uri, device: str | None = None) -> ModuleScorer:
+def load(uri: Uri, device: str | None = None) -> NetworkScorer:
     """Open ``onnx:PATH[?threads=N]``; see :func:`rali_zoo.zoo.load_model`."""
     check_device(uri, device)
     return as_scorer(load_module(Path(uri.id), threads_of(uri)), str(uri))

@@ -12,19 +12,19 @@ import numpy as np
 from rali_zoo.errors import CheckpointError, MissingExtraError
 from rali_zoo.export.graph import INPUT, KEY, Header, get_header, trace
 from rali_zoo.export.onnx import check_parity, check_suffix
-from rali_zoo.export.runtime import ExportedModule, Run, as_scorer, check_device, threads_of
+from rali_zoo.export.runtime import ExportedNetwork, Run, as_scorer, check_device, threads_of
 from rali_zoo.uri import Uri
 
 if TYPE_CHECKING:
     import onnx
 
-    from rali_zoo.models.scorer import ModuleScorer
+    from rali_zoo.models.scorer import NetworkScorer
 
 
 SUFFIX = ".xml"
 
 
-def export_openvino(scorer: ModuleScorer, path: str | Path, any_size: bool = False) -> float:
+def export_openvino(scorer: NetworkScorer, path: str | Path, any_size: bool = False) -> float:
     """Write a scorer as an OpenVINO network in float32 (``.xml`` and, beside it, ``.bin``); check it.
 
     Args:
@@ -68,7 +68,7 @@ def write(proto: onnx.ModelProto, path: Path) -> None:
     openvino.save_model(model, str(path), compress_to_fp16=False)
 
 
-def load_module(path: Path, threads: int) -> ExportedModule:
+def load_module(path: Path, threads: int) -> ExportedNetwork:
     """Open an exported network in OpenVINO.
 
     Raises:
@@ -93,7 +93,7 @@ def load_module(path: Path, threads: int) -> ExportedModule:
         compiled = openvino.Core().compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise CheckpointError(f"{path} is no OpenVINO network that can be opened: {error}") from error
-    return ExportedModule(header, _run(compiled, header), (path, weights))
+    return ExportedNetwork(header, _run(compiled, header), (path, weights))
 
 
 def _run(compiled: Any, header: Header) -> Run:
@@ -114,7 +114,7 @@ def _library() -> Any:
     return openvino
 
 
-def load(uri: Uri, device: str | None = None) -> ModuleScorer:
+def load(uri: Uri, device: str | None = None) -> NetworkScorer:
     """Open ``openvino:PATH[?threads=N]``; see :func:`rali_zoo.zoo.load_model`."""
     check_device(uri, device)
     return as_scorer(load_module(Path(uri.id), threads_of(uri)), str(uri))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rali_zoo.errors import ConfigError, MissingExtraError
 from rali_zoo.export.loss import QualityLoss
 from rali_zoo.export.tensors import exact_scores
-from rali_zoo.models.scorer import ModuleScorer
+from rali_zoo.models.scorer import NetworkScorer
 
 _ARCHITECTURE = "RALIZooScorer"
 
@@ -37,7 +37,7 @@ class PyIQAScorer(nn.Module):
             x = x.expand(-1, 3, -1, -1)
         if torch.is_grad_enabled():
             return self.loss.score(x)[:, None]
-        return exact_scores(ModuleScorer(self.loss.module, self.loss.name), x)[:, None]
+        return exact_scores(NetworkScorer(self.loss.network, self.loss.name), x)[:, None]
 
 
 def register_pyiqa(name: str = "rali", model: str = "rali-tiny-synthetic") -> None:

@@ -5,31 +5,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rali_zoo.errors import ConfigError, UriError
 from rali_zoo.export.graph import Header, preprocess_of, view_of
-from rali_zoo.trainers.base import BackboneModule, Prediction
-from rali_zoo.trainers.rali import RALI
-from rali_zoo.types import Batch
+from rali_zoo.models.base import BackboneNetwork, IQANetwork, Prediction
+from rali_zoo.models.rali import heaviest
+from rali_zoo.types import Batch, Explanation, Preprocess
 from rali_zoo.uri import Uri
 
 if TYPE_CHECKING:
-    from rali_zoo.models.scorer import ModuleScorer
-    from rali_zoo.trainers.base import IQAModule
+    from rali_zoo.models.scorer import NetworkScorer
 
 #: (B, 3, H, W) float32 to the graph's outputs by name.
 Run = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
-class ExportedModule(nn.Module):
-    """What :class:`~rali_zoo.models.scorer.ModuleScorer` asks of a module, answered by another runtime.
-
-    It computes on the CPU and has no gradients.
+class ExportedNetwork(IQANetwork):
+    """A network that another runtime computes; on the CPU, without gradients.
 
     Args:
         header: of the exported file.
@@ -38,23 +35,17 @@ class ExportedModule(nn.Module):
             another network.
     """
 
-    prototype_texts: list[list[str]]
-    scores: Tensor
-    active: Tensor
-
     def __init__(self, header: Header, run: Run, files: tuple[Path, ...]) -> None:
         super().__init__()
         self.header, self.run, self.files = header, run, files
-        self.view, self.preprocess = view_of(header), preprocess_of(header)
+        self.view = view_of(header)
         self.training_sets = tuple(header.training_sets)
-        self.prototype_texts = [texts for _, texts in header.prototypes]
         self.scores = torch.tensor([score for score, _ in header.prototypes])
-        self.active = torch.ones(len(header.prototypes), dtype=torch.bool)
 
     @property
-    def device(self) -> torch.device:
-        """The CPU."""
-        return torch.device("cpu")
+    def preprocess(self) -> Preprocess:
+        """What the exported network expects of an image."""
+        return preprocess_of(self.header)
 
     @property
     def revision(self) -> str:
@@ -86,21 +77,24 @@ class ExportedModule(nn.Module):
         found = self.run(np.ascontiguousarray(image.detach().float().numpy()))
         return Prediction(**{name: torch.from_numpy(found[name]) for name in self.header.outputs})
 
-    # How views are averaged, and which prototypes are reasons, does not depend on who computes.
-    predict_batch = BackboneModule.predict_batch
-    reasons = RALI.reasons
+    # How views are averaged does not depend on who computes.
+    predict_batch = BackboneNetwork.predict_batch  # type: ignore[assignment]
 
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) images in [0, 1] to (B,) scores in [1, 5]; without gradients."""
-        out: Prediction = self.predict_batch(Batch(image=image))  # type: ignore[misc,arg-type]
-        return out.score
+    def explain(self, weights: Tensor, k: int = 3) -> Explanation:
+        """The ``k`` heaviest prototypes of one image: (weight, score, nearest descriptions).
+
+        Args:
+            weights: (K,) weights of the image.
+            k: how many.
+        """
+        return heaviest(weights, self.scores, [texts for _, texts in self.header.prototypes], k)
 
 
-def as_scorer(module: ExportedModule, name: str) -> ModuleScorer:
+def as_scorer(network: ExportedNetwork, name: str) -> NetworkScorer:
     """An exported graph as a scorer of the name it was asked for by."""
-    from rali_zoo.models.scorer import ModuleScorer
+    from rali_zoo.models.scorer import NetworkScorer
 
-    return ModuleScorer(cast("IQAModule", module), name)
+    return NetworkScorer(network, name)
 
 
 def threads_of(uri: Uri) -> int:

@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rali_zoo.data.transforms import View, centre, cover, grid_places
 from rali_zoo.errors import ConfigError
-from rali_zoo.models.scorer import ModuleScorer
+from rali_zoo.models.scorer import NetworkScorer
 from rali_zoo.types import Interpolation, Preprocess
+from rali_zoo.views import View, centre, cover, grid_places
 
 
 def cut(image: Tensor, view: View, preprocess: Preprocess) -> Tensor:
     """What ``view`` makes of every image of a batch, in torch and differentiable.
 
-    Sizes, filters and places are those of :class:`~rali_zoo.data.transforms.View`; pixels differ from its
+    Sizes, filters and places are those of :class:`~rali_zoo.views.View`; pixels differ from its
     by rounding, since Pillow resizes in 8 bits: about 1/255 where an image is resized, nothing elsewhere.
 
     Args:
@@ -63,7 +63,7 @@ def _resize(image: Tensor, size: tuple[int, int], interpolation: Interpolation) 
     return resized.clamp(0, 1)  # bicubic filters overshoot, and Pillow's pixels cannot
 
 
-def exact_scores(scorer: ModuleScorer, image: Tensor) -> Tensor:
+def exact_scores(scorer: NetworkScorer, image: Tensor) -> Tensor:
     """Scores that ``rali-zoo score`` would give the same images as files, without gradients.
 
     Args:

@@ -10,9 +10,9 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from rali_zoo.errors import ConfigError
-from rali_zoo.export.graph import load_ours
 from rali_zoo.export.tensors import exact_scores
-from rali_zoo.models.scorer import ModuleScorer
+from rali_zoo.models.scorer import NetworkScorer
+from rali_zoo.zoo import load_ours
 
 
 class RALIScore(Metric):
@@ -49,7 +49,7 @@ class RALIScore(Metric):
 
     def __init__(
         self,
-        model: str | ModuleScorer,
+        model: str | NetworkScorer,
         reduction: Literal["mean", "none"] = "mean",
         device: str | None = None,
     ) -> None:

@@ -1,18 +1,55 @@
-"""Trained modules as files: Lightning checkpoints read safely, and scorers as one safetensors file."""
+"""Networks as files: Lightning checkpoints read safely, and scorers as one safetensors file."""
 
 from __future__ import annotations
 
+import inspect
 import json
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rali_zoo.errors import CheckpointError, UnknownNameError
+from rali_zoo.errors import CheckpointError, near_miss
+from rali_zoo.models import NETWORKS
 from rali_zoo.paths import SHIPPED, atomic_path
 
 if TYPE_CHECKING:
-    from rali_zoo.trainers.base import IQAModule
+    from rali_zoo.models.base import IQANetwork
 
 SCORER_FILE = "model.safetensors"
+#: What a checkpoint of 0.1.0 lacks: there, the trainer was the network.
+PREFIX = "network."
+
+
+def network_name(network: type[IQANetwork]) -> str:
+    """How files name a class of networks: its row in :data:`~rali_zoo.models.NETWORKS`, else its module and name."""
+    place = f"{network.__module__}:{network.__qualname__}"
+    return next((name for name in NETWORKS if NETWORKS.target(name) == place), place)
+
+
+def network_class(name: str, source: str) -> type[IQANetwork]:
+    """The class that a file names. Nothing is imported because a file says so.
+
+    Args:
+        name: as :func:`network_name` gives it.
+        source: the file, for the message.
+
+    Raises:
+        CheckpointError: neither a row of :data:`~rali_zoo.models.NETWORKS` nor a class that is imported already.
+    """
+    if name in NETWORKS:
+        return NETWORKS[name]  # type: ignore[no-any-return]
+    module, _, attribute = name.partition(":")
+    found = getattr(sys.modules.get(module), attribute, None) if attribute else None
+    from rali_zoo.models.base import IQANetwork
+
+    if not (isinstance(found, type) and issubclass(found, IQANetwork)):
+        raise CheckpointError(
+            f"{source}: unknown network {name!r}, and a file cannot have code imported. Name its module yourself with "
+            f"--plugin {module or 'MODULE'}, or install a package with the entry point "
+            f"rali_zoo.networks. {near_miss(name, NETWORKS)}"
+        )
+    return found
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
@@ -29,56 +66,95 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here, and all mean the same to the user
         raise CheckpointError(f"{path} is no checkpoint that can be read safely: {error}") from error
-    if not isinstance(checkpoint, dict) or "rali_zoo" not in checkpoint:
+    fits = isinstance(checkpoint, dict) and isinstance(checkpoint.get("rali_zoo"), dict)
+    if not fits or not isinstance(checkpoint.get("state_dict"), dict):
         raise CheckpointError(f"{path} was not written by rali_zoo")
-    return checkpoint
+    return checkpoint  # type: ignore[no-any-return]
 
 
-def load_checkpoint(path: str) -> IQAModule:
-    """A trained module, of the class that wrote it.
+def load_checkpoint(path: str) -> IQANetwork:
+    """The network of a trained model.
 
     Args:
         path: of a Lightning checkpoint or of a scorer file (.safetensors), or the name of a scorer that the
             package carries.
+
+    Raises:
+        CheckpointError: not such a file, an unknown network, or weights that do not fit the settings.
     """
     if path in SHIPPED or path.endswith(".safetensors"):
         file = SHIPPED.get(path, Path(path))
         return build(*read_scorer(file), str(file))
     checkpoint = read_checkpoint(path)
-    header = {"class": checkpoint["rali_zoo"]["class"], "extra": checkpoint["rali_zoo"]}
-    return build({**header, "hparams": dict(checkpoint["hyper_parameters"])}, checkpoint["state_dict"], path)
+    state, saved = checkpoint["state_dict"], checkpoint["rali_zoo"]
+    if "network" in saved:
+        weights = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
+        return build(saved["network"], weights, path)
+    hparams = dict(checkpoint.get("hyper_parameters", {}))
+    return build({"class": saved.get("class"), "hparams": hparams, "extra": saved}, state, path)
 
 
-def build(header: dict[str, Any], weights: dict[str, Any], source: str) -> IQAModule:
-    """Make a module of what was saved of it; its pretrained weights and text encoder are not asked for.
+def describe(network: IQANetwork) -> dict[str, Any]:
+    """What a file holds of a network beside its weights: class, settings, extra state; plain values."""
+    header = {
+        "class": network_name(type(network)),
+        "settings": network.settings,
+        "extra": network.extra_state(),
+    }
+    recipe = network.recipe()
+    return header if recipe is None else {**header, "backbone": recipe}
+
+
+def build(header: dict[str, Any], weights: dict[str, Any], source: str) -> IQANetwork:
+    """Make a network of what was saved of it; pretrained weights are not asked for.
 
     Args:
-        header: ``class``, ``hparams``, ``extra`` and, for a transformers backbone, its recipe ``backbone``.
+        header: of :func:`describe`, or of 0.1.0 with the hyperparameters of a training as ``hparams``.
         weights: state dict.
         source: where they come from, for messages.
 
     Raises:
-        CheckpointError: an unknown class, or weights that do not fit the settings.
+        CheckpointError: a header that is not ours, an unknown network, or weights that do not fit the settings.
     """
-    import rali_zoo.trainers as models
-    from rali_zoo.backbones.hf import rebuilding
-    from rali_zoo.trainers.base import weights_follow
+    from rali_zoo.models.base import weights_follow
 
-    known = {name: getattr(models, name) for name in models.__all__ if name != "IQAModule"}
-    if header["class"] not in known:
-        raise CheckpointError(f"{source}: {UnknownNameError('model class', header['class'], known)}")
-    hparams = {k: v for k, v in header["hparams"].items() if not k.startswith("_")}
-    if "text_lr" in hparams:
-        hparams["text_lr"] = 0.0  # the text encoder is a teacher: a scorer is built without it
-    with weights_follow(), rebuilding(header.get("backbone")):
-        module: IQAModule = known[header["class"]](**hparams)
+    if not isinstance(header, dict) or not isinstance(header.get("class"), str):
+        raise CheckpointError(f"{source}: its header names no network; it was not written by rali_zoo")
+    kind = network_class(header["class"], source)
     try:
-        # A text tower that was trained too is no part of the scorer.
-        module.load_state_dict({k: v for k, v in weights.items() if not k.startswith("text_tower.")})
-    except RuntimeError as error:
-        raise CheckpointError(f"{source} does not fit its own settings: {error}") from None
-    module.load_extra_state(header["extra"])
-    return module.eval()
+        if "settings" in header:
+            settings = dict(header["settings"])
+        else:
+            settings = kind.upgrade(header["hparams"])
+            weights = {k: v for k, v in weights.items() if not k.startswith(kind.only_trained)}
+        inspect.signature(kind).bind(**settings)
+        with ExitStack() as stack:
+            stack.enter_context(weights_follow())
+            if "backbone" in header:
+                from rali_zoo.backbones.hf import rebuilding
+
+                stack.enter_context(rebuilding(header["backbone"]))
+            network = kind(**settings)
+        check_weights(weights, source)
+        network.load_state_dict(weights)
+        network.load_extra_state(header["extra"])
+    except (TypeError, KeyError, ValueError, AttributeError, RuntimeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(f"{source} does not fit its own settings: {' '.join(lines)[:600]}") from error
+    return network.eval()
+
+
+def check_weights(weights: dict[str, Any], source: str) -> None:
+    """Refuse weights that would score wrongly; raises :class:`CheckpointError` for NaN or infinite values."""
+    import torch
+
+    for name, value in weights.items():
+        if not isinstance(value, torch.Tensor):
+            raise CheckpointError(f"{source}: {name} is no tensor")
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise CheckpointError(f"{source}: {name} has values that are not finite")
 
 
 def read_scorer(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -95,33 +171,31 @@ def read_scorer(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         with safe_open(str(path), framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("rali_zoo", "null"))
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (SafetensorError, ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{path} is no readable safetensors file: {error}") from error
     if header is None:
         raise CheckpointError(f"{path} has no rali_zoo header: it was not written by rali_zoo")
     return header, weights
 
 
-def save_scorer(module: IQAModule, path: str | Path) -> Path:
-    """Write a module as one safetensors file: weights, settings, view, training sets, descriptions.
+def save_scorer(network: IQANetwork, path: str | Path) -> Path:
+    """Write a network as one safetensors file: weights, settings, view, training sets, descriptions.
 
-    The text encoder is not in it; a file that is half written never has the final name.
+    A file that is half written never has the final name.
+
+    Args:
+        network: or a trainer that holds one.
+        path: where to; ends in .safetensors.
+
+    Raises:
+        ConfigError: settings that no file can hold.
     """
     from safetensors.torch import save_file
 
-    from rali_zoo.backbones.hf import HFBackbone
-
-    state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-    header = {
-        "class": type(module).__name__,
-        "hparams": dict(module.hparams),
-        "extra": module.extra_state(),
-    }
-    backbone = getattr(module, "backbone", None)
-    if isinstance(backbone, HFBackbone):  # else its config would be asked for where the weights came from
-        header["backbone"] = backbone.recipe()
+    network = getattr(network, "network", network)
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()}
+    header = json.dumps(describe(network))
     path = Path(path)
     with atomic_path(path) as temporary:
-        weights = {k: v.clone() for k, v in state.items() if not k.startswith("text_tower.")}
-        save_file(weights, str(temporary), metadata={"rali_zoo": json.dumps(header)})
+        save_file(state, str(temporary), metadata={"rali_zoo": header})
     return path

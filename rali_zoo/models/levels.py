@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from rali_zoo.errors import ConfigError, near_miss
-from rali_zoo.models.scorer import ModuleScorer
-from rali_zoo.trainers.base import IQAModule, Prediction
+from rali_zoo.models.base import IQANetwork, Prediction
+from rali_zoo.models.scorer import NetworkScorer
 from rali_zoo.types import Batch, Preprocess
 from rali_zoo.uri import Uri
 from rali_zoo.vlm.generation import completion_logits, evaluating
@@ -31,7 +31,7 @@ WORDS = "excellent,good,fair,poor,bad"
 OPTIONS = ("question", "answer", "words", "precision")
 
 
-class LevelRater(IQAModule):
+class LevelRater(IQANetwork):
     """The expected level of the answer that a vision-language model begins.
 
     The probability of a level is that of all tokens of its word behind the answer's beginning, divided by the
@@ -139,10 +139,10 @@ def _tokens(vlm: VLM, answer: str, words: list[str]) -> tuple[list[int], list[li
     return prefix, tails
 
 
-def load(uri: Uri, device: str | None = None) -> ModuleScorer:
+def load(uri: Uri, device: str | None = None) -> NetworkScorer:
     """Open ``levels:hf:ORG/MODEL``, with :data:`OPTIONS` behind a ``?``; see :func:`rali_zoo.load_model`."""
     options = uri.take(OPTIONS)
     precision = cast(Precision, options.pop("precision", "float32"))
-    scorer = ModuleScorer(LevelRater(uri.id, precision=precision, **options), str(uri), device)
-    scorer.training_sets = None  # type: ignore[assignment]  # as for any model whose authors do not say
+    scorer = NetworkScorer(LevelRater(uri.id, precision=precision, **options), str(uri), device)
+    scorer.training_sets = None  # as for any model whose authors do not say
     return scorer

@@ -1,4 +1,4 @@
-"""The scorer that RALI's authors released, as a :class:`~rali_zoo.trainers.RALI`.
+"""The scorer that RALI's authors released, as a :class:`~rali_zoo.models.rali.RALINetwork`.
 
 The release is a folder: ``best/`` (a CLIPModel of transformers with its image processor), ``pca.pkl``
 (joblib, an IncrementalPCA), ``basis.npz`` (prototypes before fine-tuning) and ``ckpt.pt`` (all after it).
@@ -25,9 +25,9 @@ from torch import Tensor
 from rali_zoo.backbones.hf import quiet
 from rali_zoo.backbones.weights import first_line, from_library, load_strict, read_state
 from rali_zoo.errors import CheckpointError
+from rali_zoo.models.base import weights_follow
+from rali_zoo.models.rali import RALINetwork
 from rali_zoo.models.unpickle import read_pca
-from rali_zoo.trainers.base import weights_follow
-from rali_zoo.trainers.rali import RALI
 from rali_zoo.types import MOS_RANGE
 
 CLIP, PCA, BASIS, CHECKPOINT = "best", "pca.pkl", "basis.npz", "ckpt.pt"
@@ -41,7 +41,7 @@ def is_official(folder: Path) -> bool:
     return any((folder / name).exists() for name in (CLIP, PCA, BASIS, CHECKPOINT))
 
 
-def load_official(folder: Path) -> RALI:
+def load_official(folder: Path) -> RALINetwork:
     """Read a release; the score is that of the authors' inference code.
 
     Args:
@@ -66,24 +66,22 @@ def load_official(folder: Path) -> RALI:
     _check_processor(folder / CLIP)
     count, components = head.prototypes.shape
     with weights_follow():
-        module = RALI(
+        network = RALINetwork(
             backbone=f"hf:local-dir:{folder / CLIP}",
             projector="none",
             prototypes=count,
             pca_dim=components,
-            standardise=True,
             temperature=head.temperature,
-            encoder_lr=0.0,
         )
-    module.hparams["backbone"] = f"hf:local-dir:{CLIP}"  # a saved scorer names no folder of this machine
-    if module.backbone.dim != len(head.mean):
+    network.settings["backbone"] = f"hf:local-dir:{CLIP}"  # a saved scorer names no folder of this machine
+    if network.backbone.dim != len(head.mean):
         raise CheckpointError(
-            f"{folder}: {CLIP} gives {module.backbone.dim} features, the PCA takes {len(head.mean)}"
+            f"{folder}: {CLIP} gives {network.backbone.dim} features, the PCA takes {len(head.mean)}"
         )
-    load_strict(module.backbone.net, module.backbone.adapt_state(clip), f"{folder / CHECKPOINT} (clip.*)")
-    module.backbone.mark_loaded()
-    head.copy_to(module)
-    return module.eval()
+    load_strict(network.backbone.net, network.backbone.adapt_state(clip), f"{folder / CHECKPOINT} (clip.*)")
+    network.backbone.mark_loaded()
+    head.copy_to(network)
+    return network.eval()
 
 
 @dataclass(frozen=True)
@@ -98,16 +96,16 @@ class _Head:
     temperature: float
 
     @torch.no_grad()
-    def copy_to(self, module: RALI) -> None:
-        """Fill a module of these sizes."""
-        module.projection_mean.copy_(self.mean)
-        module.projection_scale.copy_(self.scale)
-        module.components.copy_(self.components)
-        module.vectors.copy_(self.prototypes)
-        module.scores.copy_(self.scores)
-        module.log_temperature.fill_(self.temperature).log_()
-        module.active.fill_(True)
-        module.ready.fill_(True)
+    def copy_to(self, network: RALINetwork) -> None:
+        """Fill a network of these sizes."""
+        network.projection_mean.copy_(self.mean)
+        network.projection_scale.copy_(self.scale)
+        network.components.copy_(self.components)
+        network.vectors.copy_(self.prototypes)
+        network.scores.copy_(self.scores)
+        network.log_temperature.fill_(self.temperature).log_()
+        network.active.fill_(True)
+        network.ready.fill_(True)
 
 
 def _read_mean(path: Path) -> Tensor:

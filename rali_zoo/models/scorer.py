@@ -1,4 +1,4 @@
-"""A trained module as a :class:`~rali_zoo.types.Scorer`: images in, :class:`Score` out."""
+"""A network as a :class:`~rali_zoo.protocols.Scorer`: images in, :class:`Score` out."""
 
 from __future__ import annotations
 
@@ -8,21 +8,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from rali_zoo.data.images import load_image
 from rali_zoo.data.video import load_views
-from rali_zoo.errors import CheckpointError, ConfigError, ImageDecodeError
-from rali_zoo.trainers.base import BackboneModule, IQAModule
-from rali_zoo.trainers.rali import RALI
-from rali_zoo.types import Batch, Score
-
-if TYPE_CHECKING:
-    from rali_zoo.trainers.base import Prediction
-
+from rali_zoo.errors import ConfigError, ImageDecodeError
+from rali_zoo.models.base import BackboneNetwork, IQANetwork, Prediction
+from rali_zoo.types import Batch, Explanation, Score
 
 Prepared = Tensor | ImageDecodeError
 Image = TypeVar("Image")
@@ -71,57 +66,54 @@ def _name(image: Any, position: int) -> str:
     return str(image) if isinstance(image, str | Path) else f"[{position}]"
 
 
-class ModuleScorer:
-    """Scores images with a trained :class:`Regression` or :class:`RALI`.
+class NetworkScorer:
+    """Scores images with a network.
 
     Args:
-        module: the trained module; put into evaluation mode.
+        network: put into evaluation mode.
         name: reference it was loaded from.
         device: where to compute; the module's own by default.
 
     Raises:
-        CheckpointError: a RALI whose prototypes were never made.
+        CheckpointError: training stopped before it had made all that a score needs.
     """
 
-    def __init__(self, module: IQAModule, name: str, device: torch.device | str | None = None) -> None:
-        if isinstance(module, RALI) and not bool(module.ready):
-            raise CheckpointError(
-                f"{name} stopped before its prototypes were made; run the stages after 'align'"
-            )
-        self.module = module.eval().to(device or module.device)
+    def __init__(self, network: IQANetwork, name: str, device: torch.device | str | None = None) -> None:
+        network.check_complete(name)
+        self.network = network.eval().to(device or network.device)
         self.name = name
-        self.training_sets = module.training_sets
+        self.training_sets: tuple[str, ...] | None = network.training_sets
         #: type that an image encoder computes in where autocast allows it; ``None`` = float32 throughout
         self.autocast: torch.dtype | None = None
 
     @property
     def revision(self) -> str:
         """Hash of the weights."""
-        return self.module.revision
+        return self.network.revision
 
     @property
     def preprocess_id(self) -> str:
         """What is done to an image before the network; with :attr:`revision` it determines a score."""
-        return f"{type(self.module).__name__} {self.module.view} {self.module.preprocess}"
+        return f"{type(self.network).__name__} {self.network.view} {self.network.preprocess}"
 
     def modules(self) -> list[nn.Module]:
         """The networks behind a score, so that their parameters can be counted."""
-        return [self.module]
+        return [self.network]
 
     def stages(self) -> list[tuple[str, Callable[[Any], Any]]]:
         """What is done to one image, step by step; each step takes what the one before it gave.
 
         ``decode`` and ``preprocess``, then ``encode`` and ``head`` where the module has both.
         """
-        module = self.module
+        network = self.network
         steps: list[tuple[str, Callable[[Any], Any]]] = [
             ("decode", load_image),
-            ("preprocess", lambda image: module.view(image, module.preprocess)),
+            ("preprocess", lambda image: network.view(image, network.preprocess)),
         ]
-        if not isinstance(module, BackboneModule):
+        if not isinstance(network, BackboneNetwork):
             return steps
-        encode = torch.inference_mode()(lambda x: module.features(Batch(image=x[None].to(module.device))))
-        head = torch.inference_mode()(lambda features: module.predict_features(features.flatten(0, 1)))
+        encode = torch.inference_mode()(lambda x: network.features(Batch(image=x[None].to(network.device))))
+        head = torch.inference_mode()(lambda features: network.predict_features(features.flatten(0, 1)))
         return [*steps, ("encode", encode), ("head", head)]
 
     def score(
@@ -172,7 +164,7 @@ class ModuleScorer:
             (3, H, W) or (V, 3, H, W) float32 in [0, 1], or why the image cannot be read.
         """
         try:
-            return load_views(image, self.module.view, self.module.preprocess)
+            return load_views(image, self.network.view, self.network.preprocess)
         except ImageDecodeError as error:
             return error
 
@@ -191,7 +183,7 @@ class ModuleScorer:
         for _, same in groupby(by_shape, key=lambda pair: tuple(pair[1].shape)):
             positions, tensors = zip(*same, strict=True)
             try:
-                out = self._predict(torch.stack(tensors).to(self.module.device))
+                out = self._predict(torch.stack(tensors).to(self.network.device))
             except (ConfigError, RuntimeError) as error:
                 if not self._native or isinstance(error, torch.OutOfMemoryError):
                     raise
@@ -205,23 +197,21 @@ class ModuleScorer:
     @property
     def _native(self) -> bool:
         """Whether the model sees images of any size, so that it may refuse one and take the next."""
-        resized = self.module.view.resized(self.module.preprocess)
+        resized = self.network.view.resized(self.network.preprocess)
         return resized is not None and resized.resize == "none"
 
     def _predict(self, image: Tensor) -> Prediction:
-        if self.autocast is None or not isinstance(self.module, BackboneModule):
-            return self.module.predict_batch(Batch(image=image))
+        if self.autocast is None or not isinstance(self.network, BackboneNetwork):
+            return self.network.predict_batch(Batch(image=image))
         with torch.autocast(image.device.type, self.autocast):
-            features = self.module.features(Batch(image=image))
+            features = self.network.features(Batch(image=image))
         # The encoder is nearly all of the work; its head keeps full precision.
-        return self.module.predict_batch(Batch(features=features.float()))
+        return self.network.predict_batch(Batch(features=features.float()))
 
     def _one(self, out: Any, row: int, name: str) -> Score:
         value = float(out.score[row])
         if not math.isfinite(value):
             return Score(None, error="the model gave no score that can be read", path=name, model=self.name)
-        reasons: list[tuple[float, float, tuple[str, ...]]] = []
-        if out.weights is not None:
-            reasons = self.module.reasons(out.weights[row])
+        explanation: Explanation = () if out.weights is None else self.network.explain(out.weights[row])
         std = None if out.std is None else float(out.std[row])
-        return Score(value, std=std, path=name, model=self.name, reasons=tuple(reasons))
+        return Score(value, std=std, path=name, model=self.name, explanation=explanation)

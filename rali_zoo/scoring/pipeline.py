@@ -70,9 +70,9 @@ def make_stages(scorer: Scorer, decode: Decode = "exact", clip: Clip | None = No
     Raises:
         ConfigError: ``fast`` for a scorer that decodes for itself.
     """
-    from rali_zoo.models.scorer import ModuleScorer
+    from rali_zoo.models.scorer import NetworkScorer
 
-    if not isinstance(scorer, ModuleScorer):
+    if not isinstance(scorer, NetworkScorer):
         if decode == "fast":
             raise ConfigError(f"--decode fast: {scorer.name} decodes images itself; leave it out")
         plain = Stages(_source, lambda sources, names: _score_sources(scorer, sources, names))
@@ -81,7 +81,7 @@ def make_stages(scorer: Scorer, decode: Decode = "exact", clip: Clip | None = No
     if decode == "fast":
         from rali_zoo.scoring.preprocess import FastView
 
-        prepare = FastView(scorer.module.view, scorer.module.preprocess).prepare
+        prepare = FastView(scorer.network.view, scorer.network.preprocess).prepare
 
     def ready(item: Item) -> Any:
         source = _source(item)

@@ -1,4 +1,4 @@
-"""Views in 8-bit arithmetic with torch: what :class:`rali_zoo.data.transforms.View` does, faster.
+"""Views in 8-bit arithmetic with torch: what :class:`rali_zoo.views.View` does, faster.
 
 Resampled values differ from Pillow's by 1 of 255 at most (both round to 8 bits between rows and columns).
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
-from rali_zoo.data.transforms import WHOLE, View, centre, cover, grid_crops, grid_places, to_tensor
 from rali_zoo.errors import ConfigError, ImageDecodeError, MissingExtraError
 from rali_zoo.scoring.decode import Decoded, decode_fast
 from rali_zoo.types import Interpolation, Preprocess
+from rali_zoo.views import WHOLE, View, centre, cover, grid_crops, grid_places, to_tensor
 
 if TYPE_CHECKING:
     from PIL import Image

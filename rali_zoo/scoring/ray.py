@@ -22,7 +22,7 @@ from rali_zoo.scoring.sources import Item
 from rali_zoo.types import Score
 
 if TYPE_CHECKING:
-    from rali_zoo.models.scorer import ModuleScorer, Prepared
+    from rali_zoo.models.scorer import NetworkScorer, Prepared
     from rali_zoo.scoring.runtime import Compile, Decode, Precision
     from rali_zoo.types import Scorer
 
@@ -60,9 +60,9 @@ def run_ray(
         ConfigError: a scorer that is no module of ours, or too few CPUs.
         MissingExtraError: Ray is not installed.
     """
-    from rali_zoo.models.scorer import ModuleScorer
+    from rali_zoo.models.scorer import NetworkScorer
 
-    if not isinstance(scorer, ModuleScorer):
+    if not isinstance(scorer, NetworkScorer):
         raise ConfigError(
             f"--engine ray: {scorer.name} decodes images itself, so there are no stages to spread; "
             "use --engine local, with --shard K/N on each of N machines. Ray takes ckpt:, local-dir:, "
@@ -81,7 +81,7 @@ def run_ray(
 
 
 def _run(
-    rows: list[dict[str, Any]], scorer: ModuleScorer, recipe: Recipe, actors: int, folder: str
+    rows: list[dict[str, Any]], scorer: NetworkScorer, recipe: Recipe, actors: int, folder: str
 ) -> Iterator[tuple[Slice, list[Score]]]:
     import ray
 
@@ -125,7 +125,7 @@ def _fitting(actors: int, on_gpu: bool, resources: dict[str, float]) -> int:
 
 
 def _stream(
-    rows: list[dict[str, Any]], scorer: ModuleScorer, recipe: Recipe, actors: int, folder: str
+    rows: list[dict[str, Any]], scorer: NetworkScorer, recipe: Recipe, actors: int, folder: str
 ) -> Iterator[tuple[Slice, list[Score]]]:
     import ray
 
@@ -158,8 +158,8 @@ def _stream(
 class _Decoder:
     """Reads, decodes and cuts the images of a row; goes to the tasks without the model."""
 
-    def __init__(self, scorer: ModuleScorer, decode: Decode) -> None:
-        self.view, self.preprocess, self.decode = scorer.module.view, scorer.module.preprocess, decode
+    def __init__(self, scorer: NetworkScorer, decode: Decode) -> None:
+        self.view, self.preprocess, self.decode = scorer.network.view, scorer.network.preprocess, decode
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         import torch
@@ -210,7 +210,7 @@ class _Worker:
         torch.set_num_threads(recipe.threads or 1)
         # Relative paths begin at the driver's folder; models of the hub or the package need none.
         with chdir(folder) if os.path.isdir(folder) else nullcontext():
-            self.scorer = cast("ModuleScorer", load_model(recipe.model, recipe.device))
+            self.scorer = cast("NetworkScorer", load_model(recipe.model, recipe.device))
         tune(self.scorer, recipe.precision, recipe.compile)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

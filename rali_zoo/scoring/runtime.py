@@ -12,7 +12,7 @@ from rali_zoo.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
-    from rali_zoo.models.scorer import ModuleScorer
+    from rali_zoo.models.scorer import NetworkScorer
 
 Decode = Literal["exact", "fast"]  #: see :mod:`rali_zoo.scoring.decode`
 Precision = Literal["float32", "bfloat16", "auto"]
@@ -129,7 +129,7 @@ def _cpu_flags() -> set[str]:
         return set()
 
 
-def tune(scorer: ModuleScorer, precision: Precision = "float32", compile: Compile = "off") -> str:
+def tune(scorer: NetworkScorer, precision: Precision = "float32", compile: Compile = "off") -> str:
     """Set a scorer's number type and compile its encoder.
 
     Args:
@@ -146,9 +146,9 @@ def tune(scorer: ModuleScorer, precision: Precision = "float32", compile: Compil
     """
     import torch
 
-    from rali_zoo.trainers.base import BackboneModule
+    from rali_zoo.models.base import BackboneNetwork
 
-    module = scorer.module
+    module = scorer.network
     device = torch.device(module.device)
     there = has_bfloat16(device)
     if precision == "bfloat16" and not there:
@@ -157,7 +157,7 @@ def tune(scorer: ModuleScorer, precision: Precision = "float32", compile: Compil
             "times slower than float32; use --precision float32 (or auto)"
         )
     half = precision == "bfloat16" or (precision == "auto" and there)
-    if not isinstance(module, BackboneModule):
+    if not isinstance(module, BackboneNetwork):
         if precision == "bfloat16" or compile != "off":
             raise ConfigError(
                 f"--precision and --compile are for image encoders; {scorer.name} is a "

@@ -119,11 +119,11 @@ def _verdict(first: Answer, second: Answer) -> str:
 
 
 def _reasons(answer: Answer, unfold: bool) -> str:
-    reasons = answer.score.reasons
-    if not reasons:
+    explanation = answer.score.explanation
+    if not explanation:
         return '<p class="quiet">This model keeps no prototypes, so it cannot say why.</p>'
     rows = ""
-    for weight, value, texts in reasons:
+    for weight, value, texts in explanation:
         listed = "".join(f"<li>{_text(text)}</li>" for text in texts) or "<li>no description was kept</li>"
         rows += (
             f'<div class="reason"><b>{weight:.0%}</b><div>like a prototype of score {value:.2f}; '

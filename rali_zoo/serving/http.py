@@ -40,7 +40,7 @@ def make_app(engine: Engine) -> Starlette:
 
     ``POST /score`` takes ``multipart/form-data`` with one or more files and answers ``{"model", "revision",
     "synthetic_labels", "scores": [{"name", "score", "std", "error", "width", "height"}]}``, one row a file,
-    in order; with ``?explain=true`` rows have ``reasons`` too. A file that cannot be read is a row with
+    in order; with ``?explain=true`` rows have ``explanation`` too. A file that cannot be read is a row with
     ``error``, and the status stays 200. Requests that are refused as a whole get ``{"error"}``: 400 a form
     that cannot be read or has no file, 404, 405, 408 arrived too slowly, 413 too large, 415 no form, 503 busy
     or too many connections, 504 scoring took too long.
@@ -226,8 +226,8 @@ def _row(name: str, answer: Answer, explain: bool) -> dict[str, Any]:
         "height": answer.height or None,
     }
     if explain:
-        row["reasons"] = [
+        row["explanation"] = [
             {"weight": weight, "score": value, "descriptions": list(texts)}
-            for weight, value, texts in score.reasons
+            for weight, value, texts in score.explanation
         ]
     return row

@@ -1,146 +1,81 @@
-"""What the modules we train share: evaluation and checkpoints, and for most of them a backbone by URI."""
+"""What trains a network: LightningModules that hold one. Evaluation, schedules and checkpoints are here."""
 
 from __future__ import annotations
 
-import contextlib
 import math
-from abc import abstractmethod
-from collections.abc import Iterator
-from contextvars import ContextVar
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
-from rali_zoo.backbones import create_backbone
-from rali_zoo.backbones.weights import weights_hash
-from rali_zoo.data.transforms import View
 from rali_zoo.errors import ConfigError
-from rali_zoo.trainers.evaluation import Evaluation
+from rali_zoo.metrics.evaluation import evaluate
+from rali_zoo.models.base import BackboneNetwork, IQANetwork, Prediction
+from rali_zoo.models.files import PREFIX, describe
+from rali_zoo.protocols import TrainingData
+from rali_zoo.trainers.evaluation import NO_SCORE, Evaluation, agreement
+from rali_zoo.trainers.losses import RegressionLoss, score_loss
 from rali_zoo.types import Batch, Preprocess
 from rali_zoo.uri import without_option
 
 if TYPE_CHECKING:
-    from rali_zoo.data.datamodule import IQADataModule
+    import pandas as pd
 
-_weights_follow: ContextVar[bool] = ContextVar("weights_follow", default=False)
-
-
-@contextlib.contextmanager
-def weights_follow() -> Iterator[None]:
-    """While it lasts, modules are built without their pretrained weights: a checkpoint follows."""
-    token = _weights_follow.set(True)
-    try:
-        yield
-    finally:
-        _weights_follow.reset(token)
-
-
-def loading_weights() -> bool:
-    """Whether the module under construction gets its weights from a checkpoint right after."""
-    return _weights_follow.get()
-
-
-class Prediction(NamedTuple):
-    """What a module says of a batch.
-
-    Attributes:
-        score: (B,) in [1, 5]; NaN while the module has no scores yet.
-        std: (B,) on the same scale, or ``None``.
-        weights: (B, K) over prototypes, or ``None``.
-    """
-
-    score: Tensor
-    std: Tensor | None = None
-    weights: Tensor | None = None
-
-
-class Neck(nn.Module):
-    """Features to an embedding: standardise, then nothing, a linear map, or a perceptron.
-
-    Args:
-        kind: ``none`` (the features as they are), ``linear``, or ``mlp`` (one hidden layer, GELU).
-        dim: width D of the features.
-        out: width of the embedding; ignored by ``none``.
-        hidden: width of the hidden layer.
-        dropout: share in [0, 1) of inputs and hidden units dropped while training.
-    """
-
-    def __init__(self, kind: str, dim: int, out: int, hidden: int, dropout: float) -> None:
-        super().__init__()
-        self.dim = dim if kind == "none" else out
-        self.layers = nn.Sequential()
-        if kind == "none":
-            return
-        # Pooled maps of different stages differ in size by orders of magnitude.
-        self.layers.append(nn.BatchNorm1d(dim, affine=False))
-        self.layers.append(nn.Dropout(dropout))
-        if kind == "mlp":
-            self.layers.extend([nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout)])
-        self.layers.append(nn.Linear(hidden if kind == "mlp" else dim, out))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, D) features to (B, out)."""
-        return cast(Tensor, self.layers(x))
+    from rali_zoo.views import View
 
 
 class IQAModule(L.LightningModule):
-    """Whatever turns images into scores: evaluation, Lightning's hooks, checkpoints.
+    """Trains and evaluates a network; defines no training of its own.
 
-    A module on an image encoder derives from :class:`BackboneModule`. This class asks for :attr:`preprocess`,
-    :meth:`predict_batch`, and what every LightningModule has: ``training_step``, ``configure_optimizers``.
+    A trainer of a network on an image encoder derives from :class:`BackboneModule`.
+
+    Args:
+        network: what scores; a scorer file holds this and nothing else.
     """
 
     #: whether the images' features stay as they are in training, so that the DataModule can cache them
     encoder_is_frozen: bool = False
+    #: the error of an image for which the network has no finite score
+    no_score: str = NO_SCORE
 
-    def __init__(self) -> None:
+    def __init__(self, network: IQANetwork) -> None:
         super().__init__()
-        #: how images are cut for evaluation and scoring; taken from the DataModule, kept in checkpoints
-        self.view = View()
-        #: references this module was trained on, for leakage checks
-        self.training_sets: tuple[str, ...] = ()
+        self.network = network
         self.evaluation = Evaluation(self)
 
-    # ---- what a subclass defines --------------------------------------------------------------
+    @property
+    def preprocess(self) -> Preprocess:
+        """What the network expects of an image."""
+        return self.network.preprocess
 
     @property
-    @abstractmethod
-    def preprocess(self) -> Preprocess:
-        """What the module expects of an image."""
+    def view(self) -> View:
+        """How the network's images are cut for evaluation and scoring."""
+        return self.network.view
 
-    @abstractmethod
     def predict_batch(self, batch: Batch) -> Prediction:
         """Scores of a batch of images."""
-
-    def reasons(self, weights: Tensor, k: int = 3) -> list[tuple[float, float, tuple[str, ...]]]:
-        """The ``k`` prototypes that carry most of an image's score; none for modules without them.
-
-        Args:
-            weights: (K,) of the image, see :class:`Prediction`.
-            k: how many.
-        """
-        return []
+        return self.network.predict_batch(batch)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) images in [0, 1] to (B,) scores in [1, 5]; differentiable on a backbone."""
-        return self.predict_batch(Batch(image=image)).score
+        """(B, 3, H, W) images in [0, 1] to (B,) scores in [1, 5]."""
+        return cast(Tensor, self.network(image))
 
     # ---- Lightning ----------------------------------------------------------------------------
 
     @property
-    def datamodule(self) -> IQADataModule:
+    def datamodule(self) -> TrainingData:
         """The DataModule of the running trainer."""
-        return cast("IQADataModule", self.trainer.datamodule)  # type: ignore[attr-defined]
+        return cast(TrainingData, self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def setup(self, stage: str) -> None:
         """Take over the DataModule's view and training sets, which are part of the scorer."""
         data = self.datamodule
         if stage == "fit" and data is not None:
-            self.view = data.eval_view
-            self.training_sets = tuple(data.train_refs)
+            self.network.view = data.eval_view
+            self.network.training_sets = tuple(data.train_refs)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect scores of a validation batch."""
@@ -156,23 +91,36 @@ class IQAModule(L.LightningModule):
         return {"dataset": batch["dataset"], "id": batch["id"], "score": out.score, "std": out.std}
 
     def on_validation_epoch_start(self) -> None:
-        """Forget what was collected before."""
+        """Forget what was collected before; the statistics of batches are the first process's everywhere."""
         self.evaluation.clear()
+        broadcast(self.buffers())
+
+    def on_train_end(self) -> None:
+        """All processes end with the same network."""
+        broadcast(self.buffers())
 
     def on_test_epoch_start(self) -> None:
         """Forget what was collected before."""
         self.evaluation.clear()
 
     def on_validation_epoch_end(self) -> None:
-        """Log ``val/srcc`` and ``val/plcc``, means over the data sets, and each set's own."""
+        """Log the metrics of every validation set, and their means as ``val/<metric>``."""
         self.evaluation.log_validation(self.datamodule.val_refs)
 
     def on_test_epoch_end(self) -> None:
         """Log every metric of every test set; the images' scores stay in ``test_tables``."""
         self.evaluation.log_test(self.datamodule.test_refs)
 
+    def validation_metrics(self, frame: pd.DataFrame) -> dict[str, float]:
+        """What validation logs of a data set, of :meth:`Evaluation.frame`."""
+        return agreement(frame)
+
+    def test_metrics(self, frame: pd.DataFrame) -> dict[str, float]:
+        """What a test logs of a data set, of :meth:`Evaluation.frame`."""
+        return evaluate(frame)
+
     @property
-    def test_tables(self) -> dict[str, Any]:
+    def test_tables(self) -> dict[str, pd.DataFrame]:
         """Data frames with id, mos, score, std, error by test reference, after a test run."""
         return self.evaluation.tables
 
@@ -183,74 +131,83 @@ class IQAModule(L.LightningModule):
             raise ConfigError("a stream has no length to plan by: give --trainer.max_steps=N")
         return int(self.trainer.estimated_stepping_batches)
 
-    def warmup_cosine(self, step: int, total: int, warmup: float = 0.05) -> float:
-        """Factor of the learning rate at a step of ``total``: linear warm-up, then half a cosine."""
-        ramp = max(1, int(total * warmup))
-        if step < ramp:
-            return (step + 1) / ramp
-        progress = min(1.0, (step - ramp) / max(1, total - ramp))
-        return 0.5 * (1 + math.cos(math.pi * progress))
-
     # ---- checkpoints --------------------------------------------------------------------------
-
-    def extra_state(self) -> dict[str, Any]:
-        """What a scorer needs beside its weights; plain values only."""
-        return {
-            "class": type(self).__name__,
-            "view": asdict(self.view),
-            "training_sets": list(self.training_sets),
-        }
-
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Undo :meth:`extra_state`."""
-        self.view = View(**state["view"])
-        self.training_sets = tuple(state["training_sets"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a scorer needs beside its weights."""
-        checkpoint["rali_zoo"] = self.extra_state()
+        checkpoint["rali_zoo"] = {"network": describe(self.network)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Read it back."""
-        if "rali_zoo" in checkpoint:
-            self.load_extra_state(checkpoint["rali_zoo"])
+        saved = checkpoint.get("rali_zoo")
+        if saved is not None:
+            self.network.load_extra_state(saved["network"]["extra"] if "network" in saved else saved)
 
-    @property
-    def revision(self) -> str:
-        """Hash of all weights (:func:`~rali_zoo.backbones.weights.weights_hash`)."""
-        return weights_hash(self)
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As torch's; takes the names of 0.1.0 too, when the trainer was the network."""
+        return super().load_state_dict(self.renamed(state_dict), strict=strict, assign=assign)
+
+    def renamed(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """A state dict of 0.1.0 under the names that weights have now; one of today as it is."""
+        if any(name.startswith(PREFIX) for name in state):
+            return dict(state)
+        inside = self.network.state_dict()
+        return {(PREFIX + name if name in inside else name): value for name, value in state.items()}
 
 
 class BackboneModule(IQAModule):
-    """Base of modules whose head reads the features of an image encoder.
+    """Trains a network on an image encoder: an error of the score, AdamW, warm-up and cosine.
+
+    A subclass of a few lines is a whole trainer; what it leaves alone is as in
+    :class:`~rali_zoo.trainers.Regression`.
 
     Args:
-        backbone: image encoder by URI, e.g. ``rali:tiny`` or ``timm:resnet18``.
+        network: what scores.
+        lr: learning rate of all but the backbone.
         encoder_lr: learning rate of the backbone; 0 freezes it, so that its features can be cached.
+        weight_decay: of AdamW.
+        loss: pointwise loss on the MOS scale.
+        plcc_weight: weight of the PLCC loss inside each data set of a batch.
+        fidelity_weight: weight of the Thurstone fidelity ranking loss inside each data set of a batch.
+
+    Raises:
+        ConfigError: a rate or weight that is negative or not finite.
     """
 
-    def __init__(self, backbone: str, encoder_lr: float) -> None:
-        super().__init__()
-        if loading_weights():  # the file the weights once came from may be gone, and is not needed
-            backbone = without_option(backbone, "checkpoint")
-        self.backbone = create_backbone(backbone, pretrained=not loading_weights())
+    network: BackboneNetwork
+
+    def __init__(
+        self,
+        network: BackboneNetwork,
+        lr: float = 1e-3,
+        encoder_lr: float = 0.0,
+        weight_decay: float = 0.05,
+        loss: RegressionLoss = "mse",
+        plcc_weight: float = 0.0,
+        fidelity_weight: float = 0.0,
+    ) -> None:
+        super().__init__(network)
+        rates = {"lr": lr, "encoder_lr": encoder_lr, "weight_decay": weight_decay}
+        check_not_negative({**rates, "plcc_weight": plcc_weight, "fidelity_weight": fidelity_weight})
+        self.lr, self.encoder_lr, self.weight_decay = lr, encoder_lr, weight_decay
+        self.loss, self.plcc_weight, self.fidelity_weight = loss, plcc_weight, fidelity_weight
         self.encoder_is_frozen = encoder_lr == 0
         if self.encoder_is_frozen:
-            self.backbone.requires_grad_(False)
-
-    @abstractmethod
-    def predict_features(self, features: Tensor) -> Prediction:
-        """(B, D) features of one view to scores."""
+            self.backbone.requires_grad_(False).eval()
 
     @property
-    def preprocess(self) -> Preprocess:
-        """What the backbone expects of an image."""
-        return self.backbone.preprocess
+    def backbone(self) -> nn.Module:
+        """The image encoder."""
+        return self.network.backbone
 
     @property
     def encoder_key(self) -> str:
         """Identifies the backbone and the weights it has now, for the feature cache."""
-        return f"{without_option(self.backbone.uri, 'checkpoint')}|{weights_hash(self.backbone)}"
+        backbone = self.network.backbone
+        reference = without_option(without_option(backbone.uri, "checkpoint"), "weights")
+        return f"{reference}|{backbone.weights_hash()}"
 
     def train(self, mode: bool = True) -> BackboneModule:
         """Training mode for all but a frozen backbone, whose normalisation statistics must not move."""
@@ -259,31 +216,83 @@ class BackboneModule(IQAModule):
             self.backbone.eval()
         return self
 
-    def encode(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) or (B, V, 3, H, W) images in [0, 1] to pooled features (B, D) or (B, V, D)."""
-        if image.ndim == 4:
-            return self.backbone(image).pooled
-        return self.backbone(image.flatten(0, 1)).pooled.unflatten(0, image.shape[:2])
+    def on_train_epoch_start(self) -> None:
+        """Whatever mode a part came in, a frozen backbone is in evaluation mode."""
+        if self.encoder_is_frozen:
+            self.backbone.eval()
 
     @torch.inference_mode()
     def encode_frozen(self, image: Tensor) -> Tensor:
-        """:meth:`encode`, of the same shapes, for the feature cache: evaluation mode, no gradients."""
+        """Features for the cache, in evaluation mode, without gradients.
+
+        Args:
+            image: (B, 3, H, W) or (B, V, 3, H, W) in [0, 1].
+
+        Returns:
+            (B, D) or (B, V, D).
+        """
         self.backbone.eval()
-        return self.encode(image.to(self.device))
+        return self.network.encode(image.to(self.device))
 
-    def features(self, batch: Batch) -> Tensor:
-        """(B, V, D) features of a batch, cached or computed; V is 1 for a single view."""
-        features = batch["features"] if "features" in batch else self.encode(batch["image"])
-        return features if features.ndim == 3 else features[:, None]
+    def score_loss(self, score: Tensor, batch: Batch) -> Tensor:
+        """Scalar loss of (B,) scores against the MOS of a batch."""
+        weights = (1.0, self.plcc_weight, self.fidelity_weight)
+        return score_loss(score, batch["mos"], batch["std"], batch["dataset"], self.loss, weights)
 
-    def predict_batch(self, batch: Batch) -> Prediction:
-        """Scores of a batch; those of several views are averaged, and their variances too."""
-        features = self.features(batch)
-        b, v = features.shape[:2]
-        out = self.predict_features(features.flatten(0, 1))
-        score = out.score.view(b, v)
-        std = None
-        if out.std is not None:  # law of total variance over the views
-            std = (out.std.view(b, v).square().mean(1) + score.var(1, correction=0)).sqrt()
-        weights = None if out.weights is None else out.weights.view(b, v, -1).mean(1)
-        return Prediction(score.mean(1), std, weights)
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Scalar loss of a batch of images with a MOS."""
+        value = self.score_loss(self.predict_batch(batch).score, batch)
+        self.log("train/loss", value, prog_bar=True, batch_size=len(batch["id"]))
+        return value
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a learning rate for the backbone and one for the rest; warm-up, then cosine."""
+        encoder = set(self.backbone.parameters())
+        groups = [{"params": [p for p in self.parameters() if p not in encoder], "lr": self.lr}]
+        if not self.encoder_is_frozen:
+            groups.append({"params": list(self.backbone.parameters()), "lr": self.encoder_lr})
+        optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
+        total = self.total_steps
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_cosine(step, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+@torch.no_grad()
+def broadcast(tensors: Iterable[Tensor]) -> None:
+    """Give every process the first one's values of some tensors, of any shape; alone it does nothing."""
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        for tensor in tensors:
+            distributed.broadcast(tensor.data, src=0)
+
+
+def check_head(hidden: int, dropout: float) -> None:
+    """Refuse an impossible width or dropout; raises :class:`ConfigError`."""
+    check_not_negative({"hidden": hidden}, above=1)
+    if not 0 <= dropout < 1:
+        raise ConfigError(f"model.dropout={dropout!r} must be in [0, 1)")
+
+
+def warmup_cosine(step: int, total: int, warmup: float = 0.05) -> float:
+    """Factor of the learning rate at a step of ``total``: linear warm-up, then half a cosine."""
+    ramp = max(1, int(total * warmup))
+    if step < ramp:
+        return (step + 1) / ramp
+    progress = min(1.0, (step - ramp) / max(1, total - ramp))
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def check_not_negative(values: Mapping[str, float], above: float = 0.0, strict: bool = False) -> None:
+    """Refuse impossible settings.
+
+    Args:
+        values: settings by name.
+        above: the least that they can be.
+        strict: whether they must be larger than that.
+
+    Raises:
+        ConfigError: names the first one that is too small, or not finite.
+    """
+    for name, value in values.items():
+        if not math.isfinite(value) or value < above or (strict and value == above):
+            bound = "above" if strict else "at least"
+            raise ConfigError(f"model.{name}={value!r} must be a finite number, {bound} {above:g}")

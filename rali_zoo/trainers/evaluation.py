@@ -2,40 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from torch import distributed
 
 from rali_zoo.metrics.correlation import plcc, srcc
-from rali_zoo.report import STATISTICS
+from rali_zoo.models.base import Prediction
 from rali_zoo.types import Batch
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rali_zoo.trainers.base import IQAModule, Prediction
+    from rali_zoo.trainers.base import IQAModule
+
+NO_SCORE = "the model gave no finite score"
+#: A correlation over the images with a score says little where many have none; with fewer than this share of
+#: them it is not defined, so that no checkpoint is chosen for the images that it left out.
+LEAST_SCORED = 0.9
+Row = TypeVar("Row")
 
 
-def evaluate(frame: pd.DataFrame) -> dict[str, float]:
-    """The numbers of one data set.
+def gather(rows: Sequence[Row]) -> list[Row]:
+    """The rows of all processes, in the order of their ranks; without several processes, the rows."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return list(rows)
+    everyone: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(everyone, list(rows))
+    return [row for part in everyone for row in part]
+
+
+def agreement(frame: pd.DataFrame) -> dict[str, float]:
+    """``srcc`` and ``plcc`` of scores with MOS; NaN with fewer than :data:`LEAST_SCORED` of the scores.
 
     Args:
-        frame: columns mos and score on [1, 5], and error; rows with an error have no score.
-
-    Returns:
-        ``n`` images scored, ``failed`` images without a score, then every statistic of
-        :data:`rali_zoo.report.STATISTICS` over the scored ones; NaN where a statistic is undefined.
+        frame: columns mos, score and error; rows with an error have no score.
     """
     scored = frame[frame["error"] == ""]
-    known = scored[scored["mos"].notna() & scored["score"].notna()]
+    known = scored[scored["mos"].notna()]
+    if len(known) < 2 or len(scored) < LEAST_SCORED * len(frame):
+        return {"srcc": float("nan"), "plcc": float("nan")}
     pred, mos = known["score"].to_numpy(float), known["mos"].to_numpy(float)
-    return {
-        "n": float(len(known)),
-        "failed": float(len(frame) - len(scored)),
-        **{name: statistic(pred, mos) for name, statistic in STATISTICS.items()},
-    }
+    return {"srcc": srcc(pred, mos), "plcc": plcc(pred, mos)}
 
 
 class Evaluation:
@@ -47,59 +57,80 @@ class Evaluation:
 
     def __init__(self, module: IQAModule) -> None:
         self._module = (module,)  # a tuple, so that the module is not registered inside itself
-        self.rows: dict[int, list[tuple[str, float, float, float]]] = {}
+        self.rows: dict[int, list[dict[str, Any]]] = {}
         self.tables: dict[str, pd.DataFrame] = {}
 
     def clear(self) -> None:
         """Forget the rows."""
         self.rows = {}
 
-    def add(self, loader: int, batch: Batch, out: Prediction) -> None:
-        """Keep a batch's scores."""
+    def add(
+        self,
+        loader: int,
+        batch: Batch,
+        out: Prediction,
+        columns: Mapping[str, Sequence[object]] | None = None,
+    ) -> None:
+        """Keep a batch's scores.
+
+        Args:
+            loader: number of the data loader.
+            batch: B images.
+            out: of the batch.
+            columns: what else is known of the images, B values each.
+        """
         std = out.std if out.std is not None else torch.full_like(out.score, float("nan"))
-        values = zip(batch["id"], batch["mos"].tolist(), out.score.tolist(), std.tolist(), strict=True)
-        self.rows.setdefault(loader, []).extend(values)
+        table: dict[str, Sequence[object]] = {
+            "id": batch["id"],
+            "mos": batch["mos"].tolist(),
+            "score": out.score.tolist(),
+            "std": std.tolist(),
+            **(columns or {}),
+        }
+        rows = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
+        self.rows.setdefault(loader, []).extend(rows)
 
-    def _frame(self, loader: int) -> pd.DataFrame:
+    def frame(self, loader: int) -> pd.DataFrame:
+        """Columns id, mos, score, std, error and those added, a row for each image of a loader.
+
+        An image without a finite score has an ``error``, and NaN as its score.
+        """
         import pandas as pd
 
-        rows = self.rows.get(loader, [])
-        if distributed.is_available() and distributed.is_initialized():
-            everyone: list[Any] = [None] * distributed.get_world_size()
-            distributed.all_gather_object(everyone, rows)
-            rows = [row for part in everyone for row in part]
-        frame = pd.DataFrame(rows, columns=["id", "mos", "score", "std"])
+        rows = gather(self.rows.get(loader, []))
+        frame = pd.DataFrame(rows, columns=None if rows else ["id", "mos", "score", "std"])
         # A distributed sampler pads the last round with repeated images.
-        return frame.drop_duplicates("id", ignore_index=True).assign(error="")
+        frame = frame.drop_duplicates("id", ignore_index=True)
+        finite = np.isfinite(frame["score"].to_numpy(float))
+        frame["error"] = np.where(finite, "", self._module[0].no_score)
+        frame.loc[~finite, ["score", "std"]] = float("nan")
+        return frame
 
-    def _log(self, name: str, value: float) -> None:
-        self._module[0].log(name, float(value), add_dataloader_idx=False, sync_dist=True)
+    def _log(self, name: str, value: float, shown: bool = False) -> None:
+        self._module[0].log(name, float(value), prog_bar=shown, add_dataloader_idx=False, sync_dist=True)
 
-    def log_validation(self, refs: list[str]) -> None:
-        """Log SRCC and PLCC of each reference, and their means as ``val/srcc`` and ``val/plcc``."""
-        numbers = []
-        for loader, ref in enumerate(refs):
-            frame = self._frame(loader)
-            pred, mos = frame["score"].to_numpy(float), frame["mos"].to_numpy(float)
-            finite = np.isfinite(pred).all() and len(frame) > 1
-            pair = (srcc(pred, mos), plcc(pred, mos)) if finite else (float("nan"), float("nan"))
-            numbers.append(pair)
-            self._log(f"val/{ref}/srcc", pair[0])
-        means = np.mean(numbers, axis=0)
-        module = self._module[0]
-        for name, value in zip(("val/srcc", "val/plcc"), means, strict=True):
-            module.log(name, float(value), prog_bar=True, sync_dist=True)
+    def log_validation(self, refs: Sequence[str]) -> None:
+        """Log ``val/<reference>/<metric>``, and as ``val/<metric>`` the mean over the sets that define it."""
+        rows = [self._module[0].validation_metrics(self.frame(loader)) for loader in range(len(refs))]
+        for ref, row in zip(refs, rows, strict=True):
+            for name, value in row.items():
+                self._log(f"val/{ref}/{name}", value)
+        for name in rows[0]:
+            values = np.array([row[name] for row in rows])
+            mean = float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+            self._log(f"val/{name}", mean, shown=name in ("srcc", "failed"))
 
-    def log_test(self, refs: list[str]) -> None:
-        """Log ``test/<reference>/<metric>`` and keep every image's row, errors included."""
+    def log_test(self, refs: Sequence[str]) -> None:
+        """Log ``test/<reference>/<metric>`` and keep every image's row, undecodable ones included."""
         import pandas as pd
 
+        module = self._module[0]
         for loader, ref in enumerate(refs):
-            frame = self._frame(loader)
-            bad = self._module[0].datamodule.left_out.get(("test", ref))
+            frame = self.frame(loader)
+            bad = module.datamodule.left_out.get(("test", ref))
             if bad is not None and len(bad):
                 errors = pd.DataFrame({"id": bad["id"], "mos": bad["mos"], "error": bad["reason"]})
                 frame = pd.concat([frame, errors], ignore_index=True)
             self.tables[ref] = frame
-            for metric, value in evaluate(frame).items():
+            for metric, value in module.test_metrics(frame).items():
                 self._log(f"test/{ref}/{metric}", value)

@@ -8,17 +8,16 @@ learns by default, and labels without scores do as well as labels with them (tab
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from rali_zoo.metrics.correlation import srcc
+from rali_zoo.models.vlm import Scoring
 from rali_zoo.rl.objective import Objective
 from rali_zoo.trainers.reasoner import Reasoner
-from rali_zoo.trainers.reasoner_options import Answers, Schedule, Scoring, Tuning, as_settings
-from rali_zoo.trainers.reasoner_scores import ReasonerEvaluation
+from rali_zoo.trainers.reasoner_options import Answers, Schedule, Tuning, as_settings, plain
 from rali_zoo.types import Batch
 from rali_zoo.vlm.expectation import expected_scores
 from rali_zoo.vlm.generation import RolloutEngine, evaluating
@@ -28,8 +27,6 @@ from rali_zoo.vlm.prompts import Prompt, messages
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from rali_zoo.trainers.base import IQAModule
 
 
 class RACT(Reasoner):
@@ -74,6 +71,7 @@ class RACT(Reasoner):
         max_completion_length: int = 256,
         seed: int = 0,
     ) -> None:
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         learns = Tuning(freeze_vision=False, freeze_language=True)
         super().__init__(
             vlm,
@@ -88,12 +86,7 @@ class RACT(Reasoner):
             grpo=Objective(max_completion_length=max_completion_length),
             seed=seed,
         )
-        own = inspect.signature(RACT.__init__).parameters
-        for name in [n for n in self.hparams if n not in own and not n.startswith("_")]:
-            del self.hparams[
-                name
-            ]  # Reasoner keeps its own too, and a checkpoint could not be built from them
-        self.evaluation = RACTEvaluation(self)
+        self._set_hparams({k: plain(v) for k, v in given.items()})
 
     def score_texts(self, texts: list[str]) -> Tensor:
         """(N,) scores in [1, 5] of completions that the model is shown without an image."""
@@ -102,49 +95,15 @@ class RACT(Reasoner):
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect scores and texts of a test batch, and the scores that the texts alone tell."""
-        scored = self.scored(batch["image"])
-        evaluation = cast(RACTEvaluation, self.evaluation)
-        evaluation.add(dataloader_idx, batch, scored.prediction)
-        evaluation.add_texts(dataloader_idx, batch, scored.texts)
-        evaluation.add_text_scores(dataloader_idx, batch, self.score_texts(scored.texts))
+        scored = self.network.scored(batch["image"])
+        alone = self.score_texts(scored.texts).tolist()
+        self.evaluation.add(
+            dataloader_idx, batch, scored.prediction, {"text": scored.texts, "text_score": alone}
+        )
 
-
-class RACTEvaluation(ReasonerEvaluation):
-    """:class:`ReasonerEvaluation` with a second score, told by the text alone.
-
-    Args:
-        module: the module whose trainer and logger are used.
-    """
-
-    def __init__(self, module: IQAModule) -> None:
-        super().__init__(module)
-        self.text_scores: dict[int, dict[str, float]] = {}
-
-    def clear(self) -> None:
-        """Forget the rows, texts and their scores."""
-        super().clear()
-        self.text_scores = {}
-
-    def add_text_scores(self, loader: int, batch: Batch, values: Tensor) -> None:
-        """Keep (B,) scores of a batch's texts; NaN where none can be read."""
-        self.text_scores.setdefault(loader, {}).update(zip(batch["id"], values.tolist(), strict=True))
-
-    def log_test(self, refs: list[str]) -> None:
-        """Add the column ``text_score``, and log its ``srcc_from_text`` and share ``failed_from_text``."""
-        super().log_test(refs)
-        for loader, ref in enumerate(refs):
-            frame = self.tables[ref]
-            frame["text_score"] = frame["id"].map(self._gathered(loader))
-            for name, value in text_score_metrics(frame).items():
-                self._log(f"test/{ref}/{name}", value)
-
-    def _gathered(self, loader: int) -> dict[str, float]:
-        scores = self.text_scores.get(loader, {})
-        if distributed.is_available() and distributed.is_initialized():
-            everyone: list[Any] = [None] * distributed.get_world_size()
-            distributed.all_gather_object(everyone, scores)
-            scores = {name: score for part in everyone for name, score in part.items()}
-        return scores
+    def test_metrics(self, frame: pd.DataFrame) -> dict[str, float]:
+        """Adds ``srcc_from_text`` and the share ``failed_from_text``; ``text_score`` is a column of the table."""
+        return {**super().test_metrics(frame), **text_score_metrics(frame)}
 
 
 def text_score_metrics(frame: pd.DataFrame) -> dict[str, float]:

@@ -11,6 +11,7 @@ The text encoder is a teacher: it is not part of the module and is never needed 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any, Literal
 
@@ -19,8 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rali_zoo.errors import ConfigError
-from rali_zoo.trainers.base import BackboneModule, Neck, Prediction, loading_weights
-from rali_zoo.trainers.losses import RegressionLoss, info_nce, score_loss
+from rali_zoo.models.base import loading_weights
+from rali_zoo.models.files import read_checkpoint
+from rali_zoo.models.rali import Projector, RALINetwork
+from rali_zoo.trainers.base import BackboneModule, broadcast, check_not_negative, warmup_cosine
+from rali_zoo.trainers.losses import RegressionLoss, info_nce
 from rali_zoo.trainers.prototypes import fit_projection, fit_prototypes
 from rali_zoo.trainers.teacher import Teacher
 from rali_zoo.types import Batch
@@ -30,7 +34,7 @@ _REMEMBERED = 20_000  # images an epoch that may lend a prototype their descript
 
 
 class RALI(BackboneModule):
-    """Score = softmax(cos(U'(E(I) - m) / s, mu) / tau) . f, over K prototypes mu with scores f.
+    """Aligns an image encoder to descriptions, then makes prototypes that carry scores.
 
     Args:
         backbone: image encoder by URI.
@@ -69,11 +73,7 @@ class RALI(BackboneModule):
         ConfigError: stages that cannot run with these settings; the message names the setting.
     """
 
-    projection_mean: Tensor
-    projection_scale: Tensor
-    components: Tensor
-    active: Tensor
-    ready: Tensor
+    network: RALINetwork
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class RALI(BackboneModule):
         text_encoder: str = "st:all-MiniLM-L6-v2",
         stages: list[Stage] | None = None,
         init_from: str | None = None,
-        projector: Literal["none", "linear", "mlp"] = "linear",
+        projector: Projector = "linear",
         hidden: int = 512,
         dropout: float = 0.0,
         align_epochs: int = 10,
@@ -105,70 +105,30 @@ class RALI(BackboneModule):
         text_lr: float = 0.0,
         embedding_dim: int | None = None,
     ) -> None:
-        super().__init__(backbone, max(encoder_lr, finetune_encoder_lr))
+        _check(locals())
+        teacher = Teacher(text_encoder)
+        # Asked of nobody where a file tells it, so that a saved scorer is built without the text encoder.
+        width = embedding_dim or (None if projector == "none" and loading_weights() else teacher.dim)
+        network = RALINetwork(backbone, width, projector, hidden, dropout, prototypes, pca_dim, temperature)
+        super().__init__(
+            network,
+            finetune_lr,
+            max(encoder_lr, finetune_encoder_lr),
+            weight_decay,
+            loss,
+            plcc_weight,
+            fidelity_weight,
+        )
         self.save_hyperparameters()
+        self.hparams["embedding_dim"] = network.projector.dim
         self.stages: tuple[Stage, ...] = tuple(stages or ("align", "prototypes", "finetune"))
-        self.teacher = Teacher(text_encoder)
-        width = embedding_dim or (self.backbone.dim if projector == "none" else self.teacher.dim)
-        self.hparams["embedding_dim"] = width  # so that a saved scorer is built without the text encoder
+        self.teacher = teacher
         #: the text encoder, only while it is trained
-        self.text_tower = self.teacher.release() if text_lr > 0 else None
-        self.projector = Neck(projector, self.backbone.dim, width, hidden, dropout)
-        components = width if pca_dim is None else min(pca_dim, width)
-        # Sizes are fixed and unused rows masked, so that checkpoints load and DDP wraps whatever K comes out.
-        self.register_buffer("projection_mean", torch.zeros(width))
-        self.register_buffer("projection_scale", torch.ones(width))
-        self.register_buffer("components", torch.zeros(components, width))
-        self.register_buffer("active", torch.zeros(prototypes, dtype=torch.bool))
-        self.register_buffer("ready", torch.tensor(False))
-        self.vectors = nn.Parameter(torch.zeros(prototypes, components))
-        self.scores = nn.Parameter(torch.zeros(prototypes))
-        self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
+        self.text_encoder = teacher.release() if text_lr > 0 else None
         self.align_log_scale = nn.Parameter(-torch.tensor(align_temperature).log())
-        self.prototype_texts: list[list[str]] = []  #: descriptions nearest to each prototype
         self._seen: list[tuple[Tensor, list[tuple[str, str]]]] = []
         if init_from is not None and not loading_weights():
             self._start_from(init_from)
-
-    # ---- scoring ------------------------------------------------------------------------------
-
-    def embed(self, features: Tensor) -> Tensor:
-        """(B, D) features to (B, T): the space shared with the texts."""
-        return self.projector(features)
-
-    def project(self, embedding: Tensor) -> Tensor:
-        """(B, T) embeddings to (B, d): the PCA, as in the released inference code."""
-        return ((embedding - self.projection_mean) / self.projection_scale) @ self.components.T
-
-    def _query(self, embedding: Tensor) -> Tensor:
-        return F.normalize(self.project(embedding), dim=-1)
-
-    def predict_features(self, features: Tensor) -> Prediction:
-        """(B, D) features to scores, their spread over prototypes, and the weights (B, K).
-
-        The spread is the standard deviation of the prototypes' scores under the weights: how much the
-        prototypes that are near disagree. It is not calibrated.
-        """
-        if not bool(self.ready):
-            return Prediction(features.new_full((len(features),), float("nan")))
-        cosine = self._query(self.embed(features)) @ F.normalize(self.vectors, dim=-1).T
-        weights = (cosine / self.log_temperature.exp()).masked_fill(~self.active, float("-inf")).softmax(-1)
-        score = weights @ self.scores
-        spread = (weights @ self.scores.square() - score.square()).clamp_min(0).sqrt()
-        return Prediction(score.clamp(1, 5), spread, weights)
-
-    def reasons(self, weights: Tensor, k: int = 3) -> list[tuple[float, float, tuple[str, ...]]]:
-        """The ``k`` heaviest prototypes of one image: (weight, score, nearest descriptions).
-
-        Args:
-            weights: (K,) weights of the image.
-            k: how many.
-        """
-        order = weights.topk(min(k, int(self.active.sum()))).indices.tolist()
-        texts, scores = self.prototype_texts, self.scores.detach().clamp(1, 5)
-        return [
-            (float(weights[i]), float(scores[i]), tuple(texts[i]) if i < len(texts) else ()) for i in order
-        ]
 
     # ---- training -----------------------------------------------------------------------------
 
@@ -181,7 +141,7 @@ class RALI(BackboneModule):
     @property
     def wants_prototypes(self) -> bool:
         """Whether this run makes prototypes and has not made them yet."""
-        return "prototypes" in self.stages and not bool(self.ready)
+        return "prototypes" in self.stages and not bool(self.network.ready)
 
     @property
     def smoke(self) -> bool:
@@ -197,18 +157,22 @@ class RALI(BackboneModule):
             raise ConfigError(
                 f"trainer.max_epochs={epochs} ends before model.align_epochs={align} do; raise it"
             )
-        if self.stages == ("finetune",) and not bool(self.ready):
+        if self.stages == ("finetune",) and not bool(self.network.ready):
             raise ConfigError("stages [finetune] starts from prototypes: give model.init_from=CKPT")
         if "align" in self.stages or self.hparams["prototype_source"] != "image":
-            self.teacher.learn(self.datamodule.texts or {}, self.device, self.text_tower)
+            self.teacher.learn(self.datamodule.texts or {}, self.device, self.text_encoder)
 
     def on_train_epoch_start(self) -> None:
         """Forget the last epoch's images; make the prototypes now if this run does not align first."""
+        super().on_train_epoch_start()
         self._seen.clear()
         at_once = "align" not in self.stages or self.smoke
         if at_once and self.wants_prototypes:
             self.make_prototypes()
-        for part, rate in ((self.backbone, "finetune_encoder_lr"), (self.projector, "finetune_projector_lr")):
+        for part, rate in (
+            (self.backbone, "finetune_encoder_lr"),
+            (self.network.projector, "finetune_projector_lr"),
+        ):
             if self._is_still(rate):
                 part.eval()  # what prototypes were made with: no dropout, and statistics that stay
 
@@ -229,7 +193,7 @@ class RALI(BackboneModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Scalar loss of the running stage; of both in a ``fast_dev_run``, which has one epoch."""
         with torch.set_grad_enabled(not self._is_still("finetune_encoder_lr")):
-            views = self.features(batch)
+            views = self.network.features(batch)
         features = views.flatten(0, 1)
         both = self.smoke and "align" in self.stages
         total = features.new_zeros(())
@@ -238,7 +202,7 @@ class RALI(BackboneModule):
         if self.stage == "finetune" or both:
             if "finetune" not in self.stages:
                 return None
-            total = total + self._score_loss(Batch(**{**batch, "features": views}))
+            total = total + self._finetune_loss(Batch(**{**batch, "features": views}))
             self._remember(batch, features)
         # DDP wants a gradient, if only of zero, for the parameters of the other stage.
         return total + 0.0 * sum(p.sum() for p in self.parameters() if p.requires_grad)
@@ -246,23 +210,36 @@ class RALI(BackboneModule):
     def _align_loss(self, batch: Batch, features: Tensor) -> Tensor:
         views = len(features) // len(batch["mos"])
         text, ids = self.teacher.look_up(batch["text"], features.device)
-        if self.text_tower is not None:
-            text = self.text_tower(batch["text"])
-        image = self.embed(features).view(len(text), views, -1).mean(1)
+        if self.text_encoder is not None:
+            text = self.text_encoder(batch["text"])
+        image = self.network.embed(features).view(len(text), views, -1).mean(1)
         value = info_nce(image, text, ids, self.align_log_scale.clamp(max=4.6).exp())  # CLIP's bound of 100
         self.log("train/align_loss", value, prog_bar=True, batch_size=len(text))
         return value
 
-    def _score_loss(self, batch: Batch) -> Tensor:
-        score, h = self.predict_batch(batch).score, self.hparams
-        weights = (1.0, h["plcc_weight"], h["fidelity_weight"])
-        value = score_loss(score, batch["mos"], batch["std"], batch["dataset"], h["loss"], weights)
+    def _finetune_loss(self, batch: Batch) -> Tensor:
+        b, v = batch["features"].shape[:2]
+        # not clamped to the scale: outside of it a score would have no gradient to come back by
+        score = self.network.unbounded(batch["features"].flatten(0, 1)).score.view(b, v).mean(1)
+        value = self.score_loss(score, batch)
         self.log("train/score_loss", value, prog_bar=True, batch_size=len(score))
         return value
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Leave the weights of the other stage out, so that Adam does not count steps that they never made."""
+        if self.smoke:
+            return
+        net = self.network
+        for part in (
+            (net.vectors, net.scores, net.log_temperature)
+            if self.stage == "align"
+            else (self.align_log_scale,)
+        ):
+            part.grad = None
+
     def configure_optimizers(self) -> Any:
         """AdamW over three groups whose learning rates change with the stage; warm-up and cosine in each."""
-        h = self.hparams
+        h, net = self.hparams, self.network
         peaks = {  # learning rates in (align, finetune)
             "head": (h["align_lr"], h["finetune_lr"]),
             "projector": (h["align_lr"], h["finetune_projector_lr"]),
@@ -270,10 +247,10 @@ class RALI(BackboneModule):
             "text": (h["text_lr"], 0.0),
         }
         members = {
-            "head": [self.vectors, self.scores, self.log_temperature, self.align_log_scale],
-            "projector": list(self.projector.parameters()),
+            "head": [net.vectors, net.scores, net.log_temperature, self.align_log_scale],
+            "projector": list(net.projector.parameters()),
             "encoder": [p for p in self.backbone.parameters() if p.requires_grad],
-            "text": [] if self.text_tower is None else list(self.text_tower.parameters()),
+            "text": [] if self.text_encoder is None else list(self.text_encoder.parameters()),
         }
         if self.datamodule.streams:
             raise ConfigError("RALI's prototypes need all training images at hand: give folders or tables")
@@ -284,8 +261,8 @@ class RALI(BackboneModule):
         def schedule(pair: tuple[float, float]) -> Any:
             def factor(step: int) -> float:
                 if step < edge:
-                    return pair[0] * self.warmup_cosine(step, edge)
-                return pair[1] * self.warmup_cosine(step - edge, total - edge)
+                    return pair[0] * warmup_cosine(step, edge)
+                return pair[1] * warmup_cosine(step - edge, total - edge)
 
             return factor
 
@@ -302,14 +279,15 @@ class RALI(BackboneModule):
     def make_prototypes(self) -> None:
         """Stage 2: PCA and bucketed K-means over the training images, cut as for evaluation.
 
-        Every process computes the same from all images, so that nothing has to be exchanged.
+        Every process embeds all images; that all hold the same prototypes afterwards, the first one's count.
         """
         h = self.hparams
+        broadcast(self.network.buffers())  # the statistics of batches, which each process has its own of
         embedding, mos, keys = self._training_embeddings()
         source = embedding
         if h["prototype_source"] != "image":
-            if self.text_tower is not None:  # it has moved since the texts were embedded
-                self.teacher.learn(self.datamodule.texts or {}, self.device, self.text_tower)
+            if self.text_encoder is not None:  # it has moved since the texts were embedded
+                self.teacher.learn(self.datamodule.texts or {}, self.device, self.text_encoder)
             source = self.teacher.mean_of(self.datamodule.texts or {}, keys)
             if h["prototype_source"] == "both":
                 source = (F.normalize(embedding, dim=-1) + F.normalize(source, dim=-1)) / 2
@@ -319,19 +297,18 @@ class RALI(BackboneModule):
         found = fit_prototypes(
             projection(source.double().numpy()), mos.numpy(), h["buckets"], h["prototypes"], seed
         )
-        k, d = found.vectors.shape
-        self.components.zero_()
-        self.components[:d] = torch.from_numpy(projection.components)
-        self.projection_mean.copy_(torch.from_numpy(projection.mean))
-        self.projection_scale.copy_(torch.from_numpy(projection.scale))
-        self.vectors.zero_()
-        self.vectors[:k, :d] = torch.from_numpy(found.vectors)
-        self.scores.zero_()
-        self.scores[:k] = torch.from_numpy(found.scores)
-        self.active.zero_()
-        self.active[:k] = True
-        self.ready.fill_(True)
-        self._describe_prototypes(self._query(embedding.to(self.device)), keys)
+        net, (k, d) = self.network, found.vectors.shape
+        for buffer in (net.components, net.vectors, net.scores, net.active):
+            buffer.zero_()
+        net.components[:d] = torch.from_numpy(projection.components)
+        net.projection_mean.copy_(torch.from_numpy(projection.mean))
+        net.projection_scale.copy_(torch.from_numpy(projection.scale))
+        net.vectors[:k, :d] = torch.from_numpy(found.vectors)
+        net.scores[:k] = torch.from_numpy(found.scores)
+        net.active[:k] = True
+        net.ready.fill_(True)
+        broadcast((net.vectors, net.scores, *net.buffers()))
+        self._describe_prototypes(net.query(embedding.to(self.device)), keys)
 
     def _training_embeddings(self) -> tuple[Tensor, Tensor, list[tuple[str, str]]]:
         """Embeddings (N, T), MOS (N,) and (dataset, id) of the training images, on the CPU."""
@@ -342,9 +319,10 @@ class RALI(BackboneModule):
         few = self.trainer.num_training_batches if self.smoke else None
         for batch in islice(loader, int(few) if few else None):
             batch = self.transfer_batch_to_device(batch, self.device, 0)
-            features = self.features(batch)
+            features = self.network.features(batch)
             b, v = features.shape[:2]
-            parts.append(self.embed(features.flatten(0, 1)).view(b, v, -1).mean(1).float().cpu())
+            embedded = self.network.embed(features.flatten(0, 1))
+            parts.append(embedded.view(b, v, -1).mean(1).float().cpu())
             mos.append(batch["mos"].cpu())
             keys += list(zip(batch["dataset"], batch["id"], strict=True))
         self.train(was_training)
@@ -354,41 +332,38 @@ class RALI(BackboneModule):
         """Keep where the images of this epoch lie, for the descriptions of prototypes that move."""
         if self.datamodule.texts is None or len(self._seen) * len(batch["id"]) > _REMEMBERED:
             return
-        mode = self.projector.training
-        self.projector.eval()  # without dropout, as when scoring
+        projector = self.network.projector
+        mode = projector.training
+        projector.eval()  # without dropout, as when scoring
         with torch.no_grad():
-            embedding = self.embed(features.detach()).view(len(batch["id"]), -1, self.projector.dim).mean(1)
-        self.projector.train(mode)
-        self._seen.append(
-            (self._query(embedding).detach(), list(zip(batch["dataset"], batch["id"], strict=True)))
-        )
+            embedded = self.network.embed(features.detach()).view(len(batch["id"]), -1, projector.dim).mean(1)
+            query = self.network.query(embedded)
+        projector.train(mode)
+        self._seen.append((query, list(zip(batch["dataset"], batch["id"], strict=True))))
 
     def _describe_prototypes(self, query: Tensor, keys: list[tuple[str, str]]) -> None:
         """Keep the descriptions of the training images (N, d) that lie nearest to each prototype."""
         texts = self.datamodule.texts
         if texts is None:
             return
-        nearest = (F.normalize(self.vectors[self.active], dim=-1) @ query.T).argsort(dim=1, descending=True)
+        vectors = self.network.vectors[self.network.active].float()
+        nearest = (F.normalize(vectors, dim=-1) @ query.T).argsort(dim=1, descending=True)
         keep = self.hparams["descriptions_kept"]
-        self.prototype_texts = []
+        self.network.prototype_texts = []
         for row in nearest[:, : 10 * keep].tolist():
             distinct = dict.fromkeys(texts[keys[i]][0] for i in row)  # neighbours often share a text
-            self.prototype_texts.append(list(distinct)[:keep])
+            self.network.prototype_texts.append(list(distinct)[:keep])
 
     # ---- checkpoints --------------------------------------------------------------------------
 
-    def extra_state(self) -> dict[str, Any]:
-        """Adds the prototypes' descriptions."""
-        return {**super().extra_state(), "prototype_texts": self.prototype_texts}
-
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Undo :meth:`extra_state`."""
-        super().load_extra_state(state)
-        self.prototype_texts = state["prototype_texts"]
+    def renamed(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """As the base class's; the text encoder was a tower in 0.1.0."""
+        names = {
+            k: k.replace("text_tower.", "text_encoder.", 1) for k in state if k.startswith("text_tower.")
+        }
+        return super().renamed({names.get(k, k): v for k, v in state.items()})
 
     def _start_from(self, path: str) -> None:
-        from rali_zoo.models.files import read_checkpoint
-
         checkpoint = read_checkpoint(path)
         try:
             self.load_state_dict(checkpoint["state_dict"])
@@ -396,4 +371,30 @@ class RALI(BackboneModule):
             raise ConfigError(
                 f"model.init_from={path!r} has another shape than this model: {error}"
             ) from None
-        self.prototype_texts = checkpoint["rali_zoo"]["prototype_texts"]
+        self.on_load_checkpoint(checkpoint)
+
+
+def _check(given: Mapping[str, Any]) -> None:
+    """Refuse impossible settings before anything is built; raises :class:`ConfigError`."""
+    rates = (
+        "align_lr",
+        "finetune_projector_lr",
+        "finetune_lr",
+        "encoder_lr",
+        "finetune_encoder_lr",
+        "text_lr",
+    )
+    check_not_negative({name: given[name] for name in rates})
+    check_not_negative({n: given[n] for n in ("temperature", "align_temperature")}, strict=True)
+    counts = {name: given[name] for name in ("hidden", "buckets", "prototypes", "descriptions_kept")}
+    optional = {n: given[n] for n in ("pca_dim", "embedding_dim") if given[n] is not None}
+    check_not_negative({**counts, **optional}, above=1)
+    if given["align_epochs"] < 0 or not 0 <= given["dropout"] < 1:
+        raise ConfigError(
+            f"model.align_epochs={given['align_epochs']} is at least 0, and model.dropout={given['dropout']} in [0, 1)"
+        )
+    if given["prototypes"] < given["buckets"]:
+        raise ConfigError(
+            f"model.buckets={given['buckets']} each need a prototype, and there are "
+            f"model.prototypes={given['prototypes']}: lower the one or raise the other"
+        )

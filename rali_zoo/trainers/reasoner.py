@@ -10,39 +10,38 @@ from __future__ import annotations
 import warnings
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
 
-from rali_zoo.errors import CheckpointError, ConfigError
+from rali_zoo.errors import ConfigError
+from rali_zoo.models.base import BackboneNetwork, loading_weights
 from rali_zoo.models.files import load_checkpoint
+from rali_zoo.models.vlm import OTHER_WORDS, Scoring, VLMNetwork, load_adapter, one_view
 from rali_zoo.rl.monitor import CollapseMonitor, Limits
 from rali_zoo.rl.objective import Objective, PolicyLoss
 from rali_zoo.rl.rewards import RewardOptions, RewardSet
-from rali_zoo.trainers.base import BackboneModule, IQAModule, Prediction, loading_weights
+from rali_zoo.trainers.base import IQAModule
 from rali_zoo.trainers.reasoner_grpo import Reinforcement, Rollout
 from rali_zoo.trainers.reasoner_options import (
     Answers,
     Sampling,
     Schedule,
-    Scoring,
     Tuning,
     as_settings,
     plain,
 )
-from rali_zoo.trainers.reasoner_scores import ReasonerEvaluation, Scored, score_images
+from rali_zoo.trainers.reasoner_scores import UNPARSEABLE, text_metrics
 from rali_zoo.trainers.reasoner_tasks import Question, Tasks
-from rali_zoo.trainers.reasoner_weights import prepare, spread, still
-from rali_zoo.types import Batch, Preprocess
-from rali_zoo.vlm.expectation import digit_tokens
-from rali_zoo.vlm.generation import Completions, RolloutEngine, TransformersEngine, completion_logps
-from rali_zoo.vlm.model import VLM, Prompts, copy_vision, load_vlm, merged, vision_tower
-from rali_zoo.vlm.prompts import Prompt
+from rali_zoo.trainers.reasoner_weights import adapter_of, prepare, spread, still
+from rali_zoo.types import Batch
+from rali_zoo.vlm.generation import RolloutEngine, TransformersEngine, completion_logps
+from rali_zoo.vlm.model import VLM, Precision, Prompts, copy_vision, load_vlm, merged, vision_tower
 from rali_zoo.vlm.sharding import is_sharded
 
-_OTHER_WORDS = "its tokenizer or chat template differs"
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Reasoner(IQAModule):
@@ -82,6 +81,9 @@ class Reasoner(IQAModule):
         CheckpointError: weights that cannot be read.
     """
 
+    network: VLMNetwork
+    no_score = UNPARSEABLE
+
     def __init__(
         self,
         vlm: str = "rali:vlm-tiny",
@@ -103,10 +105,24 @@ class Reasoner(IQAModule):
         scoring: Scoring | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.tuning, self.schedule = as_settings(Tuning, tuning), as_settings(Schedule, schedule)
-        self.sampling, self.scoring = as_settings(Sampling, sampling), as_settings(Scoring, scoring)
-        self.grpo, self.limits = as_settings(Objective, grpo), as_settings(Limits, limits)
+        tuning, scoring = as_settings(Tuning, tuning), as_settings(Scoring, scoring)
+        sampling, grpo = as_settings(Sampling, sampling), as_settings(Objective, grpo)
+        #: of a run with an adapter, a checkpoint holds no more than that; the rest is what ``vlm`` names
+        adapter_only = tuning.method == "lora" and init_from is None and vision_from is None
+        network = VLMNetwork(
+            vlm,
+            prompt,
+            scoring,
+            grpo.max_completion_length,
+            sampling.temperature,
+            seed,
+            tuning.precision,
+            adapter_of(tuning) if adapter_only else None,
+            prepare(_starting_model(vlm, init_from, vision_from, adapter_only, tuning.precision), tuning),
+        )
+        super().__init__(network)
+        self.tuning, self.scoring, self.sampling, self.grpo = tuning, scoring, sampling, grpo
+        self.schedule, self.limits = as_settings(Schedule, schedule), as_settings(Limits, limits)
         self.reward_options = as_settings(RewardOptions, reward_options)
         self.save_hyperparameters()
         self.hparams.update({name: plain(value) for name, value in self.hparams.items()})
@@ -114,16 +130,11 @@ class Reasoner(IQAModule):
         self.tasks = Tasks(prompt, degradation_prompt, degradation_share, answers)
         self.rewards = RewardSet(rewards, self.reward_options)
         self._check()
-        #: of a run with an adapter, a checkpoint holds no more than that; the rest is what ``vlm`` names
-        self.adapter_only = self.tuning.method == "lora" and init_from is None and vision_from is None
-        self.strict_loading = not self.adapter_only
-        self.vlm = prepare(self._loaded(vlm, init_from, vision_from), self.tuning)
-        self.policy: torch.nn.Module = self.vlm.model
+        self.adapter_only = adapter_only
+        self.strict_loading = not adapter_only
         #: names of the weights that learn
         self.learning = {name for name, p in self.named_parameters() if p.requires_grad}
-        self.engine = self._engine(objective)
-        if self.scoring.kind == "expectation":
-            digit_tokens(self.vlm)  # says at once where they are not what is needed
+        network.engine = self._engine(objective)
         self.monitor = CollapseMonitor(window, self.limits)
         #: holds the policy as it is now, which is what the KL is measured from; scoring needs none of it
         self.reinforcement: Reinforcement | None = None
@@ -132,7 +143,6 @@ class Reasoner(IQAModule):
                 self.vlm, self.engine, self.sampling, self.grpo, self.rewards, self.monitor
             )
         self.automatic_optimization = objective == "sft" or self.sampling.updates == 1
-        self.evaluation = ReasonerEvaluation(self)
         self._warned = False
 
     def _engine(self, objective: str) -> RolloutEngine:
@@ -162,30 +172,22 @@ class Reasoner(IQAModule):
                 f"those of {options.vocabulary!r}; set reward_options.vocabulary={asked.vocabulary}"
             )
 
-    def _loaded(self, ref: str, init_from: str | None, vision_from: str | None) -> VLM:
-        """The model with the weights this run starts from, before anything is frozen or added."""
-        if loading_weights():  # of which an adapter's checkpoint brings no others
-            return load_vlm(ref, self.adapter_only, self.tuning.precision)
-        eyes = None if vision_from is None else load_checkpoint(vision_from)
-        backbone = eyes.backbone if isinstance(eyes, BackboneModule) else None
-        loaded = load_vlm(ref, True, self.tuning.precision, backbone)
-        if isinstance(eyes, Reasoner):
-            copy_vision(merged(eyes.vlm), loaded)
-        if init_from is not None:
-            earlier = load_checkpoint(init_from)
-            if not isinstance(earlier, Reasoner):
-                raise ConfigError(f"init_from={init_from} is a {type(earlier).__name__}; give a Reasoner's")
-            if earlier.vlm.fingerprint != loaded.fingerprint:
-                raise ConfigError(f"init_from={init_from} is of another model than vlm={ref}: {_OTHER_WORDS}")
-            loaded.model.load_state_dict(merged(earlier.vlm).model.state_dict())
-        return loaded
-
     # ---- images to texts and scores ---------------------------------------------------------
 
     @property
-    def preprocess(self) -> Preprocess:
-        """Images keep their size; the processor of the model resizes them."""
-        return self.vlm.preprocess
+    def vlm(self) -> VLM:
+        """The vision-language model."""
+        return self.network.vlm
+
+    @property
+    def policy(self) -> torch.nn.Module:
+        """The model whose weights learn."""
+        return self.network.policy
+
+    @property
+    def engine(self) -> RolloutEngine:
+        """What continues prompts."""
+        return self.network.engine
 
     def train(self, mode: bool = True) -> Reasoner:
         """Training mode for what learns; in reinforcement dropout and batch statistics stay off."""
@@ -198,33 +200,6 @@ class Reasoner(IQAModule):
         if self.objective == "grpo":
             still(self.policy)
         return self
-
-    def write(
-        self, image: Tensor, asked: Prompt | None = None, n: int = 1, temperature: float = 0.0, seed: int = 0
-    ) -> Completions:
-        """Let the model write about images.
-
-        Args:
-            image: (B, 3, H, W) in [0, 1].
-            asked: the question; that about the score if ``None``.
-            n: completions an image; 1 for greedy ones.
-            temperature: of the sampler; 0 is greedy.
-            seed: of the sampler.
-        """
-        prompts = self.vlm.ask(_one_view(image), [asked or self.tasks.score] * len(image))
-        return self.engine.generate(prompts, n, self.grpo.max_completion_length, temperature, seed)
-
-    def scored(self, image: Tensor) -> Scored:
-        """Scores of (B, 3, H, W) images in [0, 1] as ``scoring`` says, and the texts behind them."""
-        limit, temperature = self.grpo.max_completion_length, self.sampling.temperature
-        return score_images(
-            self.vlm, self.engine, _one_view(image), self.tasks.score, self.scoring, limit, temperature,
-            self.seed,
-        )  # fmt: skip
-
-    def predict_batch(self, batch: Batch) -> Prediction:
-        """Scores of a batch; NaN where no answer can be read."""
-        return self.scored(batch["image"]).prediction
 
     # ---- learning -----------------------------------------------------------------------------
 
@@ -257,7 +232,7 @@ class Reasoner(IQAModule):
         key = f"{self.seed}|{self.current_epoch}|{batch_idx}|{self.global_rank}"
         seed = zlib.crc32(key.encode())
         questions = self.tasks.ask(batch, seed)
-        prompts = self.vlm.ask(_one_view(batch["image"]), [q.asked for q in questions])
+        prompts = self.vlm.ask(one_view(batch["image"]), [q.asked for q in questions])
         if self.objective == "sft":
             return self._imitate(questions, prompts)
         if self.reinforcement is None:
@@ -347,26 +322,14 @@ class Reasoner(IQAModule):
         self._evaluate(batch, dataloader_idx)
 
     def _evaluate(self, batch: Batch, loader: int) -> None:
-        scored = self.scored(batch["image"])
-        evaluation = cast(ReasonerEvaluation, self.evaluation)
-        evaluation.add(loader, batch, scored.prediction)
-        evaluation.add_texts(loader, batch, scored.texts)
+        scored = self.network.scored(batch["image"])
+        self.evaluation.add(loader, batch, scored.prediction, {"text": scored.texts})
+
+    def validation_metrics(self, frame: pd.DataFrame) -> dict[str, float]:
+        """See :func:`~rali_zoo.trainers.reasoner_scores.text_metrics`."""
+        return text_metrics(frame)
 
     # ---- checkpoints --------------------------------------------------------------------------
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write model and processor for ``hf:local-dir:FOLDER``; an adapter is added to the weights."""
-        merged(self.vlm).save(folder)
-
-    def extra_state(self) -> dict[str, Any]:
-        """What a scorer needs beside its weights; plain values only."""
-        return {**super().extra_state(), "words": self.vlm.fingerprint}
-
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Undo :meth:`extra_state`; raises :class:`CheckpointError` where the tokenizer is another one."""
-        if state["words"] != self.vlm.fingerprint:
-            raise CheckpointError(f"these weights are not of vlm={self.vlm.uri}: {_OTHER_WORDS}")
-        super().load_extra_state(state)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a scorer needs beside its weights; leave out what ``vlm`` has."""
@@ -379,19 +342,27 @@ class Reasoner(IQAModule):
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
         """As torch's, but that nothing beyond the adapter is asked of an adapter's checkpoint."""
-        if not self.adapter_only:
-            return super().load_state_dict(state_dict, strict=strict, assign=assign)
-        report = super().load_state_dict(state_dict, strict=False, assign=assign)
-        lacking = sorted(self.learning & set(report.missing_keys))
-        if lacking or report.unexpected_keys:
-            raise RuntimeError(f"missing {lacking[:5]}, unexpected {report.unexpected_keys[:5]}")
-        return report
+        if self.adapter_only:
+            return load_adapter(self, self.renamed(state_dict), assign)
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
 
-def _one_view(image: Tensor) -> Tensor:
-    if image.ndim != 4:
-        raise ConfigError(
-            f"a Reasoner looks at one view of an image, and images come as {tuple(image.shape)}; set "
-            "crops=1 and a kind other than multi in data.train_view and data.eval_view"
-        )
-    return image
+def _starting_model(
+    ref: str, init_from: str | None, vision_from: str | None, adapter_only: bool, precision: Precision
+) -> VLM:
+    """The model with the weights that a run starts from, before anything is frozen or added."""
+    if loading_weights():  # of which an adapter's checkpoint brings no others
+        return load_vlm(ref, adapter_only, precision)
+    vision = None if vision_from is None else load_checkpoint(vision_from)
+    backbone = vision.backbone if isinstance(vision, BackboneNetwork) else None
+    loaded = load_vlm(ref, True, precision, backbone)
+    if isinstance(vision, VLMNetwork):
+        copy_vision(merged(vision.vlm), loaded)
+    if init_from is not None:
+        earlier = load_checkpoint(init_from)
+        if not isinstance(earlier, VLMNetwork):
+            raise ConfigError(f"init_from={init_from} is a {type(earlier).__name__}; give a Reasoner's")
+        if earlier.vlm.fingerprint != loaded.fingerprint:
+            raise ConfigError(f"init_from={init_from} is of another model than vlm={ref}: {OTHER_WORDS}")
+        loaded.model.load_state_dict(merged(earlier.vlm).model.state_dict())
+    return loaded

@@ -10,7 +10,6 @@ from typing import Any, Literal, TypeVar, cast
 from rali_zoo.errors import ConfigError, UnknownNameError
 from rali_zoo.vlm.model import Precision
 
-ScoreKind = Literal["greedy", "samples", "expectation"]
 #: What is imitated: descriptions alone (RACT's labels), with the verdict behind them, or the verdict alone.
 Answers = Literal["text", "text-and-score", "score"]
 T = TypeVar("T")
@@ -94,24 +93,6 @@ class Sampling:
                 f"sampling: rollouts={self.rollouts} is at least 2, updates={self.updates} at least 1, and "
                 f"temperature={self.temperature} above 0"
             )
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """How a score is made of what the model writes.
-
-    Attributes:
-        kind: ``greedy`` = the likeliest answer; ``samples`` = mean and deviation of several; ``expectation``
-            = over the digits of the likeliest answer, which has far fewer ties.
-        samples: how many, for ``samples``; at least 2.
-    """
-
-    kind: ScoreKind = "greedy"
-    samples: int = 4
-
-    def __post_init__(self) -> None:
-        if self.samples < 2:
-            raise ConfigError(f"scoring: samples={self.samples} is at least 2")
 
 
 @dataclass(frozen=True)

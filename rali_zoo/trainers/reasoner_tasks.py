@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rali_zoo.errors import ConfigError
+from rali_zoo.models.vlm import score_prompt
 from rali_zoo.rl.rewards import Rollouts
 from rali_zoo.trainers.reasoner_options import Answers
 from rali_zoo.types import Batch
@@ -64,11 +65,9 @@ class Tasks:
     def __init__(
         self, score: str, degradation: str | None, share: float, answers: Answers = "text-and-score"
     ) -> None:
-        self.score = prompt(score)
+        self.score = score_prompt(score)
         self.degradation = None if degradation is None else prompt(degradation)
         self.share, self.answers = share, answers
-        if self.score.task != "score":
-            raise ConfigError(f"prompt={score!r} asks about the degradation; give one of the score task")
         if self.degradation is not None and self.degradation.task != "degradation":
             raise ConfigError(f"degradation_prompt={degradation!r} does not ask about the degradation")
         if not 0 <= share <= 1:

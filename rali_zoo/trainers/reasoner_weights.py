@@ -10,22 +10,27 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from rali_zoo.errors import ConfigError, MissingExtraError
+from rali_zoo.errors import ConfigError
 from rali_zoo.trainers.reasoner_options import Tuning
+from rali_zoo.vlm.adapter import Adapter, with_adapter
 from rali_zoo.vlm.model import VLM, projector, vision_tower, with_model
 from rali_zoo.vlm.sharding import is_sharded, let_go, shard
 
 if TYPE_CHECKING:
     from lightning import Trainer
-    from peft import PeftModel
     from torch.distributed.device_mesh import DeviceMesh
+
+
+def adapter_of(tuning: Tuning) -> Adapter:
+    """The adapter that ``method: lora`` asks for."""
+    return Adapter(tuning.rank, tuning.alpha, tuning.dropout, tuning.freeze_vision, tuning.freeze_language)
 
 
 def prepare(vlm: VLM, tuning: Tuning) -> VLM:
     """Freeze, adapt and checkpoint as asked; raises :class:`ConfigError` where nothing is left to learn."""
     model: Any = vlm.model
     if tuning.method == "lora":
-        model = _with_adapter(model, tuning)
+        model = with_adapter(model, adapter_of(tuning))
     elif tuning.freeze_vision:
         vision_tower(model)[1].requires_grad_(False)
     elif tuning.freeze_language:
@@ -38,32 +43,6 @@ def prepare(vlm: VLM, tuning: Tuning) -> VLM:
     if not any(p.requires_grad for p in model.parameters()):
         raise ConfigError(f"tuning: nothing of '{vlm.uri}' learns under {tuning}")
     return with_model(vlm, model)
-
-
-def _with_adapter(model: nn.Module, tuning: Tuning) -> PeftModel:
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise MissingExtraError("peft", "reasoner") from error
-
-    name, tower = vision_tower(model)
-    targets: str | list[str] = "all-linear"
-    if tuning.freeze_language:
-        targets = [f"{name}.{part}" for part, layer in tower.named_modules() if isinstance(layer, nn.Linear)]
-        if not targets:
-            raise ConfigError(
-                f"tuning: '{name}' has no linear layers for an adapter; use method=full, or "
-                "freeze_language=false"
-            )
-    config = LoraConfig(
-        r=tuning.rank,
-        lora_alpha=cast(Any, tuning.alpha),
-        lora_dropout=tuning.dropout,
-        target_modules=targets,
-        # a regular expression over dotted names
-        exclude_modules=rf"{name}\..*" if tuning.freeze_vision else None,
-    )
-    return cast("PeftModel", get_peft_model(cast(Any, model), config))
 
 
 def still(module: nn.Module) -> None:

@@ -41,7 +41,7 @@ ADVICE = (
 )
 _TINY = "vlm-tiny"
 _TINY_OPTIONS = {"seed": int, "vision": str, "width": int, "layers": int, "image_size": int, "grid": int}
-_TINY_SOURCES = ("rl/tiny_vlm*.py", "rl/p*.py", "data/phrases.py", "data/captioners.py", "backbones/tiny.py")
+_TINY_SOURCES = ("vlm/tiny/*.py", "vlm/p*.py", "data/phrases.py", "data/captioners.py", "backbones/tiny.py")
 #: Where the families keep their vision tower, below the model without its head.
 _TOWERS = ("visual", "vision_tower", "vision_model")
 #: Where they keep what leads from it to the language model; Qwen's is a part of the tower.

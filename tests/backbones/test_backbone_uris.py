@@ -79,7 +79,12 @@ def test_a_near_miss_is_answered_with_the_right_spelling(uri, error, says):
 
 
 def test_listing_by_pattern():
-    assert list_backbones("rali:*") == ["rali:small", "rali:tiny", "rali:tiny-vit"]
+    assert list_backbones("rali:*") == [
+        *(f"rali:efficientnet-lite{n}" for n in (0, 1, 2)),
+        "rali:small",
+        "rali:tiny",
+        "rali:tiny-vit",
+    ]
     assert "open_clip:ViT-L-14-336/openai" in list_backbones("open_clip:vit-l-14*")
     assert list_backbones("timm:resnet18.a1") == ["timm:resnet18.a1_in1k"]
     assert len(list_backbones()) > 1500

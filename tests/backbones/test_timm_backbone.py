@@ -156,7 +156,8 @@ def test_real_mobilenet_weights():
     base = f"timm:mobilenetv2_100?checkpoint={MOBILENET}&pad_type=same&mean=0.5,0.5,0.5&std=0.5,0.5,0.5"
     for uri in (base, f"{base}&num_classes=1001"):
         backbone = create_backbone(uri).eval()
-        torch.testing.assert_close(backbone(image).pooled, net.forward_head(final, pre_logits=True))
+        expected = net.forward_head(final, pre_logits=True)
+        torch.testing.assert_close(backbone(image).pooled, expected, atol=1e-4, rtol=1e-4)
         assert sum(p.numel() for p in backbone.parameters()) == sum(
             p.numel() for n, p in net.named_parameters() if not n.startswith("classifier.")
         )

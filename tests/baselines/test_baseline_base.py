@@ -43,7 +43,7 @@ def test_more_is_better_whatever_the_metric_thinks():
     assert scorer(brightness, lower_better=True, value_range=(1.0, 5.0)).native_scale
 
 
-def test_a_image_without_a_score_is_a_row_with_its_reason(tmp_path):
+def test_an_image_without_a_score_is_a_row_with_its_reason(tmp_path):
     def moody(image, _):
         level = round(float(image.mean()), 1)
         if level == 0.2:

@@ -25,7 +25,7 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def test_csv_has_one_row_a_image_errors_included(model, photo_folder, tmp_path, capsys):
+def test_csv_has_one_row_an_image_errors_included(model, photo_folder, tmp_path, capsys):
     good = photo_folder(3)
     folder = good[0].parent
     (folder / "sub" / "dir.jpg").mkdir(parents=True)

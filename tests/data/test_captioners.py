@@ -233,7 +233,7 @@ def test_attributes_measure_a_changed_file_again(tmp_path):
     assert describe("attributes", frame, "d")["text"][0] != before
 
 
-def test_attributes_name_a_image_that_cannot_be_read(tmp_path):
+def test_attributes_name_an_image_that_cannot_be_read(tmp_path):
     frame = _files(tmp_path, [None, None])
     Path(frame["path"][1]).write_bytes(b"no image")
     with pytest.raises(ImageDecodeError, match="p1.png"):

@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 
 from rali_zoo.data.datamodule import IQADataModule
-from rali_zoo.data.transforms import View
 from rali_zoo.errors import ConfigError, ScoreTableError
 from rali_zoo.types import Preprocess
+from rali_zoo.views import View
 
 
 class Looker(L.LightningModule):

@@ -325,7 +325,7 @@ _SEEDS = [
     st.floats(0, 1),
     st.booleans(),
 )
-def test_any_garbage_is_a_image_or_one_error(data, flips, end, in_header):
+def test_any_garbage_is_an_image_or_one_error(data, flips, end, in_header):
     """Bytes changed anywhere (or in the header only), then cut: never another exception, never an address."""
     garbled = bytearray(data)
     for place, value in flips:

@@ -78,7 +78,7 @@ def test_references_are_there_or_empty(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(MAKERS))
-def test_a_score_without_a_image_is_named(name: str, tmp_path: Path) -> None:
+def test_a_score_without_an_image_is_named(name: str, tmp_path: Path) -> None:
     root = make(name, tmp_path)
     lost = DATASETS[name].read(root).iloc[-1]
     Path(lost["path"]).unlink()

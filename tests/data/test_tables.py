@@ -118,7 +118,7 @@ def test_an_unknown_protocol_gives_the_near_miss(tmp_path: Path) -> None:
 @pytest.mark.skipif(not BIQ.is_dir(), reason="needs the part of BIQ2021 in ../shared")
 def test_real_photographs_with_human_scores() -> None:
     table = load_table(f"biq2021?root={BIQ}&val_fraction=0")
-    assert len(table.split("train")) == 2000 and len(table.split("test")) == 500
+    assert len(table.split("train")) == 4200 and len(table.split("test")) == 500
     assert table.frame["mos"].between(1, 5).all()
 
 

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 
 from rali_zoo.cli.main import main
-from rali_zoo.data.transforms import View
 from rali_zoo.data.video import (
     Clip,
     is_video,
@@ -28,6 +27,7 @@ from rali_zoo.errors import ConfigError, ImageDecodeError
 from rali_zoo.scoring.pipeline import make_stages, run, slices
 from rali_zoo.scoring.sources import Item, find_items
 from rali_zoo.types import Preprocess, Score
+from rali_zoo.views import View
 
 FRAMES = 40
 
@@ -198,9 +198,9 @@ def test_a_module_scores_a_video_as_the_mean_of_its_frames(clip, tmp_path, photo
     (low,) = [s for _, part in run(slices([(0, items[1:2])], 2), worst, 2) for s in part]
     assert low.score == pytest.approx(np.mean(sorted(s.score for s in frames)[:2]), abs=1e-5)
     # The frames as views: what a data set of videos gives a module to train on and to be tested with.
-    views = load_views(clip, scorer.module.view, scorer.module.preprocess)
+    views = load_views(clip, scorer.network.view, scorer.network.preprocess)
     with torch.inference_mode():
-        out = scorer.module.predict_batch(Batch(image=views[None]))
+        out = scorer.network.predict_batch(Batch(image=views[None]))
     assert out.score.item() == pytest.approx(found[1].score, abs=1e-5)
     assert out.std.item() == pytest.approx(found[1].std, abs=1e-4)
 

@@ -10,7 +10,7 @@ import torch
 from export_toys import CLIP_SIDE, fill_prototypes, random_images
 
 import rali_zoo
-from rali_zoo.models.scorer import ModuleScorer
+from rali_zoo.models.scorer import NetworkScorer
 from rali_zoo.trainers import RALI, Regression
 
 
@@ -21,7 +21,7 @@ def _trace_once() -> Iterator[None]:
 
     traced: dict[tuple[object, ...], bytes] = {}
 
-    def trace(scorer: ModuleScorer, any_size: bool = False) -> object:
+    def trace(scorer: NetworkScorer, any_size: bool = False) -> object:
         import onnx as library
 
         key = (scorer.revision, scorer.preprocess_id, any_size)
@@ -59,13 +59,13 @@ def exported(
 
 
 @pytest.fixture(scope="session")
-def tiny() -> ModuleScorer:
+def tiny() -> NetworkScorer:
     """The scorer that the package carries."""
     return rali_zoo.load_model("rali-tiny-synthetic")
 
 
 @pytest.fixture(scope="session")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> ModuleScorer:
+def clip(tmp_path_factory: pytest.TempPathFactory) -> NetworkScorer:
     """A RALI on a small random CLIP of transformers, with more room for prototypes than it fills."""
     import transformers as tf
 
@@ -82,14 +82,14 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> ModuleScorer:
         module.backbone.net.vision_model.embeddings.patch_embedding.weight.mul_(40)  # so that images differ
     fill_prototypes(module, random_images(6, CLIP_SIDE, CLIP_SIDE))
     module.training_sets = ("koniq10k",)
-    return ModuleScorer(module, "clip")
+    return NetworkScorer(module, "clip")
 
 
 @pytest.fixture(scope="session")
-def regression() -> ModuleScorer:
+def regression() -> NetworkScorer:
     """A random Regression: scores only, no prototypes."""
     torch.manual_seed(0)
-    return ModuleScorer(Regression("rali:tiny", hidden=16), "regression")
+    return NetworkScorer(Regression("rali:tiny", hidden=16), "regression")
 
 
 @pytest.fixture(scope="session")

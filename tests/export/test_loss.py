@@ -13,10 +13,10 @@ from export_toys import random_images
 from PIL import Image
 
 import rali_zoo
-from rali_zoo.data.transforms import View
 from rali_zoo.errors import ConfigError
 from rali_zoo.export.tensors import cut, exact_scores
 from rali_zoo.types import Preprocess
+from rali_zoo.views import View
 
 VIEWS = {
     "squash": (View(), Preprocess((24, 40))),

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import rali_zoo
-from rali_zoo.data.transforms import View
 from rali_zoo.errors import CheckpointError, ConfigError, UriError
-from rali_zoo.models.scorer import ModuleScorer
+from rali_zoo.models.scorer import NetworkScorer
 from rali_zoo.trainers import Regression
 from rali_zoo.types import Batch
+from rali_zoo.views import View
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
@@ -105,7 +105,7 @@ def test_several_views_are_averaged_as_in_torch(regression, tmp_path, photo):
     module = Regression("rali:tiny", hidden=16)
     module.load_state_dict(regression.module.state_dict())
     module.view = View("multi", size=64, crops=3)
-    scorer = ModuleScorer(module, "multi")
+    scorer = NetworkScorer(module, "multi")
     exported = rali_zoo.load_model(written(scorer, tmp_path, "onnx"))
     images = [photo(120, 150), photo(200, 90, 1)]
     found, expected = ([s.score for s in x.score(images)] for x in (exported, scorer))
@@ -116,7 +116,7 @@ def test_several_views_are_averaged_as_in_torch(regression, tmp_path, photo):
 def test_native_sizes_need_any_size(regression, tmp_path, photo):
     module = Regression("rali:tiny?resize=none", hidden=16)
     module.load_state_dict(regression.module.state_dict())
-    scorer = ModuleScorer(module, "native")
+    scorer = NetworkScorer(module, "native")
     with pytest.raises(ConfigError, match="add --any_size"):
         export_onnx(scorer, tmp_path / "a.onnx")
     exported = rali_zoo.load_model(written(scorer, tmp_path, "onnx", any_size=True))

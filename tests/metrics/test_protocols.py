@@ -9,7 +9,7 @@ from scipy import stats
 from rali_zoo.metrics import average, breakdown, ksplit, pooled_srcc, srcc
 
 
-def test_breakdown_counts_a_image_in_each_of_its_groups():
+def test_breakdown_counts_an_image_in_each_of_its_groups():
     pred, mos = [1, 2, 3, math.nan, 5, 0], [1, 3, 2, 4, 5, 6]
     labels = [["a"], ["a"], ["a", ("b", 1)], ["a"], [("b", 1)], []]
     found = breakdown(pred, mos, labels)

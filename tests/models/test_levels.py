@@ -59,7 +59,7 @@ def reference(place, image, words=LEVELS) -> torch.Tensor:
 def test_scores_are_the_expected_level(folder, kind, whole_words, photo_folder):
     place = folder(kind, whole_words)
     scorer = rali_zoo.load_model(f"levels:hf:local-dir:{place}")
-    assert all(len(tail) == 1 for tail in scorer.module.tails) == whole_words
+    assert all(len(tail) == 1 for tail in scorer.network.tails) == whole_words
     from rali_zoo.data.images import load_image
 
     paths = photo_folder(2)

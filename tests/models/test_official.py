@@ -110,9 +110,9 @@ def test_images_are_cut_as_by_clips_processor(release, photo, size):
     scorer = rali_zoo.load_model(f"local-dir:{release}")
     processor = tf.CLIPImageProcessorPil.from_pretrained(release / "best")
     theirs = processor(image, return_tensors="pt")["pixel_values"]
-    rules = scorer.module.preprocess
+    rules = scorer.network.preprocess
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (rules.mean, rules.std))
-    cut = (scorer.module.view(image, rules) - mean) / std
+    cut = (scorer.network.view(image, rules) - mean) / std
     # Pillow may take rows before columns for a crop and columns first for the whole: one step of 255.
     # A crop that begins elsewhere differs by far more.
     assert (cut - theirs[0]).abs().max() <= 1.01 / 255 / min(rules.std)

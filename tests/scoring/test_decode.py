@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rali_zoo.data.images import load_image
-from rali_zoo.data.transforms import View
 from rali_zoo.errors import ConfigError, ImageDecodeError, MissingExtraError
 from rali_zoo.scoring.decode import as_tensor, decode_fast
 from rali_zoo.scoring.preprocess import FastView
 from rali_zoo.types import Preprocess
+from rali_zoo.views import View
 
 CLIP = Preprocess((224, 224), resize="center_crop")
 SQUASH = Preprocess((96, 128))

@@ -119,10 +119,10 @@ def test_each_costs_one_row(cases, model, decode):
     assert alone.score == pytest.approx(next(s.score for s in scores if "turned" in s.path), abs=0.05)
 
 
-def test_models_of_native_sizes_refuse_a_image_and_go_on(cases):
+def test_models_of_native_sizes_refuse_an_image_and_go_on(cases):
     import torch
 
-    from rali_zoo.models.scorer import ModuleScorer
+    from rali_zoo.models.scorer import NetworkScorer
     from rali_zoo.trainers import Regression
     from rali_zoo.types import Preprocess
 
@@ -131,7 +131,7 @@ def test_models_of_native_sizes_refuse_a_image_and_go_on(cases):
     module = Regression("rali:tiny")
     module.backbone.preprocess = Preprocess((32, 32), resize="none")
     names = ["one.png", "plain.jpg", "zero.jpg", "moving.png"]
-    scores = ModuleScorer(module, "native").score([folder / n for n in names])
+    scores = NetworkScorer(module, "native").score([folder / n for n in names])
     assert "the model cannot take 1x1 pixels" in scores[0].error and "empty" in scores[2].error
     assert scores[1].score is not None and scores[3].score is not None
 

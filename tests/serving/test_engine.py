@@ -20,7 +20,7 @@ def results(futures):
     return [future.result(60) for future in futures]
 
 
-def test_one_answer_a_image_in_order(engine):
+def test_one_answer_an_image_in_order(engine):
     made = engine(Limits(megapixels=1), preview=32)
     uploads = [
         Upload("a", image(51)),
@@ -94,7 +94,7 @@ def test_what_nobody_waits_for_is_not_scored(engine):
     assert made.scored == 22 - len(gone)
 
 
-def test_a_image_that_the_model_cannot_take_costs_one_row(engine):
+def test_an_image_that_the_model_cannot_take_costs_one_row(engine):
     made = engine()
     made.scorer.gate.clear()
     first = made.submit([Upload("first", image())])

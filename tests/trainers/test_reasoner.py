@@ -21,7 +21,7 @@ from rali_zoo.rl.objective import Objective
 from rali_zoo.rl.rewards import RewardOptions
 from rali_zoo.trainers import Reasoner, Regression
 from rali_zoo.trainers.reasoner_options import Sampling, Schedule, Scoring, Tuning
-from rali_zoo.trainers.reasoner_scores import UNREADABLE, text_metrics
+from rali_zoo.trainers.reasoner_scores import UNPARSEABLE, text_metrics
 from rali_zoo.trainers.reasoner_tasks import Tasks
 from rali_zoo.vlm.generation import completion_logps
 
@@ -65,19 +65,19 @@ def test_cold_start_teaches_the_form(cold):
 
 def test_scores_of_every_kind(cold):
     scorer = rali_zoo.load_model(f"ckpt:{cold[0]}")
-    greedy = scorer.module.predict_batch({"image": images()})
+    greedy = scorer.network.predict_batch({"image": images()})
     assert greedy.std is None
-    scorer.module.sampling = Sampling(temperature=0.3)  # after so few steps a bold sample cannot be read
+    scorer.network.sampling = Sampling(temperature=0.3)  # after so few steps a bold sample cannot be read
     for kind in ("samples", "expectation"):
-        scorer.module.scoring = Scoring(kind)
-        out = scorer.module.predict_batch({"image": images()})
-        again = scorer.module.predict_batch({"image": images()})
+        scorer.network.scoring = Scoring(kind)
+        out = scorer.network.predict_batch({"image": images()})
+        again = scorer.network.predict_batch({"image": images()})
         assert ((out.score >= 1) & (out.score <= 5)).all() and (out.std >= 0).all()
         torch.testing.assert_close(out.score, again.score)
     # where the model is sure of its digits, the expectation is its answer but for the digit left out
     with torch.no_grad():
-        scorer.module.policy.get_output_embeddings().weight.mul_(40)
-    sure = scorer.module.predict_batch({"image": images()})
+        scorer.network.policy.get_output_embeddings().weight.mul_(40)
+    sure = scorer.network.predict_batch({"image": images()})
     torch.testing.assert_close(sure.score, greedy.score, atol=0.06, rtol=0)
     assert (sure.std < 0.05).all()
 
@@ -87,9 +87,9 @@ def test_unreadable_answers_are_errors_not_numbers(blurred, tmp_path):
     (metrics,) = trainer(tmp_path).test(module, data(blurred), verbose=False)
     assert metrics[f"test/{blurred}/n"] == 0 and metrics[f"test/{blurred}/failed"] == 16
     table = module.test_tables[blurred]
-    assert set(table["error"]) == {UNREADABLE} and table["score"].isna().all()
+    assert set(table["error"]) == {UNPARSEABLE} and table["score"].isna().all()
     assert table["text"].str.len().gt(0).all()
-    (score,) = rali_zoo.models.scorer.ModuleScorer(module, "x").score(images(1)[0])
+    (score,) = rali_zoo.models.scorer.NetworkScorer(module, "x").score(images(1)[0])
     assert score.score is None and score.error
 
 
@@ -97,7 +97,7 @@ def test_validation_is_not_defined_by_the_answers_that_were_left_out():
     frame = pd.DataFrame({"mos": range(1, 21), "score": range(1, 21), "error": "", "text": "sharp"})
     frame["text"] = ["sharp" if i > 10 else "noisy" for i in range(20)]
     assert text_metrics(frame)["srcc"] == 1 and text_metrics(frame)["text_only_srcc"] > 0.7
-    frame.loc[:2, "error"] = UNREADABLE
+    frame.loc[:2, "error"] = UNPARSEABLE
     metrics = text_metrics(frame)
     assert math.isnan(metrics["srcc"]) and metrics["failed"] == pytest.approx(0.15)
 
@@ -308,7 +308,7 @@ def test_settings_that_cannot_work_are_said(options, error, says):
 
 @pytest.mark.parametrize("kind", ["bfloat16", "one image", "no texts", "views"])
 def test_runs_that_cannot_work_are_said(kind, blurred, tmp_path):
-    from rali_zoo.data.transforms import View
+    from rali_zoo.views import View
 
     if kind == "bfloat16":
         with pytest.raises(ConfigError, match="bf16-mixed"):

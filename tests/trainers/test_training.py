@@ -13,9 +13,9 @@ from scipy.stats import spearmanr
 
 import rali_zoo
 from rali_zoo.data.datamodule import IQADataModule
-from rali_zoo.data.transforms import View
 from rali_zoo.errors import CheckpointError, ConfigError
 from rali_zoo.trainers import RALI, Regression
+from rali_zoo.views import View
 
 BACKBONE = "rali:tiny?size=40"
 
@@ -82,12 +82,12 @@ def test_a_saved_scorer_gives_the_scores_of_the_test(trained, blurred, tmp_path,
     images = Path(blurred.removeprefix("csv:").split("?")[0]).parent
     scorer = rali_zoo.load_model(f"ckpt:{folder / 'best.ckpt'}")
     if form == "local-dir":
-        rali_zoo.save_scorer(scorer.module, tmp_path / "model.safetensors")
+        rali_zoo.save_scorer(scorer.network, tmp_path / "model.safetensors")
         scorer = rali_zoo.load_model(f"local-dir:{tmp_path}")
     scores = scorer.score([images / i for i in table["id"]], batch_size=5)
     np.testing.assert_allclose([s.score for s in scores], table["score"], atol=1e-5)
     assert scorer.training_sets == (blurred,)
-    assert scorer.module.text_tower is None and scorer.module.teacher._encoder is None
+    assert scorer.network.text_tower is None and scorer.network.teacher._encoder is None
 
 
 def test_descriptions_follow_the_prototypes_through_fine_tuning(trained):

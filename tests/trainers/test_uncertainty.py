@@ -14,9 +14,9 @@ from PIL import Image
 from rali_zoo.data.datamodule import IQADataModule
 from rali_zoo.errors import ConfigError
 from rali_zoo.models.files import build, load_checkpoint, read_scorer, save_scorer
-from rali_zoo.models.scorer import ModuleScorer
+from rali_zoo.models.scorer import NetworkScorer
 from rali_zoo.trainers import DistributionRegression
-from rali_zoo.trainers.uncertainty import LEVELS, distribution_loss
+from rali_zoo.trainers.regression import LEVELS, distribution_loss
 from rali_zoo.types import Batch
 
 
@@ -113,7 +113,7 @@ def test_intervals_of_a_checkpoint_a_scorer_file_and_the_module_agree(trained, t
     low, high = again.interval(expected.score, expected.std, 0.8)
     wide_low, wide_high = again.interval(expected.score, expected.std, 0.95)
     assert (wide_low <= low).all() and (high <= wide_high).all() and (low >= 1).all() and (high <= 5).all()
-    (score,) = ModuleScorer(again, "it").score([(image[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)])
+    (score,) = NetworkScorer(again, "it").score([(image[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)])
     assert score.std is not None and score.std > 0
     with pytest.raises(ConfigError, match="0.01 to 0.99"):
         again.interval(expected.score, expected.std, 0.999)

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rali_zoo.data.transforms import View, fit, grid_crops, grid_places, pixels, random_crop, to_tensor
 from rali_zoo.errors import ConfigError
 from rali_zoo.types import Preprocess
+from rali_zoo.views import View, fit, grid_crops, grid_places, pixels, random_crop, to_tensor
 
 SIZES = [
     (100, 75),

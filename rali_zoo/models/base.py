@@ -1,0 +1,222 @@
+"""Networks: what turns images into scores. Plain torch modules, without anything that trains them."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import asdict
+from typing import Any, ClassVar, Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from rali_zoo.backbones import create_backbone
+from rali_zoo.backbones.weights import weights_hash
+from rali_zoo.data.transforms import View
+from rali_zoo.types import Batch, Explanation, Preprocess
+from rali_zoo.uri import without_option
+
+_weights_follow: ContextVar[bool] = ContextVar("weights_follow", default=False)
+
+
+@contextlib.contextmanager
+def weights_follow() -> Iterator[None]:
+    """While it lasts, networks are built without their pretrained weights: a file with all weights follows."""
+    token = _weights_follow.set(True)
+    try:
+        yield
+    finally:
+        _weights_follow.reset(token)
+
+
+def loading_weights() -> bool:
+    """Whether the network under construction gets its weights from a file right after."""
+    return _weights_follow.get()
+
+
+class Prediction(NamedTuple):
+    """What a network gives for a batch.
+
+    Attributes:
+        score: (B,) in [1, 5]; NaN where the network has no score.
+        std: (B,) on the same scale, or ``None``.
+        weights: (B, K) over prototypes, or ``None``.
+    """
+
+    score: Tensor
+    std: Tensor | None = None
+    weights: Tensor | None = None
+
+
+class Neck(nn.Module):
+    """Features to an embedding: standardise, then nothing, a linear map, or a perceptron.
+
+    Args:
+        kind: ``none`` (the features as they are), ``linear``, or ``mlp`` (one hidden layer, GELU).
+        dim: width D of the features.
+        out: width of the embedding; ignored by ``none``.
+        hidden: width of the hidden layer.
+        dropout: share in [0, 1) of inputs and hidden units dropped while training.
+    """
+
+    def __init__(
+        self, kind: Literal["none", "linear", "mlp"], dim: int, out: int, hidden: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.dim = dim if kind == "none" else out
+        self.layers = nn.Sequential()
+        if kind == "none":
+            return
+        # Pooled maps of different stages differ in size by orders of magnitude.
+        self.layers.append(nn.BatchNorm1d(dim, affine=False))
+        self.layers.append(nn.Dropout(dropout))
+        if kind == "mlp":
+            self.layers.extend([nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout)])
+        self.layers.append(nn.Linear(hidden if kind == "mlp" else dim, out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D) features to (B, out)."""
+        return cast(Tensor, self.layers(x))
+
+
+class IQANetwork(nn.Module):
+    """Whatever turns images into scores. One on an image encoder derives from :class:`BackboneNetwork`.
+
+    A subclass defines :attr:`preprocess` and :meth:`predict_batch`. The arguments of its constructor are kept as
+    :attr:`settings`, so that a file can hold the network: they must be plain values.
+    """
+
+    #: beginnings of names of weights that files of 0.1.0 hold and scoring does not need
+    only_trained: ClassVar[tuple[str, ...]] = ()
+    #: arguments that the network was built with
+    settings: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> IQANetwork:  # noqa: D102 (torch's, but for the settings)
+        self = super().__new__(cls)
+        bound = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs)
+        bound.apply_defaults()
+        self.settings = dict(list(bound.arguments.items())[1:])
+        return self
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: how images are cut for evaluation and scoring
+        self.view = View()
+        #: references the network was trained on, for leakage checks
+        self.training_sets: tuple[str, ...] = ()
+
+    @property
+    @abstractmethod
+    def preprocess(self) -> Preprocess:
+        """What the network expects of an image."""
+
+    @abstractmethod
+    def predict_batch(self, batch: Batch) -> Prediction:
+        """Scores of a batch of images."""
+
+    def explain(self, weights: Tensor, k: int = 3) -> Explanation:
+        """The ``k`` prototypes that carry most of an image's score; none for networks without them.
+
+        Args:
+            weights: (K,) of the image, see :class:`Prediction`.
+            k: how many.
+        """
+        return ()
+
+    def check_complete(self, name: str) -> None:
+        """Refuse to score before training has made all that a score needs.
+
+        Args:
+            name: what the network was loaded from, for the message.
+
+        Raises:
+            CheckpointError: something is missing.
+        """
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) images in [0, 1] to (B,) scores in [1, 5]; differentiable on a backbone."""
+        return self.predict_batch(Batch(image=image)).score
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        tensors = [*self.parameters(), *self.buffers()]
+        return tensors[0].device if tensors else torch.device("cpu")
+
+    # ---- files --------------------------------------------------------------------------------
+
+    @classmethod
+    def upgrade(cls, hparams: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings of the network in the hyperparameters of a training that 0.1.0 saved."""
+        return {k: hparams[k] for k in inspect.signature(cls.__init__).parameters if k in hparams}
+
+    def recipe(self) -> dict[str, Any] | None:
+        """What else a file must hold to build the network without a hub or a folder; plain values."""
+        return None
+
+    def extra_state(self) -> dict[str, Any]:
+        """What a score needs beside settings and weights; plain values only."""
+        return {"view": asdict(self.view), "training_sets": list(self.training_sets)}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Undo :meth:`extra_state`."""
+        self.view = View(**state["view"])
+        self.training_sets = tuple(state["training_sets"])
+
+    @property
+    def revision(self) -> str:
+        """Hash of all weights (:func:`~rali_zoo.backbones.weights.weights_hash`)."""
+        return weights_hash(self)
+
+
+class BackboneNetwork(IQANetwork):
+    """Base of networks whose head reads the features of an image encoder; defines :meth:`predict_features`.
+
+    Args:
+        backbone: image encoder by URI, e.g. ``rali:tiny`` or ``timm:resnet18``.
+    """
+
+    def __init__(self, backbone: str) -> None:
+        super().__init__()
+        if loading_weights():  # the file the weights once came from may be gone, and is not needed
+            backbone = without_option(backbone, "checkpoint")
+        self.backbone = create_backbone(backbone, pretrained=not loading_weights())
+
+    @abstractmethod
+    def predict_features(self, features: Tensor) -> Prediction:
+        """(B, D) features of one view to scores."""
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What the backbone expects of an image."""
+        return self.backbone.preprocess
+
+    def recipe(self) -> dict[str, Any] | None:
+        """The backbone's, if it has one."""
+        return self.backbone.recipe()
+
+    def encode(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) or (B, V, 3, H, W) images in [0, 1] to pooled features (B, D) or (B, V, D)."""
+        if image.ndim == 4:
+            return self.backbone(image).pooled
+        return self.backbone(image.flatten(0, 1)).pooled.unflatten(0, image.shape[:2])
+
+    def features(self, batch: Batch) -> Tensor:
+        """(B, V, D) features of a batch, cached or computed; V is 1 for a single view."""
+        features = batch["features"] if "features" in batch else self.encode(batch["image"])
+        return features if features.ndim == 3 else features[:, None]
+
+    def predict_batch(self, batch: Batch) -> Prediction:
+        """Scores of a batch; those of several views are averaged, and their variances too."""
+        features = self.features(batch)
+        b, v = features.shape[:2]
+        out = self.predict_features(features.flatten(0, 1))
+        score = out.score.view(b, v)
+        std = None
+        if out.std is not None:  # law of total variance over the views
+            std = (out.std.view(b, v).square().mean(1) + score.var(1, correction=0)).sqrt()
+        weights = None if out.weights is None else out.weights.view(b, v, -1).mean(1)
+        return Prediction(score.mean(1), std, weights)

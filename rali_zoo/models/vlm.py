@@ -1,0 +1,234 @@
+"""A vision-language model as a scorer: it writes about an image, and the score is read from what it wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rali_zoo.errors import CheckpointError, ConfigError
+from rali_zoo.models.base import IQANetwork, Prediction, loading_weights
+from rali_zoo.types import Batch, Preprocess
+from rali_zoo.vlm.adapter import Adapter, with_adapter
+from rali_zoo.vlm.expectation import digit_tokens, expected_scores
+from rali_zoo.vlm.generation import Completions, RolloutEngine, TransformersEngine, evaluating
+from rali_zoo.vlm.model import VLM, Precision, load_vlm, merged, with_model
+from rali_zoo.vlm.prompts import Prompt, prompt
+
+ScoreKind = Literal["greedy", "samples", "expectation"]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a score is made of what the model writes.
+
+    Attributes:
+        kind: ``greedy`` = the likeliest answer; ``samples`` = mean and deviation of several; ``expectation``
+            = over the digits of the likeliest answer, which has far fewer ties.
+        samples: how many, for ``samples``; at least 2.
+    """
+
+    kind: ScoreKind = "greedy"
+    samples: int = 4
+
+    def __post_init__(self) -> None:
+        if self.samples < 2:
+            raise ConfigError(f"scoring: samples={self.samples} is at least 2")
+
+
+class Scored(NamedTuple):
+    """Scores of B images with the texts that they were read from."""
+
+    prediction: Prediction
+    texts: list[str]  #: B; the first one where several were drawn
+
+
+class VLMNetwork(IQANetwork):
+    """Writes ``<think>…</think><answer>…</answer>`` about an image; the score is read from the answer.
+
+    Args:
+        vlm: vision-language model: ``hf:org/repo[@rev]``, ``hf:local-dir:FOLDER`` or ``rali:vlm-tiny``.
+        prompt: name of the question about the score.
+        scoring: how a score is made of what is written.
+        max_completion_length: limit of length in tokens.
+        temperature: of the sampler, for ``samples``.
+        seed: of the samples.
+        precision: of the weights.
+        adapter: low-rank adapter beside the weights; a file then holds the adapter alone.
+        loaded: the model itself, where it is at hand already.
+
+    Raises:
+        ConfigError: a prompt of another task, or an expectation over digits that are not single tokens.
+        CheckpointError: weights that cannot be read.
+    """
+
+    def __init__(
+        self,
+        vlm: str,
+        prompt: str = "score-short",
+        scoring: Scoring | Mapping[str, Any] | None = None,
+        max_completion_length: int = 256,
+        temperature: float = 1.0,
+        seed: int = 0,
+        precision: Precision = "float32",
+        adapter: Adapter | Mapping[str, Any] | None = None,
+        loaded: VLM | None = None,
+    ) -> None:
+        super().__init__()
+        self.scoring = Scoring(**scoring) if isinstance(scoring, Mapping) else scoring or Scoring()
+        layers = Adapter(**adapter) if isinstance(adapter, Mapping) else adapter
+        self.settings |= {
+            "scoring": asdict(self.scoring),
+            "adapter": None if layers is None else asdict(layers),
+        }
+        del self.settings["loaded"]
+        self.asked = score_prompt(prompt)
+        self.limit, self.temperature, self.seed = max_completion_length, temperature, seed
+        if loaded is None:
+            # of which an adapter's file brings no others
+            loaded = load_vlm(
+                vlm, pretrained=not loading_weights() or layers is not None, precision=precision
+            )
+            if layers is not None:
+                loaded = with_model(loaded, with_adapter(loaded.model, layers))
+        self.vlm: VLM = loaded
+        self.policy: torch.nn.Module = loaded.model
+        self.engine: RolloutEngine = TransformersEngine(loaded)
+        if self.scoring.kind == "expectation":
+            digit_tokens(loaded)  # fails at once where they are not what is needed
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """Images keep their size; the processor of the model resizes them."""
+        return self.vlm.preprocess
+
+    def write(
+        self, image: Tensor, asked: Prompt | None = None, n: int = 1, temperature: float = 0.0, seed: int = 0
+    ) -> Completions:
+        """Let the model write about images.
+
+        Args:
+            image: (B, 3, H, W) in [0, 1].
+            asked: the question; that about the score if ``None``.
+            n: completions an image; 1 for greedy ones.
+            temperature: of the sampler; 0 is greedy.
+            seed: of the sampler.
+        """
+        prompts = self.vlm.ask(one_view(image), [asked or self.asked] * len(image))
+        return self.engine.generate(prompts, n, self.limit, temperature, seed)
+
+    def scored(self, image: Tensor) -> Scored:
+        """Scores of (B, 3, H, W) images in [0, 1] as ``scoring`` says, and the texts behind them.
+
+        A score is in [1, 5], NaN where no answer can be parsed; of several samples the parseable ones count.
+        """
+        prompts = self.vlm.ask(one_view(image), [self.asked] * len(image))
+        if self.scoring.kind == "samples":
+            count = self.scoring.samples
+            drawn = self.engine.generate(prompts, count, self.limit, self.temperature, self.seed)
+            values = answers(drawn).view(-1, count)
+            parsed = (~values.isnan()).sum(dim=1)
+            mean = values.nanmean(dim=1)
+            squares = ((values - mean[:, None]) ** 2).nansum(dim=1)
+            std = torch.where(parsed > 1, squares / (parsed - 1).clamp_min(1), float("nan")).sqrt()
+            return Scored(Prediction(mean, std), drawn.texts[::count])
+        greedy = self.engine.generate(prompts, 1, self.limit, 0.0, self.seed)
+        if self.scoring.kind == "greedy":
+            return Scored(Prediction(answers(greedy)), greedy.texts)
+        with evaluating(self.vlm.model):
+            return Scored(Prediction(*expected_scores(self.vlm, greedy)), greedy.texts)
+
+    def predict_batch(self, batch: Batch) -> Prediction:
+        """Scores of a batch; NaN where no answer can be parsed."""
+        return self.scored(batch["image"]).prediction
+
+    # ---- files --------------------------------------------------------------------------------
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write model and processor for ``hf:local-dir:FOLDER``; an adapter is added to the weights."""
+        merged(self.vlm).save(folder)
+
+    def extra_state(self) -> dict[str, Any]:
+        """Adds a fingerprint of tokenizer and chat template."""
+        return {**super().extra_state(), "words": self.vlm.fingerprint}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Undo :meth:`extra_state`; raises :class:`CheckpointError` where the tokenizer is another one."""
+        if state["words"] != self.vlm.fingerprint:
+            raise CheckpointError(f"these weights are not of vlm={self.vlm.uri}: {OTHER_WORDS}")
+        super().load_extra_state(state)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As torch's, but that nothing beyond the adapter is asked of an adapter's file."""
+        if self.settings["adapter"] is None:
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        return load_adapter(self, state_dict, assign)
+
+    @classmethod
+    def upgrade(cls, hparams: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings of a Reasoner or RACT that 0.1.0 saved."""
+        tuning = {**hparams.get("tuning", {})}
+        lora = tuning.get("method") == "lora" and not (hparams.get("init_from") or hparams.get("vision_from"))
+        grpo, sampling = hparams.get("grpo", {}), hparams.get("sampling", {})
+        return {
+            "vlm": hparams["vlm"],
+            "prompt": hparams["prompt"],
+            "scoring": hparams.get("scoring"),
+            "max_completion_length": hparams.get(
+                "max_completion_length", grpo.get("max_completion_length", 256)
+            ),
+            "temperature": sampling.get("temperature", 1.0),
+            "seed": hparams.get("seed", 0),
+            "precision": tuning.get("precision", "float32"),
+            "adapter": {k: tuning[k] for k in Adapter.__dataclass_fields__} if lora else None,
+        }
+
+
+OTHER_WORDS = "its tokenizer or chat template differs"
+
+
+def score_prompt(name: str) -> Prompt:
+    """The question of the score task with a name; raises :class:`ConfigError` for one of another task."""
+    asked = prompt(name)
+    if asked.task != "score":
+        raise ConfigError(f"prompt={name!r} asks about the degradation; give one of the score task")
+    return asked
+
+
+def answers(completions: Completions) -> Tensor:
+    """(N,) scores of completions in [1, 5], NaN where the answer cannot be parsed."""
+    return torch.tensor([float("nan") if p.score is None else p.score for p in completions.parsed])
+
+
+def one_view(image: Tensor) -> Tensor:
+    """(B, 3, H, W) as given; raises :class:`ConfigError` for several views of an image."""
+    if image.ndim != 4:
+        raise ConfigError(
+            f"a Reasoner looks at one view of an image, and images come as {tuple(image.shape)}; set "
+            "crops=1 and a kind other than multi in data.train_view and data.eval_view"
+        )
+    return image
+
+
+def load_adapter(module: torch.nn.Module, state: Mapping[str, Any], assign: bool) -> Any:
+    """Load a state dict that must hold the adapter of a module and may leave the rest out.
+
+    Args:
+        module: with an adapter inside.
+        state: weights by name.
+        assign: as torch's ``load_state_dict`` takes it.
+
+    Raises:
+        RuntimeError: weights of the adapter are missing, or there are unknown ones.
+    """
+    report = torch.nn.Module.load_state_dict(module, state, strict=False, assign=assign)
+    missing = [name for name in report.missing_keys if "lora_" in name]
+    if missing or report.unexpected_keys:
+        raise RuntimeError(f"missing {missing[:5]}, unexpected {report.unexpected_keys[:5]}")
+    return report
