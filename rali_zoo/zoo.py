@@ -128,7 +128,9 @@ def load_reasoner(
         )
     network = load_ours(ref, device).network
     if not isinstance(network, VLMNetwork):
-        raise ConfigError(f"{ref} is a {type(network).__name__}, which gives scores only; give a Reasoner's")
+        raise ConfigError(
+            f"{ref} is a {type(network).__name__}, which gives scores only; this needs a Reasoner"
+        )
     return network
 
 

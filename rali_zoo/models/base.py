@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from rali_zoo.backbones import create_backbone
 from rali_zoo.backbones.weights import weights_hash
-from rali_zoo.data.transforms import View
 from rali_zoo.types import Batch, Explanation, Preprocess
 from rali_zoo.uri import without_option
+from rali_zoo.views import View
 
 _weights_follow: ContextVar[bool] = ContextVar("weights_follow", default=False)
 
@@ -145,6 +145,11 @@ class IQANetwork(nn.Module):
         """Where the weights are."""
         tensors = [*self.parameters(), *self.buffers()]
         return tensors[0].device if tensors else torch.device("cpu")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return next((p.dtype for p in self.parameters()), torch.float32)
 
     # ---- files --------------------------------------------------------------------------------
 

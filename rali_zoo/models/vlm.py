@@ -173,9 +173,9 @@ class VLMNetwork(IQANetwork):
     @classmethod
     def upgrade(cls, hparams: Mapping[str, Any]) -> dict[str, Any]:
         """Settings of a Reasoner or RACT that 0.1.0 saved."""
-        tuning = {**hparams.get("tuning", {})}
+        tuning = dict(hparams.get("tuning") or {})
         lora = tuning.get("method") == "lora" and not (hparams.get("init_from") or hparams.get("vision_from"))
-        grpo, sampling = hparams.get("grpo", {}), hparams.get("sampling", {})
+        grpo, sampling = hparams.get("grpo") or {}, hparams.get("sampling") or {}
         return {
             "vlm": hparams["vlm"],
             "prompt": hparams["prompt"],

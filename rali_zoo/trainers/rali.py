@@ -54,7 +54,7 @@ class RALI(BackboneModule):
         encoder_lr: learning rate of the backbone in stage 1; 0 freezes it and lets features be cached.
         finetune_encoder_lr: learning rate of the backbone in stage 3; the paper's is 0.
         weight_decay: of AdamW, on backbone and projector.
-        buckets: equal-width score buckets (paper: 240).
+        buckets: equal-width score buckets (paper: 240), at most as many as prototypes.
         prototypes: K, clamped to what the data allow (paper: 250).
         pca_dim: components kept (paper: 512), clamped likewise; ``null`` leaves PCA out.
         standardise: divide embeddings by their standard deviation before projecting, as the
@@ -294,8 +294,9 @@ class RALI(BackboneModule):
         seed = int(torch.initial_seed() % 2**31)
         source, mos = source[torch.isfinite(mos)], mos[torch.isfinite(mos)]
         projection = fit_projection(source.double().numpy(), h["pca_dim"], h["standardise"], seed)
+        buckets = min(h["buckets"], h["prototypes"])  # each needs a prototype
         found = fit_prototypes(
-            projection(source.double().numpy()), mos.numpy(), h["buckets"], h["prototypes"], seed
+            projection(source.double().numpy()), mos.numpy(), buckets, h["prototypes"], seed
         )
         net, (k, d) = self.network, found.vectors.shape
         for buffer in (net.components, net.vectors, net.scores, net.active):
@@ -392,9 +393,4 @@ def _check(given: Mapping[str, Any]) -> None:
     if given["align_epochs"] < 0 or not 0 <= given["dropout"] < 1:
         raise ConfigError(
             f"model.align_epochs={given['align_epochs']} is at least 0, and model.dropout={given['dropout']} in [0, 1)"
-        )
-    if given["prototypes"] < given["buckets"]:
-        raise ConfigError(
-            f"model.buckets={given['buckets']} each need a prototype, and there are "
-            f"model.prototypes={given['prototypes']}: lower the one or raise the other"
         )

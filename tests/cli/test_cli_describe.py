@@ -11,8 +11,8 @@ from rali_zoo.cli import describe
 from rali_zoo.cli.main import main
 from rali_zoo.data.descriptions import COLUMNS, read_descriptions
 from rali_zoo.models.files import save_scorer
-from rali_zoo.rl.objective import Objective
-from rali_zoo.trainers import Reasoner, Regression
+from rali_zoo.models.regression import RegressionNetwork
+from rali_zoo.models.vlm import VLMNetwork
 from rali_zoo.vlm.parsing import parse
 
 MODEL = "rali:vlm-tiny?image_size=32&width=32&layers=1&grid=2"
@@ -35,7 +35,7 @@ def photos(photo_folder, tmp_path) -> str:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
-    module = Reasoner(MODEL, grpo=Objective(max_completion_length=6))
+    module = VLMNetwork(MODEL, max_completion_length=6)
     path = save_scorer(module, tmp_path_factory.mktemp("m") / "model.safetensors")
     return f"local-dir:{path}"
 
@@ -55,7 +55,7 @@ def scripted(monkeypatch):
 
         return Done()
 
-    monkeypatch.setattr(Reasoner, "write", write)
+    monkeypatch.setattr(VLMNetwork, "write", write)
     return asked
 
 
@@ -107,7 +107,7 @@ def test_a_killed_run_goes_on_with_nothing_lost_or_doubled(model, photos, tmp_pa
     words = (model, photos)
     options = ("--split=all", "--seeds=2", "--batch_size=2")
     assert run(*words, tmp_path / "whole.parquet", *options) == 0
-    write, calls = Reasoner.write, []
+    write, calls = VLMNetwork.write, []
 
     def dies(self, *args, **kwargs):
         calls.append(args)
@@ -115,12 +115,12 @@ def test_a_killed_run_goes_on_with_nothing_lost_or_doubled(model, photos, tmp_pa
             raise KeyboardInterrupt  # a kill -9 leaves the same files: parts are renamed into place
         return write(self, *args, **kwargs)
 
-    monkeypatch.setattr(Reasoner, "write", dies)
+    monkeypatch.setattr(VLMNetwork, "write", dies)
     assert run(*words, tmp_path / "part.parquet", *options) == 130
     assert not (tmp_path / "part.parquet").exists()
     parts = sorted(p.name for p in (tmp_path / "part.parquet.parts").glob("*.parquet"))
     assert parts == ["000000.parquet", "000001.parquet"]
-    monkeypatch.setattr(Reasoner, "write", write)
+    monkeypatch.setattr(VLMNetwork, "write", write)
     assert run(model, photos, tmp_path / "part.parquet", "--split=all", "--seeds=3") == 1
     assert "seeds: 2 before, 3 now" in capsys.readouterr().err
     assert run(*words, tmp_path / "part.parquet", *options) == 0
@@ -160,7 +160,7 @@ def test_errors_say_what_to_type(words, says, blurred_rows, tmp_path, monkeypatc
 
 
 def test_scorers_without_words_and_finished_tables_are_refused(blurred_rows, tmp_path, capsys):
-    scorer = save_scorer(Regression("rali:tiny"), tmp_path / "model.safetensors")
+    scorer = save_scorer(RegressionNetwork("rali:tiny"), tmp_path / "model.safetensors")
     assert run(f"local-dir:{scorer}", blurred_rows, tmp_path / "x.parquet") == 1
     assert "gives scores only" in capsys.readouterr().err
     (tmp_path / "y.parquet").write_bytes(b"")
