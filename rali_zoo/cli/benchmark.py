@@ -56,7 +56,10 @@ def _show(done: Sequence[Done]) -> None:
     for name in dict.fromkeys(one.cell.dataset.name for one in done):
         cells = [one.cell for one in done if one.cell.dataset.name == name]
         label = " [yellow](synthetic labels)[/yellow]" if cells[0].dataset.synthetic else ""
-        table = Table("model", title=escape(name) + label, title_justify="left")
+        table = Table(title=escape(name) + label, title_justify="left")
+        table.add_column(
+            "model", overflow="ellipsis", no_wrap=True
+        )  # a reference on four lines is unreadable
         for heading in ("n", "failed", "SRCC", "95 % interval", "ms, p50"):
             table.add_column(heading, justify="right", no_wrap=True)
         for cell in cells:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+_RESAMPLES = 1000
 Results = dict[str, dict[str, float]]
 
 
@@ -28,6 +29,31 @@ def read_metrics(logged: Mapping[str, Tensor]) -> Results:
     return results
 
 
+def add_intervals(
+    results: Results, tables: Mapping[str, pd.DataFrame], frames: Mapping[str, pd.DataFrame]
+) -> None:
+    """Put the 95 % bootstrap interval of SRCC into the results, as ``srcc_low`` and ``srcc_high``.
+
+    Args:
+        results: changed in place.
+        tables: predictions by data set; columns id, mos, score, error.
+        frames: rows of each data set; columns id and content, since images of one content are not independent.
+    """
+    from rali_zoo.metrics.bootstrap import Resamples, percentile_interval
+
+    for dataset, row in results.items():
+        table = tables[dataset]
+        known = table[(table["error"] == "") & table["mos"].notna() & table["score"].notna()]
+        content = frames[dataset].drop_duplicates("id").set_index("id")["content"].reindex(known["id"])
+        content = content.fillna(content.index.to_series()).astype(str)
+        low = high = math.nan
+        if content.nunique() > 1:
+            drawn = Resamples(len(known), _RESAMPLES, 0, content.tolist())
+            values = drawn.srcc([known["score"].to_numpy(float)], known["mos"].to_numpy(float))[0]
+            low, high = percentile_interval(values, units=drawn.units)
+        row |= {"srcc_low": low, "srcc_high": high}
+
+
 def show(results: Results, synthetic: Collection[str] = ()) -> None:
     """Print one row a test set; those in ``synthetic`` are labelled so."""
     from rich.console import Console
@@ -39,9 +65,15 @@ def show(results: Results, synthetic: Collection[str] = ()) -> None:
     shown = {name: name for name in COUNTS} | {s.name: s.label for s in STATISTICS.values() if s.brief}
     for heading in shown.values():
         table.add_column(heading, justify="right")
+    table.add_column("95 % of SRCC", justify="right", no_wrap=True)
     for dataset, row in results.items():
+        ends = [_cell(name, row.get(name)) for name in ("srcc_low", "srcc_high")]
         label = escape(dataset) + (" [yellow](synthetic)[/yellow]" if dataset in synthetic else "")
-        table.add_row(label, *(_cell(metric, row.get(metric)) for metric in shown))
+        table.add_row(
+            label,
+            *(_cell(metric, row.get(metric)) for metric in shown),
+            " to ".join(ends) if "undefined" not in ends else "-",
+        )
     Console().print(table)
 
 
