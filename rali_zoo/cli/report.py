@@ -69,11 +69,8 @@ def show(results: Results, synthetic: Collection[str] = ()) -> None:
     for dataset, row in results.items():
         ends = [_cell(name, row.get(name)) for name in ("srcc_low", "srcc_high")]
         label = escape(dataset) + (" [yellow](synthetic)[/yellow]" if dataset in synthetic else "")
-        table.add_row(
-            label,
-            *(_cell(metric, row.get(metric)) for metric in shown),
-            " to ".join(ends) if "undefined" not in ends else "-",
-        )
+        span = "-" if {"-", "undefined"} & set(ends) else " to ".join(ends)
+        table.add_row(label, *(_cell(metric, row.get(metric)) for metric in shown), span)
     Console().print(table)
 
 
