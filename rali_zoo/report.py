@@ -206,19 +206,22 @@ def to_json(value: object, digits: int | None = None) -> Json:
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
-        if not math.isfinite(value):
-            return None
-        return value if digits is None else float(f"{value:.{digits}g}")
+        return (value if digits is None else float(f"{value:.{digits}g}")) if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(key): to_json(item, digits) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [to_json(item, digits) for item in value]
     if isinstance(value, Path):
         return str(value)
+    return to_json(_plainer(value), digits)
+
+
+def _plainer(value: object) -> object:
+    """What a dataclass, or a number, array or column of NumPy and pandas, holds."""
     if is_dataclass(value) and not isinstance(value, type):
-        return to_json(asdict(value), digits)
-    if hasattr(value, "tolist"):  # NumPy's scalars and arrays, pandas' columns
-        return to_json(value.tolist(), digits)
+        return asdict(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
     raise TypeError(f"{type(value).__name__} is no value of a JSON file")
 
 

@@ -76,7 +76,8 @@ class ExportedNetwork(IQANetwork):
                 f"{self.files[0]} takes {wanted}, not {tuple(image.shape)}; export it with --any_size"
             )
         found = self.run(np.ascontiguousarray(image.detach().float().numpy()))
-        return Prediction(**{name: torch.from_numpy(found[name]) for name in self.header.outputs})
+        out = {name: torch.from_numpy(found[name]) for name in self.header.outputs}
+        return Prediction(out["score"], out.get("std"), out.get("weights"))
 
     # How views are averaged does not depend on who computes.
     predict_batch = BackboneNetwork.predict_batch  # type: ignore[assignment]

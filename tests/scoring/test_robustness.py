@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 import rali_zoo
+from rali_zoo.data.sources import find_items
 from rali_zoo.scoring.pipeline import make_stages, run, slices
-from rali_zoo.scoring.sources import find_items
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "scoring.md"
 #: a score

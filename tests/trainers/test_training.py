@@ -265,9 +265,9 @@ def test_unreadable_images_are_left_out_and_counted(blurred, tmp_path):
     (tmp_path / "copy" / "064.png").write_bytes(b"\x89PNG broken")  # a test image
     ref = f"csv:{tmp_path / 'copy' / 'scores.csv'}?mos_range=0,100"
     module = Regression(BACKBONE)
-    with pytest.raises(ConfigError, match="max_unreadable"):
+    with pytest.raises(ConfigError, match="max_undecodable"):
         trainer(tmp_path, 1).test(module, data(ref), verbose=False)
-    (metrics,) = trainer(tmp_path, 1).test(module, data(ref, max_unreadable=0.1), verbose=False)
+    (metrics,) = trainer(tmp_path, 1).test(module, data(ref, max_undecodable=0.1), verbose=False)
     assert (metrics[f"test/{ref}/n"], metrics[f"test/{ref}/failed"]) == (15, 1)
     table = module.test_tables[ref]
     assert table.loc[table["id"] == "064.png", "error"].item() != ""
