@@ -154,8 +154,8 @@ def provenance(config: Mapping[str, object] | None = None, seed: int | None = No
 
     found: JsonDict = {"written": datetime.now(UTC).isoformat(timespec="seconds")}
     if config is not None:
-        told = config.get("seed_everything")
-        seed = told if seed is None and isinstance(told, int) else seed
+        default = config.get("seed_everything")
+        seed = default if seed is None and isinstance(default, int) else seed
         found["config_sha256"] = text_sha256(json.dumps(config, sort_keys=True, default=str))
     return {
         **found,

@@ -18,7 +18,7 @@ _SHOWN = 20
 def check_file(path: Path) -> list[str]:
     """What is wrong with a cell's file, a line each; empty if nothing is.
 
-    The targets are looked for where the file's place says: ``<results>/<model>/<revision>/<data set>.json``.
+    The targets are looked for where the file's place leads: ``<results>/<model>/<revision>/<data set>.json``.
 
     Args:
         path: of the cell.

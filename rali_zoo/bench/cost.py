@@ -58,14 +58,14 @@ class Loading:
 @contextmanager
 def loading(device: str) -> Iterator[Loading]:
     """Time what is loaded in the block, and start looking at the highest use of memory."""
-    told = Loading()
+    found = Loading()
     gc.collect()
-    told.memory_before = _memory(device, "now")
+    found.memory_before = _memory(device, "now")
     _forget_peak(device)
     start = time.perf_counter()
-    yield told
+    yield found
     _synchronise(device)
-    told.seconds = time.perf_counter() - start
+    found.seconds = time.perf_counter() - start
 
 
 # ---- parameters and FLOPs ----
@@ -108,7 +108,7 @@ class Used:
 
 
 def used(scorer: Scorer, image: Image) -> Used:
-    """Count what one score uses, by watching it: a network that no attribute tells of is counted too.
+    """Count what one score uses, by watching it: a network that no attribute names is counted too.
 
     Args:
         scorer: any scorer.
@@ -311,10 +311,10 @@ def _synchronise(device: str) -> None:
 
 
 def _memory(device: str, what: str) -> int | None:
-    """Bytes in use now, or at the highest since :func:`_forget_peak`; ``None`` where nothing tells."""
+    """Bytes in use now, or at the highest since :func:`_forget_peak`; ``None`` where nothing counts it."""
     if device.startswith("cuda"):
-        told = torch.cuda.max_memory_allocated if what == "peak" else torch.cuda.memory_allocated
-        return int(told(device))
+        read = torch.cuda.max_memory_allocated if what == "peak" else torch.cuda.memory_allocated
+        return int(read(device))
     status = Path("/proc/self/status")
     if not status.is_file():
         return None

@@ -17,7 +17,7 @@ def leakage(training_sets: tuple[str, ...] | None, rows: Rows, root: str) -> Lea
     """Judge a cell.
 
     Args:
-        training_sets: references as the scorer declares them; ``None`` where its authors do not say.
+        training_sets: references as the scorer declares them; ``None`` where its authors do not state them.
         rows: what it is tested on.
         root: folder that holds a folder of each data set's name.
 
@@ -43,8 +43,8 @@ def leakage(training_sets: tuple[str, ...] | None, rows: Rows, root: str) -> Lea
             same.append(ref)
     if same:
         return Leakage(flag="same-dataset", why=f"trained on other rows of {', '.join(same)}")
-    told = f"trained on {', '.join(training_sets)}" if training_sets else "nothing was trained"
-    return Leakage(flag="none", why=told)
+    why = f"trained on {', '.join(training_sets)}" if training_sets else "nothing was trained"
+    return Leakage(flag="none", why=why)
 
 
 def _size(path: str) -> int | None:

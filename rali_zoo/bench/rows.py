@@ -73,7 +73,6 @@ class Rows:
             images += [
                 d or "-" for d in content_digests(self.frame["reference"].fillna("").astype(str).tolist())
             ]
-        raters = getattr(self.card, "raters", None)
         return Dataset(
             ref=self.ref,
             name=f"{self.card.name}{part}",
@@ -82,7 +81,7 @@ class Rows:
             synthetic=self.card.synthetic,
             n=len(self.frame),
             limit=self.limit,
-            raters=None if raters is None else float(raters),
+            raters=self.card.raters,
             rows_sha256=self.targets.rows_sha256,
             images_sha256=text_sha256("\n".join(images)),
             targets=f"{TARGETS}/{self.slug}.json" if self.publish else None,

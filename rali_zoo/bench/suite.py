@@ -62,7 +62,7 @@ class Entry(Part):
     Attributes:
         ref: what :func:`rali_zoo.zoo.load_model` takes.
         name: what tables and files call it; the reference unless given.
-        licence: of its weights and code; what the scorer itself says unless given.
+        licence: of its weights and code; what the scorer itself states unless given.
         batch_size: images a forward pass.
     """
 

@@ -160,14 +160,14 @@ class Resamples:
         parts = []
         for counts in self._counts():
             mu, mv, uu, vv, uv = moments @ counts / counts.sum(axis=0)
-            spread = (uu - mu * mu) * (vv - mv * mv)
+            variances = (uu - mu * mu) * (vv - mv * mv)
             # Rounding hides from a variance that every value drawn is the same: look where it is near 0.
-            doubtful = np.flatnonzero(spread < 1e-9 * u.var() * v.var())
+            doubtful = np.flatnonzero(variances < 1e-9 * u.var() * v.var())
             for b in doubtful:
                 drawn = counts[:, b] > 0
                 if not drawn.any() or np.ptp(x[drawn]) == 0 or np.ptp(y[drawn]) == 0:
-                    spread[b] = 0.0
-            parts.append(_ratio(uv - mu * mv, spread))
+                    variances[b] = 0.0
+            parts.append(_ratio(uv - mu * mv, variances))
         return np.concatenate(parts)
 
     def _krcc(self, x: FloatArray, y: FloatArray) -> FloatArray:
@@ -184,7 +184,7 @@ class Resamples:
 
 
 def _ratio(above: NDArray[np.float64] | NDArray[np.int64], below_squared: FloatArray) -> FloatArray:
-    """(b,) correlations in [-1, 1]; NaN where there is no spread."""
+    """(b,) correlations in [-1, 1]; NaN where one side is constant."""
     with np.errstate(invalid="ignore", divide="ignore"):
         found = np.clip(above / np.sqrt(below_squared), -1.0, 1.0)
     return np.where(below_squared > 0, found, np.nan)

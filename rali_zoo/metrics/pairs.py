@@ -1,4 +1,4 @@
-"""What pairs of images tell of a scorer: preference (P-test), and Krasula's two analyses."""
+"""What pairs of images show of a scorer: preference (P-test), and Krasula's two analyses."""
 
 from __future__ import annotations
 

@@ -114,12 +114,12 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
-def killed_run(data: str, results: str) -> None:
-    """What a process does that is killed at its third batch."""
+def killed_run(data: str, results: str, dies_at: int = 3) -> None:
+    """What a process does that is killed at its third batch, or not at all."""
     from rali_zoo.bench import cache
     from rali_zoo.bench.engines import run_suite
 
     cache.SECONDS = 0.0
     run._import_library = lambda source: None
-    run._load = lambda ref, device: Sharpness(dies_at=3, noise=0.5)
+    run._load = lambda ref, device: Sharpness(dies_at=dies_at, noise=0.5)
     run_suite(make_suite(data, "fake:sharpness"), Path(results))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -184,3 +185,56 @@ def test_names_of_files():
 
 def test_six_digits():
     assert six(1.23456789) == 1.23457 and six(float("nan")) is None and six(None) is None
+
+
+def mutated(text: str, rng: random.Random) -> str:
+    """One change of a file as disks, editors and strangers make them."""
+    kind = rng.randrange(6)
+    i, j = sorted((rng.randrange(len(text)), rng.randrange(len(text))))
+    if kind == 0:
+        return text[:i]
+    if kind == 1:
+        return text[:i] + text[j:]
+    if kind == 2:
+        return text[:i] + chr(rng.choice([0, 34, 48, 91, 93, 123, 125, 0x20AC, 0xD7FF])) + text[i + 1 :]
+    if kind == 3:
+        return text[:i] + text[i : i + 40] + text[i:]
+    content = json.loads(text)
+    inner, key = content, rng.choice(list(content))
+    while isinstance(inner[key], dict | list) and inner[key] and rng.random() < 0.8:
+        inner = inner[key]
+        key = rng.choice(list(inner)) if isinstance(inner, dict) else rng.randrange(len(inner))
+    odd = [
+        None,
+        True,
+        -1,
+        1e300,
+        10**400,
+        "",
+        "x" * 50,
+        [],
+        {},
+        [[]],
+        {"a": 1},
+        "../../etc/passwd",
+        "NaN",
+        2**63,
+    ]
+    inner[key] = rng.choice(odd)
+    return json.dumps(content)
+
+
+def test_two_thousand_mutated_files_end_in_one_error_each(cell):
+    rng = random.Random(0)
+    (targets,) = cell.parents[2].glob("datasets/*.json")
+    whole = read_cell(cell)
+    for path, read in ((cell, read_cell), (targets, lambda path: read_targets(path.parents[1], [whole]))):
+        text = path.read_text()
+        for _ in range(1000):
+            path.write_text(mutated(text, rng), encoding="utf-8", errors="surrogatepass")
+            try:
+                read(path)
+            except ScoreTableError as error:
+                assert path.name in str(error)
+        path.write_text(text)
+    assert check_file(cell) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 from bench_fakes import Closeness, Constant, Sharpness, killed_run, make_data, make_suite, tree, use
 
-from rali_zoo.bench import cache, predict, run
+from rali_zoo.bench import cache, engines, predict, run
 from rali_zoo.bench.check import check_file
 from rali_zoo.bench.engines import run_suite
 from rali_zoo.bench.leakage import leakage
@@ -341,6 +342,22 @@ def test_a_damaged_cache_is_found_out_and_heals(data, tmp_path, monkeypatch):
         assert tree(tmp_path / "r") == before and len(scorer.calls) > 4
 
 
+def test_two_processes_at_once_leave_the_same_files(data, tmp_path, monkeypatch):
+    suite = make_suite(data, "fake:sharpness")
+    use(monkeypatch, {"fake:sharpness": lambda: Sharpness(noise=0.5)})
+    run_suite(suite, tmp_path / "whole")
+    monkeypatch.setenv("RALI_ZOO_CACHE", str(tmp_path / "shared"))
+    context = multiprocessing.get_context("spawn")
+    arguments = (data, str(tmp_path / "both"), 0)
+    both = [context.Process(target=killed_run, args=arguments) for _ in "ab"]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+        assert process.exitcode == 0
+    assert tree(tmp_path / "both") == tree(tmp_path / "whole")
+
+
 # ---- rows and leakage ----
 
 
@@ -414,3 +431,30 @@ def test_ray_gives_the_same_files(data, tmp_path):
     run_suite(suite, tmp_path / "a")
     assert len(run_suite(suite, tmp_path / "b", engine="ray")) == 3
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_metrics_that_may_patch_other_libraries_run_in_their_own_process(data, tmp_path, monkeypatch):
+    """Importing pyiqa's qalign replaces the attention of every Llama of the process."""
+    pytest.importorskip("pyiqa")
+    assert engines.patches(Entry(ref="pyiqa:qalign")) and engines.patches(Entry(ref="pyiqa:musiq"))
+    assert not any(
+        engines.patches(Entry(ref=ref)) for ref in ("pyiqa:psnr", "rali-tiny-synthetic", "csv:a.csv")
+    )
+    started = []
+
+    class Dies:
+        def __init__(self, *args, **kwargs):
+            started.append(args)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *args):
+            return None
+
+        def submit(self, *args):
+            raise BrokenProcessPool("killed")
+
+    monkeypatch.setattr(engines, "ProcessPoolExecutor", Dies)
+    (done,) = run_suite(make_suite(data, "pyiqa:qalign"), tmp_path / "r")
+    assert len(started) == 1 and done.cell.status == "failed" and "its process died" in done.cell.reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,21 @@ def test_a_file_that_is_none(tmp_path):
     (tmp_path / "bad.yaml").write_text("models: [\n")
     with pytest.raises(ConfigError, match="is no yaml"):
         read_suite(tmp_path / "bad.yaml")
+
+
+def test_mutated_suites_end_in_one_error_each(tmp_path):
+    text = (SUITES / "smoke.yaml").read_text()
+    path, rng = tmp_path / "s.yaml", random.Random(0)
+    for _ in range(300):
+        i, j = sorted((rng.randrange(len(text)), rng.randrange(len(text))))
+        odd = rng.choice(
+            ["", "[", "{", ": ", "!!python/object:os.system x", "&a *a", "-1", "1e999", "\0", "- -"]
+        )
+        path.write_text(text[:i] + odd + text[rng.choice([i, j, i + 1]) :])
+        try:
+            read_suite(path)
+        except RaliZooError as error:
+            assert str(error)
 
 
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda p: p.stem)
