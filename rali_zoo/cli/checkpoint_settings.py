@@ -85,7 +85,7 @@ def read(line: CommandLine, bases: type[LightningModule]) -> CheckpointSettings 
     run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     config, source, own = ({}, str(path), False) if line.configs else _run_config(run, content, line.trusting)
     if saved.get("_class_path"):
-        config = {**config, "model": {"class_path": str(saved["_class_path"]), "init_args": hparams}}
+        config = {**config, "model": {"class_path": str(saved["_class_path"]), "init_args": dict(hparams)}}
     model = config.get("model")
     class_path = ""
     if isinstance(model, dict) and model.get("class_path"):

@@ -55,7 +55,8 @@ class RunConfig(SaveConfigCallback):
         with atomic_path(target.with_name("config.resumed.yaml") if resumed else target) as path:
             path.write_text(self.parser.dump(self.config, skip_none=False))
         self.already_saved = True
-        checkpoint_settings.remember(target)
+        if not resumed:  # else it may be somebody else's
+            checkpoint_settings.remember(target)
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -410,12 +411,12 @@ def _checkpointing(folder: Path, validated: bool) -> list[ModelCheckpoint]:
 def _best(trainer: Trainer) -> str:
     """The best checkpoint of a fit; where no epoch was measured, the last one, which is reported."""
     saved = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
-    for callback in saved:
+    monitored = [c for c in saved if isinstance(c, BestCheckpoint)]
+    for callback in monitored or saved:
         if callback.best_model_path:
-            if isinstance(callback, BestCheckpoint) or not any(isinstance(c, BestCheckpoint) for c in saved):
-                return str(callback.best_model_path)
+            return str(callback.best_model_path)
     last = next((c.best_model_path for c in saved if c.best_model_path), "")
-    if last and any(isinstance(callback, BestCheckpoint) for callback in saved):
+    if last and monitored:
         print(
             "note: val/srcc was undefined in every epoch (it needs two images of different MOS and finite scores), "
             "so there is no best.ckpt; last.ckpt is used",

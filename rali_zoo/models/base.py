@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from rali_zoo.backbones import create_backbone
 from rali_zoo.backbones.weights import weights_hash
-from rali_zoo.data.transforms import View
 from rali_zoo.types import Batch, Explanation, Preprocess
 from rali_zoo.uri import without_option
+from rali_zoo.views import View
 
 _weights_follow: ContextVar[bool] = ContextVar("weights_follow", default=False)
 
