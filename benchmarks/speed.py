@@ -39,13 +39,13 @@ from speed_results import ROOT, TARGET, Results, show
 import rali_zoo
 from rali_zoo.cli.report import provenance
 from rali_zoo.data.images import load_image
+from rali_zoo.data.sources import Item
 from rali_zoo.models.files import save_scorer
 from rali_zoo.models.scorer import NetworkScorer
 from rali_zoo.scoring.decode import decode_fast
 from rali_zoo.scoring.pipeline import Slice, make_stages, run, slices
 from rali_zoo.scoring.preprocess import FastView
 from rali_zoo.scoring.runtime import available_cores
-from rali_zoo.scoring.sources import Item
 from rali_zoo.trainers import Regression
 from rali_zoo.types import Preprocess, Score
 from rali_zoo.views import View

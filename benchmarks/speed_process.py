@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 from speed_ab import Row, from_values
 
+from rali_zoo.data.sources import Item
 from rali_zoo.models.files import save_scorer
 from rali_zoo.scoring.pipeline import slices
 from rali_zoo.scoring.runtime import available_cores
 from rali_zoo.scoring.sink import Job, Sink
-from rali_zoo.scoring.sources import Item
 from rali_zoo.trainers import Regression
 from rali_zoo.types import Score
 

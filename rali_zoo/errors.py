@@ -49,6 +49,18 @@ class NothingMeasuredError(RaliZooError):
     """A test or validation in which no image has a score; the command's exit status is 1."""
 
 
+class PluginError(RaliZooError, ImportError):
+    """Something a package adds to this one cannot be used.
+
+    Args:
+        giver: what added it.
+        reason: why it cannot be used.
+    """
+
+    def __init__(self, giver: str, reason: str) -> None:
+        super().__init__(f"{giver} added a plug-in that cannot be used: {reason}. Repair or uninstall it")
+
+
 class MissingExtraError(RaliZooError, ImportError):
     """A library of an optional extra is not installed."""
 
@@ -79,6 +91,13 @@ class ScoreTableError(RaliZooError, ValueError):
 
 class ImageDecodeError(RaliZooError, ValueError):
     """One image cannot be decoded; the message is the reason, free of object addresses."""
+
+
+class ImageUnavailableError(ImageDecodeError):
+    """An image cannot be decoded here and now (a missing library, no memory, a failing disk).
+
+    Nothing that is kept may say so of the image: the next run can be luckier.
+    """
 
 
 class CheckpointError(RaliZooError, ValueError):

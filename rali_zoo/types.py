@@ -14,6 +14,8 @@ MOS_RANGE = (1.0, 5.0)
 
 Resize = Literal["squash", "center_crop", "none"]
 Interpolation = Literal["bilinear", "bicubic"]
+#: Colours of images: converted to sRGB by the embedded profile, or the values as they are stored.
+Colour = Literal["srgb", "stored"]
 
 
 #: (weight in [0, 1], prototype score in [1, 5], descriptions) of the prototypes that carry most of a score
@@ -60,7 +62,7 @@ class Sample(TypedDict, total=False):
 class Batch(TypedDict, total=False):
     """Samples collated: every tensor gains a leading dimension B, every str becomes a list."""
 
-    image: Tensor
+    image: Tensor  #: a list of B tensors where native sizes differ
     features: Tensor
     mos: Tensor
     std: Tensor
@@ -97,7 +99,7 @@ class Score:
     def explain(self) -> str:
         """The score in words: its heaviest prototypes with the descriptions nearest to them, or its text."""
         if self.error is not None:
-            return f"{self.path}: no score ({self.error})"
+            return f"{self.path}: no score ({self.error})" + (f"\n  {self.text}" if self.text else "")
         lines = [
             f"{self.path}: {self.score:.2f} of 5" + (f" ± {self.std:.2f}" if self.std is not None else "")
         ]

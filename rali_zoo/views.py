@@ -7,6 +7,7 @@ Pixels stay in [0, 1]; a backbone normalises for itself.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import sqrt
 from typing import TYPE_CHECKING, Literal, get_args
@@ -15,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from rali_zoo.errors import ConfigError
-from rali_zoo.types import Interpolation, Preprocess, Resize
+from rali_zoo.types import Colour, Interpolation, Preprocess, Resize
 
 if TYPE_CHECKING:
     import torch
@@ -210,19 +211,29 @@ class View:
         size: side of the square in pixels; the backbone's size if ``None``.
         crops: how many native crops.
         flip: mirror every other image at random; the one augmentation that leaves quality alone.
+        colour: ``srgb`` = images are converted by their embedded profiles; ``stored`` = read as stored, bit for
+            bit, as the field's data sets are.
 
     Raises:
-        ConfigError: an unknown kind, a size or number below 1, or several crops of a kind that takes none.
+        ConfigError: an unknown kind or colour, a size or number below 1, or several crops of a kind that takes none.
     """
 
     kind: ViewKind = "backbone"
     size: int | None = None
     crops: int = 1
     flip: bool = False
+    colour: Colour = "srgb"
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, object]) -> View:
+        """The view that a model file or a checkpoint holds; before views had colours, images were read as stored."""
+        return cls(**{"colour": "stored", **state})  # type: ignore[arg-type]  # checked by __post_init__
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(ViewKind):
             raise ConfigError(f"view kind {self.kind!r}; it is one of {', '.join(get_args(ViewKind))}")
+        if self.colour not in get_args(Colour):
+            raise ConfigError(f"view colour {self.colour!r}; it is one of {', '.join(get_args(Colour))}")
         if self.crops < 1 or (self.size is not None and self.size < 1):
             raise ConfigError(f"{self}: size and crops are at least 1")
         if self.crops > 1 and self.kind in ("backbone", "whole", "center_crop"):

@@ -98,14 +98,14 @@ def batches(
     """
     import torch
 
-    from rali_zoo.data.images import load_image
+    from rali_zoo.data.images import load_views
     from rali_zoo.errors import ImageDecodeError
 
     for start in range(0, len(paths), batch_size):
         sized: dict[tuple[int, ...], list[tuple[int, torch.Tensor]]] = {}
         for place in range(start, min(start + batch_size, len(paths))):
             try:
-                image = module.view(load_image(paths[place]), module.preprocess)
+                image = load_views(paths[place], module.view, module.preprocess)
             except ImageDecodeError as error:
                 bad[place] = str(error)
                 continue

@@ -73,12 +73,12 @@ def _batches(module: IQANetwork, frame: pd.DataFrame, batch_size: int) -> Iterat
     """Images as the module scores them; those of native size one by one where they differ."""
     import torch
 
-    from rali_zoo.data.images import load_image
+    from rali_zoo.data.images import load_views
     from rali_zoo.types import Batch
 
     waiting: list[torch.Tensor] = []
     for path in frame["path"]:
-        image = module.view(load_image(path), module.preprocess)
+        image = load_views(path, module.view, module.preprocess)
         if waiting and (len(waiting) == batch_size or image.shape != waiting[0].shape):
             yield Batch(image=torch.stack(waiting).to(module.device))
             waiting = []

@@ -200,13 +200,13 @@ class MetricScorer(Foreign):
         return found
 
     def _prepare(self, image: Any, reference: Any) -> tuple[Tensor, Tensor | None]:
-        decoded = pixels(load_image(image))[None]
+        decoded = pixels(load_image(image, colour="stored"))[None]
         if not self.needs_reference:
             return decoded, None
         if reference is None or (isinstance(reference, str) and not reference):
             raise ImageDecodeError("no reference image to compare with")
         try:
-            original = pixels(load_image(reference))[None]
+            original = pixels(load_image(reference, colour="stored"))[None]
         except ImageDecodeError as error:
             raise ImageDecodeError(f"its reference {error}") from error
         if original.shape != decoded.shape:

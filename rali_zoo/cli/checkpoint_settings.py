@@ -62,14 +62,14 @@ class CheckpointSettings:
     content: dict[str, object] = field(repr=False)
 
 
-def read(line: CommandLine, bases: type[LightningModule]) -> CheckpointSettings | None:
+def read(line: CommandLine, base: type[LightningModule]) -> CheckpointSettings | None:
     """What the checkpoint of a command line brings; ``None`` without one, or for Lightning's word ``last``.
 
     With a config of the user's, the run's data and trainer settings are not read.
 
     Args:
         line: what was typed.
-        bases: what a model derives from.
+        base: what a model derives from.
 
     Raises:
         CheckpointError: no such file, not a checkpoint of ``fit``, or one that names what only a user may.
@@ -86,30 +86,28 @@ def read(line: CommandLine, bases: type[LightningModule]) -> CheckpointSettings 
     config, source, own = ({}, str(path), False) if line.configs else _run_config(run, content, line.trusting)
     if saved.get("_class_path"):
         config = {**config, "model": {"class_path": str(saved["_class_path"]), "init_args": dict(hparams)}}
+    said = set(line.strings())
+    if own:
+        said |= set(_strings(read_yaml(run / "config.yaml")))
     model = config.get("model")
     class_path = ""
     if isinstance(model, dict) and model.get("class_path"):
         named = str(model["class_path"])
-        class_path = named if own or line.trusting else known_class(named, bases, line, path)
+        class_path = named if line.trusting or named in said else known_class(named, base, path)
         config["model"] = {**model, "class_path": class_path}
     if not line.trusting:
-        said = set(line.strings())
-        if own:
-            said |= set(_strings(read_yaml(run / "config.yaml")))
         _check_outside(config, said, line, source)
     trained = class_path if saved.get("_class_path") else ""
     return CheckpointSettings(path, run, trained, hparams, config, source, content)
 
 
-def known_class(named: str, base: type[LightningModule], line: CommandLine, path: Path) -> str:
+def known_class(named: str, base: type[LightningModule], path: Path) -> str:
     """The full path of a model class that a file names; nothing is imported because a file says so.
 
     Raises:
-        CheckpointError: neither a row of :data:`~rali_zoo.trainers.TRAINERS`, nor imported, nor typed.
+        CheckpointError: neither a row of :data:`~rali_zoo.trainers.TRAINERS` nor a class that is imported already.
     """
     module, _, name = named.rpartition(".")
-    if named in line.models:
-        return named
     if name in TRAINERS and module.split(".")[0] in ("rali_zoo", ""):  # 0.1.0 kept them in rali_zoo.models
         found = TRAINERS[name]
         return f"{found.__module__}.{found.__qualname__}"

@@ -8,11 +8,11 @@ from typing import Literal
 
 from rali_zoo.cli import run_function
 
-Kind = Literal["all", "datasets", "backbones", "text", "models"]
+Kind = Literal["all", "datasets", "backbones", "text", "models", "rewards"]
 
 
 def list_command(kind: Kind = "all", pattern: str | None = None) -> None:
-    """List data sets, backbones, text encoders and models.
+    """List data sets, backbones, text encoders, models and rewards.
 
     Args:
         kind: what to list.
@@ -27,6 +27,8 @@ def list_command(kind: Kind = "all", pattern: str | None = None) -> None:
         _text(pattern, by_name=kind == "text")
     if kind in ("all", "models"):
         _models(pattern)
+    if kind == "rewards":
+        _rewards(pattern)
 
 
 def matches(name: str, pattern: str | None) -> bool:
@@ -91,6 +93,17 @@ def _models(pattern: str | None) -> None:
     print("Models:")
     _print_names([name for name in list_models() if matches(name, pattern)], f"model matches {pattern!r}")
     print("Your own: ckpt:runs/NAME/checkpoints/best.ckpt")
+
+
+def _rewards(pattern: str | None) -> None:
+    """Rewards of reinforcement with their options, as ``model.rewards`` and ``model.reward_options`` take them."""
+    from rali_zoo.rl.rewards import REWARDS, options_of
+
+    lines = []
+    for name in (name for name in REWARDS if matches(name, pattern)):
+        options = ", ".join(str(option).replace("'", "") for option in options_of(name).values())
+        lines += [f"{name}({options})", f"    {(REWARDS[name].__doc__ or '').partition(chr(10))[0]}"]
+    _print_names(lines, f"reward matches {pattern!r}")
 
 
 def _print_names(names: Sequence[str], none: str) -> None:

@@ -47,6 +47,8 @@ class DatasetCard:
         url: where to get it.
         layout: the folder tree the reader expects.
         synthetic: the labels come from a rule; every number measured on it must say so.
+        raters: individual ratings behind a MOS, on average, where published and where ``std`` is that of the
+            ratings; ``None`` where not known.
 
     Raises:
         ConfigError: a card that contradicts itself.
@@ -67,14 +69,12 @@ class DatasetCard:
     url: str
     layout: str
     synthetic: bool = False
+    raters: float | None = None
 
     def __post_init__(self) -> None:
         if not self.name or self.name != self.name.strip():
             self._refuse("name", self.name, "a name without blanks around it")
-        if self.task not in TASKS:
-            self._refuse("task", self.task, near_miss(str(self.task), TASKS))
-        if self.domain not in DOMAINS:
-            self._refuse("domain", self.domain, near_miss(str(self.domain), DOMAINS))
+        self._check_words()
         if self.n_images < 1:
             self._refuse("n_images", self.n_images, "a positive number")
         if len(self.mos_range) != 2 or not all(math.isfinite(v) for v in self.mos_range):
@@ -82,9 +82,14 @@ class DatasetCard:
         if self.mos_range[0] >= self.mos_range[1]:
             hint = "(lowest, highest); the direction is told by higher_is_better"
             self._refuse("mos_range", self.mos_range, hint)
-        for protocol in self.protocols:
-            if protocol not in PROTOCOLS:
-                self._refuse("protocols", protocol, near_miss(str(protocol), PROTOCOLS))
+        if self.raters is not None and not self.raters >= 1:
+            self._refuse("raters", self.raters, "1 or more, or None")
+
+    def _check_words(self) -> None:
+        protocols = tuple(("protocols", p, PROTOCOLS) for p in self.protocols)
+        for field, value, known in (("task", self.task, TASKS), ("domain", self.domain, DOMAINS), *protocols):
+            if value not in known:
+                self._refuse(field, value, near_miss(str(value), known))
         if len(set(self.protocols)) != len(self.protocols):
             self._refuse("protocols", self.protocols, "each protocol once")
         if self.default_protocol not in self.protocols:

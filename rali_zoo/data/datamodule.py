@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Literal, cast
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import lightning as L
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from rali_zoo.data.checks import unreadable
-from rali_zoo.data.dataset import ImageDataset, Texts, collate
+from rali_zoo.data.checks import undecodable
+from rali_zoo.data.dataset import Batches, ImageDataset, Texts, collate
 from rali_zoo.data.features import CPU_BATCH, cached_features
-from rali_zoo.data.samplers import BalancedSampler, SingleDatasetBatchSampler
-from rali_zoo.data.streaming import ShardStream, is_stream
+from rali_zoo.data.samplers import BalancedSampler, EpochBatches, SingleDatasetBatchSampler
+from rali_zoo.data.streaming import Shards, ShardStream, is_stream
 from rali_zoo.data.tables import DataTable, load_table
 from rali_zoo.errors import ConfigError
 from rali_zoo.protocols import FeatureSource
-from rali_zoo.types import Sample
+from rali_zoo.types import Batch, Sample
 from rali_zoo.views import View
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
+
+#: Seconds without a batch after which workers are taken for stuck.
+TIMEOUT = 600
+_SHARED = Path("/dev/shm")  # where workers leave their batches
 
 Sampling = Literal["concat", "balanced", "single_dataset"]
 #: One reference or several; one alone need not be quoted in a shell, whatever its options hold.
@@ -60,15 +67,18 @@ class IQADataModule(L.LightningDataModule):
         calibration: file of ``rali-zoo calibrate`` that brings the MOS of training images of several data
             sets to one scale; those of validation and test stay as they are.
         cache_features: keep the features of a frozen backbone on disk and train on them.
-        check_images: decode every image once, before training, and leave out what cannot be read.
-        max_unreadable: share of a data set's images in [0, 1] that may be left out.
+        check_images: decode every image once, before training (those to test on, too), and leave out what cannot
+            be decoded.
+        max_undecodable: share of a data set's images in [0, 1] that may be left out.
         limit: use at most this many rows of each split of each data set, drawn with ``seed``.
         num_workers: processes that decode and cut.
         pin_memory: page-locked batches, for GPUs.
-        seed: of the samplers and of ``limit``.
+        seed: of the samplers, of ``limit``, and of whatever is drawn for a training image.
 
     Raises:
-        ConfigError: nothing to train on, too many unreadable images, or images without a text.
+        ConfigError: a setting that cannot work, nothing to train on, too many undecodable images, or images
+            without a text.
+        UriError: shards that cannot be named so.
     """
 
     def __init__(
@@ -87,7 +97,7 @@ class IQADataModule(L.LightningDataModule):
         calibration: str | None = None,
         cache_features: bool = True,
         check_images: bool = True,
-        max_unreadable: float = 0.01,
+        max_undecodable: float = 0.01,
         limit: int | None = None,
         num_workers: int = 0,
         pin_memory: bool = False,
@@ -96,23 +106,38 @@ class IQADataModule(L.LightningDataModule):
         super().__init__()
         self.train_refs = _listed(train)
         self.val_refs = _listed(val) or self.train_refs
+        self._val_asked = bool(_listed(val))
         self.test_refs = _listed(test) or self.train_refs
         self.predict_refs = _listed(predict) or self.test_refs
         if any(is_stream(r) for r in self.val_refs + self.test_refs):
             raise ConfigError(
                 "a webdataset: reference can be trained on; give val and test as folders or tables"
             )
+        for ref in self.streams:
+            Shards(ref)  # refuses commands and addresses before anything is built
+        limits: dict[str, tuple[bool, object, str]] = {
+            "batch_size": (batch_size >= 1, batch_size, "1 or more"),
+            "limit": (limit is None or limit >= 1, limit, "1 or more, or null for all images"),
+            "num_workers": (num_workers >= 0, num_workers, "0 or more"),
+            "max_undescribed": (0 <= max_undescribed <= 1, max_undescribed, "a share in [0, 1]"),
+            "max_undecodable": (0 <= max_undecodable <= 1, max_undecodable, "a share in [0, 1]"),
+            "seed": (0 <= seed < 2**32, seed, "0 to 2**32 - 1"),
+            "sampling": (sampling in get_args(Sampling), sampling, f"one of {', '.join(get_args(Sampling))}"),
+        }
+        for name, (fits, value, wanted) in limits.items():
+            if not fits:  # NaN never does
+                raise ConfigError(f"data.{name}={value!r} cannot be; give {wanted}")
         self.root, self.batch_size, self.sampling = root, batch_size, sampling
         self.train_view, self.eval_view = train_view or View(), eval_view or View()
         self.descriptions, self.max_undescribed = _listed(descriptions), max_undescribed
         self.calibration = calibration
-        self.cache_features, self.check_images, self.max_unreadable = (
+        self.cache_features, self.check_images, self.max_undecodable = (
             cache_features,
             check_images,
-            max_unreadable,
+            max_undecodable,
         )
         self.limit, self.num_workers, self.pin_memory, self.seed = limit, num_workers, pin_memory, seed
-        #: unreadable rows by (role, reference); columns of the table plus ``reason``
+        #: undecodable rows by (role, reference); columns of the table plus ``reason``
         self.left_out: dict[tuple[str, str], pd.DataFrame] = {}
         self.texts: Texts | None = None
         self._tables: dict[str, DataTable] = {}
@@ -141,25 +166,21 @@ class IQADataModule(L.LightningDataModule):
         """Readable rows of a reference for a role; what is left out is kept in ``left_out`` and said.
 
         Raises:
-            ConfigError: no rows for the role, or more unreadable images than ``max_unreadable``.
+            ConfigError: no rows for the role, or more undecodable images than ``max_undecodable``.
         """
         table = self.table(ref)
-        frame = table.frame if role == "predict" else table.split(role)
-        if frame.empty:
-            raise ConfigError(f"{ref!r} has no {role} rows; {table.describe()}")
-        if self.limit is not None and len(frame) > self.limit:
-            frame = frame.sample(self.limit, random_state=self.seed).sort_index()
+        frame = table.sample(role, self.limit, self.seed)
         if not self.check_images or table.card.synthetic:
             return frame
-        bad = unreadable(frame)
+        bad = undecodable(frame)
         self.left_out[role, ref] = bad
         if len(bad):
             first = "; ".join(
                 f"{i}: {r}" for i, r in zip(bad["id"].head(3), bad["reason"].head(3), strict=True)
             )
             message = f"{ref} ({role}): {len(bad)} of {len(frame)} images left out, e.g. {first}"
-            if len(bad) > self.max_unreadable * len(frame):
-                raise ConfigError(f"{message}. More than data.max_unreadable = {self.max_unreadable:.1%}")
+            if len(bad) > self.max_undecodable * len(frame):
+                raise ConfigError(f"{message}. More than data.max_undecodable = {self.max_undecodable:.1%}")
             log.warning(message)
         return frame.drop(index=bad.index)
 
@@ -184,12 +205,30 @@ class IQADataModule(L.LightningDataModule):
                     f"nothing to {role}: give data.{role} or data.train, e.g. --data.{role}=[synthetic:lab]"
                 )
             if role not in self._sets:
+                refs = self._validated(refs) if role == "val" and stage == "fit" else refs
                 frames = {ref: self.rows(ref, role) for ref in refs if not is_stream(ref)}
                 if role == "train":
                     frames = self._described(self._calibrated(frames))
                 texts = self.texts if role == "train" else None
                 view = self.train_view if role == "train" else self.eval_view
                 self._sets[role] = [self._images(ref, frame, view, texts) for ref, frame in frames.items()]
+
+        if stage == "fit" and self.check_images:
+            for ref in dict.fromkeys(self.test_refs):  # what is wrong with them would show after hours
+                if not is_stream(ref) and len(self.table(ref).split("test")):
+                    self.rows(ref, "test")
+
+    def _validated(self, refs: list[str]) -> list[str]:
+        """References to validate on while training: those of ``train`` only where they hold rows for it."""
+        with_rows = [ref for ref in refs if len(self.table(ref).split("val"))]
+        if self._val_asked or len(with_rows) == len(refs):
+            return refs
+        log.warning(
+            "%s: no validation rows, and none are taken from the training rows; ?val_fraction=0.1 would",
+            ", ".join(ref for ref in refs if ref not in with_rows),
+        )
+        self.val_refs = with_rows
+        return with_rows
 
     def _calibrated(self, frames: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
         if self.calibration is None:
@@ -228,29 +267,56 @@ class IQADataModule(L.LightningDataModule):
                 at_once,
                 self.num_workers,
             )
-        return ImageDataset(ref, frame, view, preprocess, texts, features)
+        return ImageDataset(ref, frame, view, preprocess, texts, features, self.seed)
 
     # ---- loaders ------------------------------------------------------------------------------
 
-    def _dealt(self, dataset: Any, shuffle: bool) -> DistributedSampler[Any]:
+    def _sharded(self, dataset: Dataset[Sample] | list[int], shuffle: bool) -> DistributedSampler[int]:
         # One process too: the order is a function of the epoch, so a resumed run goes on as it would have.
         world, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-        return DistributedSampler(dataset, world, rank, shuffle=shuffle, seed=self.seed)
+        rows = cast("Dataset[int]", dataset)
+        return DistributedSampler(rows, world, rank, shuffle=shuffle, seed=self.seed)
 
-    def _make(self, dataset: Dataset[Sample], **order: Any) -> DataLoader[Any]:
+    def _workers(self, view: View) -> int:
+        """``num_workers``, where their batches find room; raises :class:`ConfigError`."""
+        if self.num_workers and _SHARED.is_dir():
+            height, width = view.size_for(self.module.preprocess)
+            # Each worker holds two batches ready.
+            needed = 2 * self.num_workers * self.batch_size * max(view.crops, 1) * 3 * 4 * height * width
+            free = shutil.disk_usage(_SHARED).free
+            if free < needed:
+                raise ConfigError(
+                    f"{self.num_workers} workers keep about {needed / 2**20:.1f} MiB of batches in {_SHARED}, which "
+                    f"has {free / 2**20:.1f} MiB: give it more (docker run --shm-size), or data.num_workers=0"
+                )
+        return self.num_workers
+
+    def _in_order(self, dataset: ImageDataset) -> DataLoader[Batch]:
+        workers = self._workers(dataset.view)
         return DataLoader(
-            dataset,
-            num_workers=self.num_workers,
-            pin_memory=self.pin_memory,
-            persistent_workers=self.num_workers > 0,
+            cast("Dataset[Batch]", dataset),
+            batch_size=self.batch_size,
+            sampler=self._sharded(dataset, shuffle=False),
             collate_fn=collate,
-            **order,
+            num_workers=workers,
+            pin_memory=self.pin_memory,
+            persistent_workers=workers > 0,
+            timeout=TIMEOUT if workers else 0,
         )
 
-    def _in_order(self, dataset: Dataset[Sample]) -> DataLoader[Any]:
-        return self._make(dataset, batch_size=self.batch_size, sampler=self._dealt(dataset, shuffle=False))
+    def _of_batches(self, sets: list[ImageDataset], order: EpochBatches) -> DataLoader[Batch]:
+        workers = self._workers(sets[0].view)
+        return DataLoader(
+            Batches(sets),
+            batch_size=None,
+            sampler=order,
+            num_workers=workers,
+            pin_memory=self.pin_memory,
+            persistent_workers=workers > 0,
+            timeout=TIMEOUT if workers else 0,
+        )
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of all training sets, mixed as ``sampling`` says."""
         if streams := self.streams:
             if len(streams) != len(self.train_refs):
@@ -258,41 +324,57 @@ class IQADataModule(L.LightningDataModule):
                     "streams and folders cannot be mixed in data.train; pack the folders into shards too"
                 )
             stream = ShardStream(streams, self.train_view, self.module.preprocess, self.seed)
-            return self._make(stream, batch_size=self.batch_size)
+            return _StreamLoader(self, stream, self._workers(self.train_view))
         sets = self._sets["train"]
-        joined: ConcatDataset[Sample] = ConcatDataset(sets)
         owner = [s.ref for s in sets for _ in range(len(s))]
+        order: DistributedSampler[int] | SingleDatasetBatchSampler
         if self.sampling == "single_dataset":
-            connector = self.trainer._accelerator_connector if self.trainer is not None else None
-            if connector is not None and connector.is_distributed and connector.use_distributed_sampler:
-                raise ConfigError(
-                    "sampling=single_dataset makes whole batches and deals them out to the processes itself, "
-                    "which Lightning would do again: give --trainer.use_distributed_sampler=false"
-                )
-            return self._make(
-                joined, batch_sampler=SingleDatasetBatchSampler(owner, self.batch_size, seed=self.seed)
-            )
-        balanced = BalancedSampler(owner, seed=self.seed) if self.sampling == "balanced" else None
-        sampler = balanced or self._dealt(joined, shuffle=True)
-        # Batch normalisation cannot learn from one image, so that a last batch of one waits for its turn.
-        lonely = len(sampler) > self.batch_size and len(sampler) % self.batch_size == 1
-        return self._make(joined, batch_size=self.batch_size, sampler=sampler, drop_last=lonely)
+            order = SingleDatasetBatchSampler(owner, self.batch_size, seed=self.seed)
+        elif self.sampling == "balanced":
+            order = BalancedSampler(owner, seed=self.seed)
+        else:
+            order = self._sharded(list(range(len(owner))), shuffle=True)
+        batches = EpochBatches(order, self.batch_size)
+        # Lightning tells the epoch only after it has made an iterator, and workers begin at once.
+        batches.set_epoch(0 if self.trainer is None else self.trainer.current_epoch)
+        return self._of_batches(sets, batches)
 
-    def train_eval_dataloader(self) -> DataLoader[Any]:
+    def train_eval_dataloader(self) -> DataLoader[Batch]:
         """The training images once, in order, cut as for evaluation: what prototypes are made of."""
         sets = [s.with_view(self.eval_view) for s in self._sets["train"]]
         if not sets:
             raise ConfigError("prototypes need the training images as a folder or a table, not as a stream")
-        return self._make(ConcatDataset(sets), batch_size=self.batch_size)
+        rows = cast("Dataset[int]", range(sum(map(len, sets))))
+        whole: DistributedSampler[int] = DistributedSampler(rows, 1, 0, shuffle=False)
+        return self._of_batches(sets, EpochBatches(whole, self.batch_size, every=True))
 
-    def val_dataloader(self) -> list[DataLoader[Any]]:
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
         """A loader for each validation set, in the order of ``val_refs``."""
         return [self._in_order(s) for s in self._sets["val"]]
 
-    def test_dataloader(self) -> list[DataLoader[Any]]:
+    def test_dataloader(self) -> list[DataLoader[Batch]]:
         """A loader for each test set, in the order of ``test_refs``."""
         return [self._in_order(s) for s in self._sets["test"]]
 
-    def predict_dataloader(self) -> list[DataLoader[Any]]:
+    def predict_dataloader(self) -> list[DataLoader[Batch]]:
         """A loader for each set to predict."""
         return [self._in_order(s) for s in self._sets["predict"]]
+
+
+class _StreamLoader(DataLoader[Batch]):
+    """A loader that tells its stream the epoch; workers are started anew for each."""
+
+    def __init__(self, data: IQADataModule, stream: ShardStream, workers: int) -> None:
+        super().__init__(
+            cast("Dataset[Batch]", stream),
+            batch_size=data.batch_size,
+            num_workers=workers,
+            pin_memory=data.pin_memory,
+            collate_fn=collate,
+            timeout=TIMEOUT if workers else 0,
+        )
+        self._data, self._stream = data, stream
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        self._stream.epoch = self._data.trainer.current_epoch if self._data.trainer is not None else 0
+        return super().__iter__()

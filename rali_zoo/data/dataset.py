@@ -1,16 +1,23 @@
-"""Rows of a data set as :class:`~rali_zoo.types.Sample`: the torch side of a table."""
+"""Rows of a data set as :class:`~rali_zoo.types.Sample`: the torch side of a table.
+
+Whatever is drawn for an image (its crop, its mirroring, which of its texts) depends on the seed, the epoch and the
+image alone: not on workers, batches, or what was drawn before. A resumed run sees what it would have seen.
+"""
 
 from __future__ import annotations
 
 import copy
+import hashlib
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from itertools import accumulate
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rali_zoo.data.video import load_views
+from rali_zoo.data.images import load_views
 from rali_zoo.types import Batch, Preprocess, Sample
 from rali_zoo.views import View
 
@@ -18,6 +25,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Texts = Mapping[tuple[str, str], Sequence[str]]
+
+
+class Draw(NamedTuple):
+    """One visit to an image."""
+
+    row: int
+    epoch: int = 0
+    visit: int = 0  #: how often it was drawn before in this epoch
+
+
+def generator(seed: int, epoch: int, image: str, visit: int = 0) -> torch.Generator:
+    """A generator for one visit to an image, on the CPU."""
+    digest = hashlib.sha256(f"{seed}|{epoch}|{visit}|{image}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 class ImageDataset(Dataset[Sample]):
@@ -31,6 +52,7 @@ class ImageDataset(Dataset[Sample]):
         preprocess: what the backbone expects.
         texts: descriptions by (dataset, id); one of an image's is drawn at each visit.
         features: (N, D) or (N, V, D) cached features that take the place of the images.
+        seed: of whatever is drawn for an image.
     """
 
     def __init__(
@@ -41,8 +63,9 @@ class ImageDataset(Dataset[Sample]):
         preprocess: Preprocess,
         texts: Texts | None = None,
         features: Tensor | None = None,
+        seed: int = 0,
     ) -> None:
-        self.ref = ref
+        self.ref, self.seed = ref, seed
         self.ids: list[str] = frame["id"].astype(str).tolist()
         self.paths: list[str] = frame["path"].astype(str).tolist()
         self.mos = torch.tensor(frame["mos"].to_numpy(float), dtype=torch.float32)
@@ -63,22 +86,44 @@ class ImageDataset(Dataset[Sample]):
         other.view = view
         return other
 
-    def __getitem__(self, index: int) -> Sample:
-        sample = Sample(mos=self.mos[index], std=self.std[index], dataset=self.ref, id=self.ids[index])
+    def __getitem__(self, index: int | Draw) -> Sample:
+        row, epoch, visit = index if isinstance(index, Draw) else Draw(index)
+        sample = Sample(mos=self.mos[row], std=self.std[row], dataset=self.ref, id=self.ids[row])
+        draw = generator(self.seed, epoch, f"{self.ref}|{self.ids[row]}", visit)
         if self.features is not None:
-            sample["features"] = self.features[index]
+            sample["features"] = self.features[row]
         else:
-            sample["image"] = load_views(self.paths[index], self.view, self.preprocess)
+            sample["image"] = load_views(self.paths[row], self.view, self.preprocess, draw=draw)
         if self.distortions is not None:
-            sample["distortion"], sample["level"] = self.distortions[index], self.levels[index]
+            sample["distortion"], sample["level"] = self.distortions[row], self.levels[row]
         if self.texts is not None:
-            choices = self.texts[(self.ref, self.ids[index])]
-            sample["text"] = choices[int(torch.randint(len(choices), ()))]
+            choices = self.texts[(self.ref, self.ids[row])]
+            sample["text"] = choices[int(torch.randint(len(choices), (), generator=draw))]
         return sample
 
 
+class Batches(Dataset[Batch]):
+    """Whole batches of several data sets, joined end to end.
+
+    Args:
+        sets: at least one.
+    """
+
+    def __init__(self, sets: Sequence[ImageDataset]) -> None:
+        self.sets = list(sets)
+        self.ends = list(accumulate(len(s) for s in sets))
+
+    def __getitem__(self, draws: Sequence[Draw]) -> Batch:
+        samples = []
+        for draw in draws:
+            owner = bisect_right(self.ends, draw.row)
+            first = self.ends[owner] - len(self.sets[owner])
+            samples.append(self.sets[owner][draw._replace(row=draw.row - first)])
+        return collate(samples)
+
+
 def collate(samples: list[Sample]) -> Batch:
-    """Stack samples; images of native size can only be stacked when their sizes agree."""
+    """Stack samples; images whose native sizes differ stay a list of (3, H, W) or (V, 3, H, W) tensors."""
     batch = Batch(
         mos=torch.stack([s["mos"] for s in samples]),
         std=torch.stack([s["std"] for s in samples]),
@@ -88,13 +133,9 @@ def collate(samples: list[Sample]) -> Batch:
     if "features" in samples[0]:
         batch["features"] = torch.stack([s["features"] for s in samples])
     else:
-        shapes = {tuple(s["image"].shape) for s in samples}
-        if len(shapes) > 1:
-            raise ValueError(
-                f"images of different sizes in one batch: {sorted(shapes)[:4]}; use a view with a fixed "
-                "size, or batch_size 1"
-            )
-        batch["image"] = torch.stack([s["image"] for s in samples])
+        images = [s["image"] for s in samples]
+        alike = all(image.shape == images[0].shape for image in images)
+        batch["image"] = torch.stack(images) if alike else cast(Tensor, images)
     if "text" in samples[0]:
         batch["text"] = [s["text"] for s in samples]
     if "distortion" in samples[0]:

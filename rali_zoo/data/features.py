@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,12 +20,10 @@ from rali_zoo.views import View
 if TYPE_CHECKING:
     import pandas as pd
 
+log = logging.getLogger(__name__)
+
 CHUNK = 256  # images in a cache file: what an interrupted run can lose at most
 CPU_BATCH = 16  # a CPU gains nothing from more, and the maps of large images take gigabytes
-
-
-def _chunk_key(paths: list[str], encoder_key: str) -> str:
-    return hashlib.sha256("\n".join([encoder_key, *map(file_key, paths)]).encode()).hexdigest()[:32]
 
 
 @torch.inference_mode()
@@ -39,9 +39,10 @@ def cached_features(
 ) -> Tensor:
     """Features of every row of a table, from the cache where it has them.
 
-    A chunk of images is one safetensors file below the cache root, named by the encoder's weights,
-    the view, and each image's path, size and time; it is written whole or not at all, so a run that
-    is stopped goes on where it was.
+    They are kept in files of at most :data:`CHUNK` images below the cache root, in a folder for each encoder's
+    weights, view and preprocessing, found by each image's path, size and time: whatever head, seed, split or limit
+    asks for an image later finds it there. A file is written whole or not at all, carries a checksum, and is made
+    again when that does not hold.
 
     Args:
         ref: the data set's reference; shown with the progress bar.
@@ -57,22 +58,62 @@ def cached_features(
         (N, D) or (N, V, D) float32 on the CPU.
     """
     from rich.progress import track
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
     from torch.utils.data import DataLoader
 
-    folder = cache_dir("features")
-    key = f"{encoder_key}|{view}|{preprocess}"
-    chunks = [frame.iloc[start : start + CHUNK] for start in range(0, len(frame), CHUNK)]
-    files = [folder / f"{_chunk_key(c['path'].astype(str).tolist(), key)}.safetensors" for c in chunks]
-    missing = [i for i, file in enumerate(files) if not file.exists()]
-    for i in track(missing, description=f"features of {ref}", disable=not missing):
+    folder = cache_dir("features", _digest(f"{encoder_key}|{view}|{preprocess}"))
+    names = [_digest(file_key(path)) for path in frame["path"].astype(str)]
+    known = _stored(folder, set(names))
+    missing = [i for i, name in enumerate(names) if name not in known]
+    chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
+    for rows in track(chunks, description=f"features of {ref}", disable=not chunks):
         loader = DataLoader(
-            ImageDataset(ref, chunks[i], view, preprocess),
+            ImageDataset(ref, frame.iloc[rows], view, preprocess),
             batch_size=batch_size,
             num_workers=num_workers,
             collate_fn=collate,
         )
-        parts = [encode(batch["image"]).float().cpu() for batch in loader]
-        with atomic_path(files[i]) as temporary:
-            save_file({"features": torch.cat(parts).contiguous()}, temporary)
-    return torch.cat([load_file(file)["features"] for file in files])
+        made = torch.cat([_encoded(encode, batch["image"]) for batch in loader]).contiguous()
+        mine = [names[i] for i in rows]
+        facts = {"names": " ".join(mine), "sha256": _checksum(made)}
+        with atomic_path(folder / f"{_digest(facts['names'])}.safetensors") as temporary:
+            save_file({"features": made}, temporary, metadata=facts)
+        known.update(zip(mine, made, strict=True))
+    return torch.stack([known[name] for name in names])
+
+
+def _encoded(encode: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    """Features of a batch on the CPU; images whose sizes differ go one by one."""
+    parts = [one[None] for one in image] if isinstance(image, list) else [image]
+    return torch.cat([encode(part).float().cpu() for part in parts])
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def _checksum(features: Tensor) -> str:
+    return hashlib.sha256(features.numpy().tobytes()).hexdigest()
+
+
+def _stored(folder: Path, wanted: set[str]) -> dict[str, Tensor]:
+    """Features by the digest of their image, of those that are wanted and whole."""
+    from safetensors import safe_open
+
+    found: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt") as part:
+                facts = part.metadata()
+                names = facts["names"].split()
+                if wanted.isdisjoint(names):
+                    continue
+                features = part.get_tensor("features")
+            if len(names) != len(features) or _checksum(features) != facts["sha256"]:
+                raise ValueError("its checksum does not hold")
+        except Exception as error:  # whatever a damaged file makes of its reader
+            log.warning("%s is damaged and made again (%s)", file, error)
+            file.unlink(missing_ok=True)
+            continue
+        found.update((name, row) for name, row in zip(names, features, strict=True) if name in wanted)
+    return found

@@ -6,16 +6,18 @@ overlap, and draw the same order for the same (seed, epoch).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 from torch import distributed
 from torch.utils.data import DistributedSampler, Sampler
 
+from rali_zoo.data.dataset import Draw
 from rali_zoo.errors import ConfigError
 
 
-def _place(num_replicas: int | None, rank: int | None) -> tuple[int, int]:
+def place_of(num_replicas: int | None = None, rank: int | None = None) -> tuple[int, int]:
     """(number of processes, this one's index), from the process group where they are not given."""
     grouped = distributed.is_available() and distributed.is_initialized()
     world = num_replicas if num_replicas is not None else (distributed.get_world_size() if grouped else 1)
@@ -85,23 +87,22 @@ class BalancedSampler(DistributedSampler):
         return joined[start - skip : stop - skip]
 
     def __iter__(self) -> Iterator[int]:
-        world, index = _place(*self._given)
+        world, index = place_of(*self._given)
         start = self.epoch * self._each
         drawn = np.concatenate([self._stream(i, start, start + self._each) for i in range(len(self._sets))])
         order = np.random.default_rng([self.seed, self.epoch]).permutation(drawn)
         return iter(order[: len(order) // world * world][index::world].tolist())
 
     def __len__(self) -> int:
-        world, _ = _place(*self._given)
+        world, _ = place_of(*self._given)
         return self._each * len(self._sets) // world
 
 
 class SingleDatasetBatchSampler(Sampler[list[int]]):
     """Batches that each lie inside one data set, as ranking losses need: scales of two sets do not compare.
 
-    Under DDP the batches that do not divide by the number of processes are left out; with shuffling these
-    are others in each epoch. Lightning cannot shard a batch sampler: use it with
-    ``Trainer(use_distributed_sampler=False)``.
+    Under DDP the batches that do not divide by the number of processes are left out, and so is a last batch of
+    one image, which has nothing to be ranked with; with shuffling these are others in each epoch.
 
     Args:
         dataset_ids: (n,) the data set of each row.
@@ -113,7 +114,7 @@ class SingleDatasetBatchSampler(Sampler[list[int]]):
         rank: index of this process; from the process group if ``None``.
 
     Raises:
-        ConfigError: no rows, ``batch_size`` below 1, or fewer batches than processes.
+        ConfigError: no rows, ``batch_size`` below 1, a data set of one image, or fewer batches than processes.
     """
 
     def __init__(
@@ -130,23 +131,28 @@ class SingleDatasetBatchSampler(Sampler[list[int]]):
             raise ConfigError(f"batch_size={batch_size}: a batch holds at least one image")
         self._sets = _rows_by_dataset(dataset_ids)
         self.batch_size, self.shuffle, self.seed, self.drop_last = batch_size, shuffle, seed, drop_last
+        if batch_size > 1 and any(len(rows) == 1 for rows in self._sets):
+            raise ConfigError(
+                "a data set of one image has nothing to be ranked with; leave it out of data.train"
+            )
         self.epoch = 0
         self._given = num_replicas, rank
-
-    @property
-    def sampler(self) -> SingleDatasetBatchSampler:
-        """Itself: Lightning calls ``set_epoch`` on ``batch_sampler.sampler``."""
-        return self
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order that the next iteration draws."""
         self.epoch = epoch
 
+    def _cuts(self, rows: np.ndarray) -> list[list[int]]:
+        size = self.batch_size
+        cuts = [rows[i : i + size].tolist() for i in range(0, len(rows), size)]
+        least = size if self.drop_last else min(2, size)
+        return [cut for cut in cuts if len(cut) >= least]
+
     def _share(self) -> tuple[int, int, int]:
         """(batches a process, processes, this one's index)."""
-        world, index = _place(*self._given)
+        world, index = place_of(*self._given)
         size = self.batch_size
-        total = sum(len(s) // size if self.drop_last else -(-len(s) // size) for s in self._sets)
+        total = sum(len(self._cuts(rows)) for rows in self._sets)
         if total < world:
             raise ConfigError(
                 f"{total} batches of {size} from data sets of {[len(s) for s in self._sets]} images do not "
@@ -159,12 +165,66 @@ class SingleDatasetBatchSampler(Sampler[list[int]]):
         rng = np.random.default_rng([self.seed, self.epoch])
         batches: list[list[int]] = []
         for rows in self._sets:
-            order = rng.permutation(rows) if self.shuffle else rows
-            cuts = [order[i : i + self.batch_size].tolist() for i in range(0, len(order), self.batch_size)]
-            batches += [cut for cut in cuts if len(cut) == self.batch_size or not self.drop_last]
+            batches += self._cuts(rng.permutation(rows) if self.shuffle else rows)
         if self.shuffle:
             batches = [batches[i] for i in rng.permutation(len(batches))]
         return iter(batches[: each * world][index::world])
 
     def __len__(self) -> int:
         return self._share()[0]
+
+
+class EpochBatches(DistributedSampler):
+    """Batches of :class:`~rali_zoo.data.dataset.Draw`, which know their epoch, for a loader of whole batches.
+
+    A ``DistributedSampler`` by type only, as :class:`BalancedSampler`: the order inside is sharded already.
+
+    Args:
+        order: of rows, or of batches.
+        batch_size: images in a batch, where the order is of rows. A last batch of one image is left out, as
+            batch normalisation cannot learn from it; with shuffling it waits for its turn.
+        every: whether it is kept.
+    """
+
+    def __init__(
+        self,
+        order: DistributedSampler[int] | SingleDatasetBatchSampler,
+        batch_size: int,
+        every: bool = False,
+    ) -> None:
+        super().__init__(range(1), num_replicas=1, rank=0)  # type: ignore[arg-type]
+        self.order, self.size = order, batch_size
+        #: rows of a last batch that is left out
+        self.dropped = 1 if batch_size > 1 and not every else 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order and the draws of the next iteration."""
+        self.epoch = epoch
+        self.order.set_epoch(epoch)
+
+    def _rest(self) -> int:
+        return len(self.order) % self.size if len(self.order) > self.size else 0
+
+    def _batches(self) -> Iterator[list[int]]:
+        if isinstance(self.order, SingleDatasetBatchSampler):
+            yield from self.order
+            return
+        rows = list(self.order)
+        if self.dropped and self._rest() == 1:
+            rows.pop()
+        yield from (rows[i : i + self.size] for i in range(0, len(rows), self.size))
+
+    def __iter__(self) -> Iterator[list[Draw]]:  # type: ignore[override]
+        seen: Counter[int] = Counter()
+        for batch in self._batches():
+            draws = []
+            for row in batch:
+                draws.append(Draw(row, self.epoch, seen[row]))
+                seen[row] += 1
+            yield draws
+
+    def __len__(self) -> int:
+        if isinstance(self.order, SingleDatasetBatchSampler):
+            return len(self.order)
+        full, rest = divmod(len(self.order), self.size)
+        return full + (rest > 0) - (self.dropped == 1 and self._rest() == 1)

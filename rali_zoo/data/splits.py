@@ -3,20 +3,20 @@
 | protocol | rows | options |
 |---|---|---|
 | official | the split its authors published | val_fraction, seed |
-| deqa | DeQA-Score's lists (7k/2k of KonIQ-10k …), from their metas | metas, val_fraction, seed |
+| deqa | DeQA-Score's lists (7k/2k of KonIQ-10k …), from their metas, and its labels | metas, val_fraction, seed |
 | whole | every row is tested on | |
 | kfold | fold ``fold`` of ``folds`` is tested on, contents kept apart | folds, fold, val_fraction, seed |
 | random | a share ``ratio`` of the contents is trained on, the rest tested on | ratio, val_fraction, seed |
 
-Where a protocol names no validation rows, ``val_fraction`` of the training contents is taken for them. In
-every draw, images that share a ``content`` stay together, and the draw depends on the contents and ``seed``
-alone, not on the order of the rows.
+Where a protocol names no validation rows, ``val_fraction`` of the training contents (a tenth, if not said) is
+taken for them; a list of ``deqa`` stays whole unless it is said. In every draw, images that share a ``content``
+stay together, and the draw depends on the contents and ``seed`` alone, not on the order of the rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -95,6 +95,8 @@ def parse_plan(
                 f"{ref!r}: {field.name!r} means nothing to protocol {protocol!r}; it belongs to {owners}"
             )
         values[field.name] = _value(ref, field.name, str(field.type), options[field.name])
+    if protocol == "deqa":
+        values.setdefault("val_fraction", 0.0)  # whoever names DeQA's list means all of it
     plan = SplitPlan(protocol, **values)  # type: ignore[arg-type]  # _value made each of its field's type
     _check(ref, plan)
     return plan
@@ -153,6 +155,16 @@ def assign(card: DatasetCard, frame: pd.DataFrame, plan: SplitPlan, folder: Path
         split = pd.Series("train", index=frame.index)
         split.iloc[tested] = "test"
     return _carve(frame, split, plan)
+
+
+def deqa_card(card: DatasetCard, frame: pd.DataFrame) -> DatasetCard:
+    """The card with DeQA's scale: its labels run from 1 to 5 between the extremes of the whole set (paper, 4.1).
+
+    Args:
+        card: of the data set.
+        frame: every row of the set, ``mos`` on the native scale.
+    """
+    return replace(card, mos_range=(float(frame["mos"].min()), float(frame["mos"].max())))
 
 
 def _official(card: DatasetCard, frame: pd.DataFrame) -> pd.Series:

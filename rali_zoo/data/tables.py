@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,17 @@ from rali_zoo.data import splits
 from rali_zoo.data.card import DatasetCard
 from rali_zoo.data.readers.frame import complete
 from rali_zoo.data.registry import DATASETS, GENERIC
-from rali_zoo.errors import ConfigError, near_miss
+from rali_zoo.errors import ConfigError, UriError, near_miss
 from rali_zoo.types import MOS_RANGE
 from rali_zoo.uri import Uri, parse_uri
 
 if TYPE_CHECKING:
     import pandas as pd
 
+log = logging.getLogger(__name__)
+
+#: Suffixes of tables that ``csv:`` reads.
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 ROLES = ("train", "val", "test")
 
 
@@ -46,6 +51,24 @@ class DataTable:
         if role not in ROLES:
             raise ConfigError(f"unknown split {role!r}. {near_miss(role, ROLES)}")
         return self.frame[self.frame["split"] == role]
+
+    def sample(self, role: str, limit: int | None, seed: int = 0) -> pd.DataFrame:
+        """At most ``limit`` rows of a split, drawn by ``seed`` alone, in their order.
+
+        Args:
+            role: ``train``, ``val``, ``test``; ``predict`` for all rows.
+            limit: ``None`` for every row.
+            seed: of the draw.
+
+        Raises:
+            ConfigError: another role, or none of its rows.
+        """
+        frame = self.frame if role == "predict" else self.split(role)
+        if frame.empty:
+            raise ConfigError(f"{self.ref!r} has no {role} rows; {self.describe()}")
+        if limit is None or len(frame) <= limit:
+            return frame
+        return frame.sample(limit, random_state=seed).sort_index()
 
     def describe(self) -> str:
         """What it holds, in words; data with labels from a rule are named SYNTHETIC."""
@@ -82,6 +105,11 @@ def load_table(ref: str, root: str | Path = "data") -> DataTable:
         ScoreTableError: rows that cannot be trusted, named.
         ConfigError: too few contents for the protocol, or no published split.
     """
+    name = ref.partition("?")[0]
+    if Path(name).suffix.lower() in TABLES and not name.startswith(tuple(f"{s}:" for s in GENERIC)):
+        raise UriError(
+            f"{ref!r} is a table: write 'csv:{name}?mos_range=LOW,HIGH', with the scale of its scores"
+        )
     uri = parse_uri(ref, GENERIC, "data set", bare=DATASETS)
     own = GENERIC[uri.scheme].OPTIONS if uri.scheme else ("root",)
     options = uri.take(dict.fromkeys([*own, *splits.ALL_OPTIONS]))
@@ -109,6 +137,13 @@ def _table(
     ref: str, card: DatasetCard, frame: pd.DataFrame, plan: splits.SplitPlan, folder: Path
 ) -> DataTable:
     frame = frame.copy()
+    if plan.protocol == "deqa":
+        if len(frame) != card.n_images:
+            log.warning(
+                "%s: DeQA's labels lie between the extremes of all %d images, and %d are here: they may differ",
+                ref, card.n_images, len(frame),
+            )  # fmt: skip
+        card = splits.deqa_card(card, frame)
     frame["mos_native"] = frame["mos"]
     frame["mos"] = card.to_mos(frame["mos"]).clip(*MOS_RANGE)  # the card's range is checked with a tolerance
     frame["std"] = card.to_std(frame["std"])

@@ -8,6 +8,7 @@ What is decided here:
 - The first video stream counts. Frames are turned upright as the stream's display matrix says.
 - Colours are converted by the matrix that the frame names; high dynamic range is not tone-mapped, and pixels
   that are not square stay as they are stored.
+- A video lasts as long as its own stream says, to the end of its last frame; sound and subtitles do not count.
 - A file that ends before its header says, or breaks in the middle, is an error and not a shorter video.
 """
 
@@ -17,22 +18,19 @@ import bisect
 import io
 import math
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-from rali_zoo.errors import ConfigError, ImageDecodeError
+from rali_zoo.errors import ConfigError, ImageDecodeError, ImageUnavailableError
 from rali_zoo.types import Score
 
 if TYPE_CHECKING:
     from PIL import Image
-    from torch import Tensor
 
-    from rali_zoo.types import Preprocess, Scorer
-    from rali_zoo.views import View
+    from rali_zoo.types import Scorer
 
 #: Suffixes of files that are taken for videos.
 VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".y4m"))
@@ -103,7 +101,7 @@ def sample_frames(source: str | Path | bytes, clip: Clip | None = None) -> list[
     try:
         import av  # noqa: F401 (whether it is there)
     except ImportError:
-        raise ImageDecodeError("videos need PyAV: pip install 'rali-zoo[video]'") from None
+        raise ImageUnavailableError("videos need PyAV: pip install 'rali-zoo[video]'") from None
     clip = clip or Clip()
     try:
         with _opened(source) as (container, stream):
@@ -112,13 +110,14 @@ def sample_frames(source: str | Path | bytes, clip: Clip | None = None) -> list[
             only_keys = clip.sampling == "keyframes"
             if container.format.name.startswith(_SEEKABLE) and index.exact:
                 times = [key.time for key in index.keys] if only_keys else index.times
-                return list(_sought(container, stream, _wanted(times, clip.frames), index))
+                return list(_sought(container, stream, _wanted(times, index.end, clip.frames), index))
             return list(_in_order(container, stream, clip.frames, index, only_keys))
     except ImageDecodeError:
         raise
     except Exception as error:  # a decoder fed with garbage raises nearly anything
-        text = getattr(error, "strerror", None) or str(error)
-        raise ImageDecodeError(f"cannot be decoded: {text or type(error).__name__}") from error
+        from rali_zoo.data.images import as_decode_error
+
+        raise as_decode_error(error) from error
 
 
 @contextmanager
@@ -144,15 +143,30 @@ def _opened(source: str | Path | bytes) -> Iterator[tuple[Any, Any]]:
 
 
 def _openable(source: str | Path | bytes) -> str | io.BytesIO:
+    from rali_zoo.data.images import open_regular
+
     if isinstance(source, bytes):
+        _refuse_cut_matroska(io.BytesIO(source), len(source))
         return io.BytesIO(source)
-    try:
-        mode = os.stat(source).st_mode  # before opening it: to open a pipe is to wait
-    except FileNotFoundError:
-        raise ImageDecodeError("no such file (or a link that leads nowhere)") from None
-    if not stat.S_ISREG(mode):
-        raise ImageDecodeError("is a folder, not a video" if stat.S_ISDIR(mode) else "is no regular file")
+    with open_regular(source) as file:
+        _refuse_cut_matroska(file, os.fstat(file.fileno()).st_size)
     return f"file:{os.path.abspath(source)}"
+
+
+def _refuse_cut_matroska(file: IO[bytes], size: int) -> None:
+    """Matroska tells the duration of the whole file, sound included; whether it is whole, its lengths tell."""
+    head = file.read(4096)
+    place = head.find(b"\x18\x53\x80\x67")  # the one Segment, behind a short header
+    if head[:4] != b"\x1a\x45\xdf\xa3" or place < 0 or place + 12 > len(head):
+        return
+    first = head[place + 4]
+    width = 9 - first.bit_length()  # bytes of a variable-length number: leading zero bits, and one
+    if not 1 <= width <= 8:
+        return
+    length = int.from_bytes(head[place + 4 : place + 4 + width], "big") & ((1 << 7 * width) - 1)
+    told = place + 4 + width + length
+    if length != (1 << 7 * width) - 1 and told > size:  # all ones: a stream that was written as it came
+        raise ImageDecodeError(f"the file ends after {size:,} of {told:,} bytes")
 
 
 class _Key(NamedTuple):
@@ -166,6 +180,7 @@ class _Index(NamedTuple):
     """What a container tells of its frames, in units of the stream."""
 
     times: list[int]  #: when each is shown
+    end: float  #: when the last one is no longer shown
     keys: list[_Key]  #: in the order of time
     exact: bool  #: whether the times are those that the decoder will tell
 
@@ -174,7 +189,7 @@ def _index(container: Any, stream: Any) -> _Index:
     """All packets of the stream, without decoding any."""
     times: list[int] = []
     keys: list[_Key] = []
-    exact = True
+    exact, last, lasts = True, -math.inf, 0
     for packet in container.demux(stream):
         # Some containers (AVI) tell only when a frame is decoded.
         time = packet.pts if packet.pts is not None else packet.dts
@@ -182,25 +197,27 @@ def _index(container: Any, stream: Any) -> _Index:
             continue
         exact &= packet.pts is not None
         times.append(time)
+        if time > last:
+            last, lasts = time, packet.duration or 0
         if packet.is_keyframe:
             keys.append(_Key(time, time if packet.dts is None else packet.dts))
     if not times or not keys:
         raise ImageDecodeError("the video has no frame that can be decoded")
     times.sort()
+    mean = (times[-1] - times[0]) / max(len(times) - 1, 1)
+    index = _Index(times, times[-1] + (lasts or mean), sorted(keys), exact)
     base = float(stream.time_base)
-    seconds = (times[-1] - times[0]) * base + (times[-1] - times[0]) * base / max(len(times) - 1, 1)
-    told = stream.duration * base if stream.duration else (container.duration or 0) / 1e6
-    if told and len(times) > 1 and seconds < _WHOLE * told:
+    seconds, told = (index.end - times[0]) * base, (stream.duration or 0) * base
+    if len(times) > 1 and seconds < _WHOLE * told:
         raise ImageDecodeError(f"the file ends after {seconds:.1f} of {told:.1f} s")
-    return _Index(times, sorted(keys), exact)
+    return index
 
 
-def _wanted(times: Sequence[int], count: int) -> list[int]:
-    """Times of the frames on show in the middle of ``count`` equal spans; each frame once."""
+def _wanted(times: Sequence[int], end: float, count: int) -> list[int]:
+    """Times of the frames on show in the middle of ``count`` equal spans up to ``end``; each frame once."""
     if len(times) <= count:
         return list(times)
-    span = times[-1] - times[0] + (times[-1] - times[0]) / (len(times) - 1)
-    middles = (times[0] + span * (i + 0.5) / count for i in range(count))
+    middles = (times[0] + (end - times[0]) * (i + 0.5) / count for i in range(count))
     return sorted({times[bisect.bisect_right(times, middle) - 1] for middle in middles})
 
 
@@ -225,7 +242,8 @@ def _in_order(
     container: Any, stream: Any, count: int, index: _Index, only_keys: bool
 ) -> Iterator[Image.Image]:
     """As many frames, by their number, for containers whose times are not to be relied on."""
-    wanted = set(_wanted(range(len(index.keys if only_keys else index.times)), count))
+    numbers = range(len(index.keys if only_keys else index.times))
+    wanted = set(_wanted(numbers, len(numbers), count))
     number = 0
     for frame in container.decode(stream):
         if only_keys and not frame.key_frame:
@@ -319,31 +337,3 @@ def score_video(
     except ImageDecodeError as error:
         return Score(None, error=str(error), path=path, model=scorer.name)
     return pool_frames(scorer.score(frames, batch_size=batch_size), clip.pooling, path)
-
-
-def load_views(source: Any, view: View, preprocess: Preprocess, clip: Clip | None = None) -> Tensor:
-    """An image or a video as a model sees it: the frames of a video are so many views.
-
-    Modules average the scores of views, so that they train on videos and score them as they do images, with
-    ``mean`` pooling.
-
-    Args:
-        source: what :func:`~rali_zoo.data.images.load_image` takes, or the path of a video.
-        view: how an image or a frame is cut.
-        preprocess: what the backbone expects.
-        clip: which frames.
-
-    Returns:
-        (3, H, W) of an image under a single view, else (V, 3, H, W); float32 in [0, 1].
-
-    Raises:
-        ImageDecodeError: what is wrong with it.
-    """
-    import torch
-
-    from rali_zoo.data.images import load_image
-
-    if not is_video(source):
-        return view(load_image(source), preprocess)
-    cut = [view(frame, preprocess) for frame in sample_frames(source, clip)]
-    return torch.stack(cut) if cut[0].ndim == 3 else torch.cat(cut)

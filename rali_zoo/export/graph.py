@@ -90,7 +90,9 @@ class ScoreGraph(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) images to the outputs that the module has, (B, …) each, as in :data:`OUTPUTS`."""
-        return tuple(value for value in self.module.predict_batch(Batch(image=image)) if value is not None)
+        out = self.module.predict_batch(Batch(image=image))
+        found = (getattr(out, name) for name in OUTPUTS)
+        return tuple(value for value in found if value is not None)
 
 
 def exportable(scorer: NetworkScorer) -> BackboneNetwork:
@@ -254,7 +256,7 @@ def get_header(proto: onnx.ModelProto, source: str) -> Header:
 
 def view_of(header: Header) -> View:
     """How the images of a graph are cut."""
-    return View(**header.view)
+    return View.from_state(header.view)
 
 
 def preprocess_of(header: Header) -> Preprocess:

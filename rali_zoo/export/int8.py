@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from rali_zoo.backbones.tiny import LogEnergy
-from rali_zoo.data.images import load_image
+from rali_zoo.data.images import load_views
 from rali_zoo.errors import ConfigError, ImageDecodeError, MissingExtraError, near_miss
 from rali_zoo.export import onnx as onnx_files
 from rali_zoo.export import openvino as openvino_files
@@ -146,7 +146,7 @@ def _batches(scorer: NetworkScorer, frame: pd.DataFrame) -> Iterator[np.ndarray]
     module, kept = exportable(scorer), []
     for path in frame["path"]:
         try:
-            view = module.view(load_image(path), module.preprocess).numpy()
+            view = load_views(path, module.view, module.preprocess).numpy()
         except ImageDecodeError:
             continue
         kept += list(view if view.ndim == 4 else view[None])

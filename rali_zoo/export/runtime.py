@@ -41,6 +41,7 @@ class ExportedNetwork(IQANetwork):
         self.view = view_of(header)
         self.training_sets = tuple(header.training_sets)
         self.scores = torch.tensor([score for score, _ in header.prototypes])
+        self.prototype_texts = [texts for _, texts in header.prototypes]
 
     @property
     def preprocess(self) -> Preprocess:
@@ -75,7 +76,8 @@ class ExportedNetwork(IQANetwork):
                 f"{self.files[0]} takes {wanted}, not {tuple(image.shape)}; export it with --any_size"
             )
         found = self.run(np.ascontiguousarray(image.detach().float().numpy()))
-        return Prediction(**{name: torch.from_numpy(found[name]) for name in self.header.outputs})
+        out = {name: torch.from_numpy(found[name]) for name in self.header.outputs}
+        return Prediction(out["score"], out.get("std"), out.get("weights"))
 
     # How views are averaged does not depend on who computes.
     predict_batch = BackboneNetwork.predict_batch  # type: ignore[assignment]
@@ -87,7 +89,7 @@ class ExportedNetwork(IQANetwork):
             weights: (K,) weights of the image.
             k: how many.
         """
-        return heaviest(weights, self.scores, [texts for _, texts in self.header.prototypes], k)
+        return heaviest(weights, self.scores, self.prototype_texts, k)
 
 
 def as_scorer(network: ExportedNetwork, name: str) -> NetworkScorer:

@@ -12,9 +12,11 @@ from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rali_zoo.backbones import create_backbone
 from rali_zoo.backbones.weights import weights_hash
+from rali_zoo.errors import ConfigError
 from rali_zoo.types import Batch, Explanation, Preprocess
 from rali_zoo.uri import without_option
 from rali_zoo.views import View
@@ -44,11 +46,37 @@ class Prediction(NamedTuple):
         score: (B,) in [1, 5]; NaN where the network has no score.
         std: (B,) on the same scale, or ``None``.
         weights: (B, K) over prototypes, or ``None``.
+        texts: B, what a vision-language model wrote, or ``None``.
     """
 
     score: Tensor
     std: Tensor | None = None
     weights: Tensor | None = None
+    texts: list[str] | None = None
+
+
+class Standardise(nn.BatchNorm1d):
+    """Batch normalisation without weights that takes a batch of one too, as the last of an epoch may be.
+
+    A single row has no deviation: it moves the running statistics (an exponentially weighted mean and variance)
+    and is then standardised by them.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D) to (B, D)."""
+        if not self.training or len(x) > 1:
+            return super().forward(x)
+        mean, variance = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
+        momentum = cast(float, self.momentum)
+        with torch.no_grad():
+            away = x[0].to(mean.dtype) - mean
+            mean.add_(momentum * away)
+            variance.mul_(1 - momentum).add_(momentum * (1 - momentum) * away.square())
+            cast(Tensor, self.num_batches_tracked).add_(1)
+        return F.batch_norm(x, mean, variance, eps=self.eps)
 
 
 class Neck(nn.Module):
@@ -71,7 +99,7 @@ class Neck(nn.Module):
         if kind == "none":
             return
         # Pooled maps of different stages differ in size by orders of magnitude.
-        self.layers.append(nn.BatchNorm1d(dim, affine=False))
+        self.layers.append(Standardise(dim))
         self.layers.append(nn.Dropout(dropout))
         if kind == "mlp":
             self.layers.extend([nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout)])
@@ -91,6 +119,8 @@ class IQANetwork(nn.Module):
 
     #: beginnings of names of weights that files of 0.1.0 hold and scoring does not need
     only_trained: ClassVar[tuple[str, ...]] = ()
+    #: names of buffers in which infinity is a value
+    infinite: ClassVar[tuple[str, ...]] = ()
     #: arguments that the network was built with
     settings: dict[str, Any]
 
@@ -146,6 +176,11 @@ class IQANetwork(nn.Module):
         tensors = [*self.parameters(), *self.buffers()]
         return tensors[0].device if tensors else torch.device("cpu")
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return next((p.dtype for p in self.parameters()), torch.float32)
+
     # ---- files --------------------------------------------------------------------------------
 
     @classmethod
@@ -163,7 +198,7 @@ class IQANetwork(nn.Module):
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Undo :meth:`extra_state`."""
-        self.view = View(**state["view"])
+        self.view = View.from_state(state["view"])
         self.training_sets = tuple(state["training_sets"])
 
     @property
@@ -199,7 +234,18 @@ class BackboneNetwork(IQANetwork):
         return self.backbone.recipe()
 
     def encode(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) or (B, V, 3, H, W) images in [0, 1] to pooled features (B, D) or (B, V, D)."""
+        """(B, 3, H, W) or (B, V, 3, H, W) images in [0, 1] to pooled features (B, D) or (B, V, D).
+
+        Raises:
+            ConfigError: a list of images, whose sizes differ.
+        """
+        if isinstance(image, list):
+            sizes = sorted({f"{i.shape[-1]}x{i.shape[-2]}" for i in image})
+            raise ConfigError(
+                f"images of {', '.join(sizes[:4])} in one batch, which {self.backbone.uri} takes as they are: give "
+                "data.train_view and data.eval_view a kind and a size (--data.train_view.kind=whole "
+                "--data.train_view.size=224), or data.batch_size=1"
+            )
         if image.ndim == 4:
             return self.backbone(image).pooled
         return self.backbone(image.flatten(0, 1)).pooled.unflatten(0, image.shape[:2])

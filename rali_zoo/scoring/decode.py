@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
+from rali_zoo.data.colour import profile_of, to_srgb
 from rali_zoo.data.images import MAX_PIXELS, exif_turn, load_image
+from rali_zoo.types import Colour
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +49,10 @@ class Decoded(NamedTuple):
 
 
 def decode_fast(
-    source: str | bytes, least: Callable[[int, int], tuple[int, int] | None], max_pixels: int = MAX_PIXELS
+    source: str | bytes,
+    least: Callable[[int, int], tuple[int, int] | None],
+    max_pixels: int = MAX_PIXELS,
+    colour: Colour = "srgb",
 ) -> Decoded:
     """Decode one image, a large JPEG at reduced size.
 
@@ -56,15 +61,16 @@ def decode_fast(
         least: (width, height) of the upright image to the smallest (width, height) that will do;
             ``None`` asks for every pixel.
         max_pixels: refuse images of more pixels than this.
+        colour: as for :func:`~rali_zoo.data.images.load_image`.
 
     Raises:
         ImageDecodeError: as :func:`~rali_zoo.data.images.load_image` raises it.
     """
     data = source if isinstance(source, bytes) else _read_jpeg(source)
-    decoded = _jpeg(data, least, max_pixels) if data is not None and data[:3] == _JPEG else None
+    decoded = _jpeg(data, least, max_pixels, colour) if data is not None and data[:3] == _JPEG else None
     if decoded is not None:
         return decoded
-    image = load_image(source, max_pixels)
+    image = load_image(source, max_pixels, colour)
     return Decoded(as_tensor(image), image.height, image.width)
 
 
@@ -88,7 +94,7 @@ def _read_jpeg(path: str) -> bytes | None:
 
 
 def _jpeg(
-    data: bytes, least: Callable[[int, int], tuple[int, int] | None], max_pixels: int
+    data: bytes, least: Callable[[int, int], tuple[int, int] | None], max_pixels: int, colour: Colour
 ) -> Decoded | None:
     """The image, or ``None`` where Pillow has to decide."""
     import torch
@@ -97,7 +103,10 @@ def _jpeg(
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             (width, height), mode, turn = image.size, image.mode, exif_turn(image)
+            profile = profile_of(image, None) if colour == "srgb" else b""
         if mode not in ("RGB", "L") or width * height > max_pixels:
+            return None
+        if profile and to_srgb(profile, mode) is not None:
             return None
         exchanged = turn is not None and _FLIPS[turn][0]
         upright = (height, width) if exchanged else (width, height)

@@ -45,7 +45,7 @@ class FastView:
     def prepare(self, source: str | bytes) -> Tensor | ImageDecodeError:
         """(3, H, W) or (V, 3, H, W) float32 in [0, 1], or why the image cannot be read."""
         try:
-            return self.cut(decode_fast(source, self.least))
+            return self.cut(decode_fast(source, self.least, colour=self.view.colour))
         except ImageDecodeError as error:
             return error
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from rali_zoo.data.images import MAX_PIXELS
+from rali_zoo.data.sources import Item
 from rali_zoo.errors import ConfigError, ImageDecodeError, MissingExtraError
 from rali_zoo.scoring.pipeline import Slice
-from rali_zoo.scoring.sources import Item
 from rali_zoo.types import Score
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class _Decoder:
         }
 
     def _prepare(self, item: Item, folder: str) -> Prepared:
-        from rali_zoo.data.images import load_image
+        from rali_zoo.data.images import load_views
         from rali_zoo.data.video import is_video
         from rali_zoo.scoring.preprocess import FastView
 
@@ -193,7 +193,7 @@ class _Decoder:
                 source = os.path.join(folder, source)
             if self.decode == "fast":
                 return FastView(self.view, self.preprocess).prepare(source)
-            return self.view(load_image(source), self.preprocess)
+            return load_views(source, self.view, self.preprocess)
         except ImageDecodeError as error:
             return error
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from rali_zoo.data.datamodule import IQADataModule
-from rali_zoo.errors import ConfigError, ScoreTableError
+from rali_zoo.errors import ConfigError, ScoreTableError, UriError
 from rali_zoo.types import Preprocess
 from rali_zoo.views import View
 
@@ -133,9 +133,9 @@ def test_limit_and_missing_rows_are_said(two_sets, tmp_path):
 
 def test_unreadable_training_images(two_sets, tmp_path, caplog):
     (tmp_path / "big" / "2.png").write_bytes(b"no image")
-    with pytest.raises(ConfigError, match=r"1 of 20 images left out.*max_unreadable = 1.0%"):
+    with pytest.raises(ConfigError, match=r"1 of 20 images left out.*max_undecodable = 1.0%"):
         run(IQADataModule(train=[two_sets[0]]))
-    batches = run(IQADataModule(train=[two_sets[0]], max_unreadable=0.1))
+    batches = run(IQADataModule(train=[two_sets[0]], max_undecodable=0.1))
     assert sum(len(b["id"]) for b in batches) == 19
     assert "left out" in caplog.text
 
@@ -181,7 +181,7 @@ def shards(folder: Path, photo, mos: float = 30.0) -> str:
 
 
 def test_streams_of_shards(tmp_path, photo, two_sets, caplog):
-    pytest.importorskip("webdataset", reason="pip install 'rali-zoo[stream]'")
+    pytest.importorskip("braceexpand", reason="pip install 'rali-zoo[stream]'")
     data = IQADataModule(train=[shards(tmp_path, photo)], val=[two_sets[1]], test=[two_sets[1]], batch_size=4)
     batches = run(data)
     ids = [i for b in batches for i in b["id"]]
@@ -194,6 +194,236 @@ def test_streams_of_shards(tmp_path, photo, two_sets, caplog):
 
 
 def test_streamed_scores_outside_the_range_are_refused(tmp_path, photo, two_sets):
-    pytest.importorskip("webdataset", reason="pip install 'rali-zoo[stream]'")
+    pytest.importorskip("braceexpand", reason="pip install 'rali-zoo[stream]'")
     with pytest.raises(ScoreTableError, match=r"mos 300.0"):
         run(IQADataModule(train=[shards(tmp_path, photo, mos=300.0)], val=[two_sets[1]], test=[two_sets[1]]))
+
+
+# ---- what is drawn, and when ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("sampling", ["concat", "balanced", "single_dataset"])
+def test_a_resumed_fit_sees_what_an_undisturbed_one_sees(two_sets, tmp_path, workers, sampling):
+    """Crops, mirroring and the choice of a text depend on seed, epoch and image alone."""
+    table = [
+        {"dataset": ref, "image_id": f"{i}.png", "text": f"{i} {s}", "teacher": "t", "seed": s}
+        for ref in two_sets for i in range(30) for s in range(5)
+    ]  # fmt: skip
+    pd.DataFrame(table).assign(score=3.0, revision="1").to_parquet(tmp_path / "d.parquet", index=False)
+
+    def fit(epochs: int, num_workers: int, ckpt: str | None = None) -> tuple[list, L.Trainer]:
+        module = Looker()
+        data = IQADataModule(
+            train=list(two_sets), batch_size=6, sampling=sampling, num_workers=num_workers, seed=3,
+            train_view=View("random_crop", size=16, crops=2, flip=True), descriptions=str(tmp_path / "d.parquet"),
+        )  # fmt: skip
+        loop = L.Trainer(
+            max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        torch.manual_seed(epochs * 7 + num_workers)
+        loop.fit(module, data, ckpt_path=ckpt, weights_only=True)
+        return module.batches, loop
+
+    whole, _ = fit(3, 0)
+    first, loop = fit(1, workers)
+    loop.save_checkpoint(tmp_path / "one.ckpt")
+    rest, _ = fit(3, workers, str(tmp_path / "one.ckpt"))
+    assert len(first + rest) == len(whole)
+    for mine, theirs in zip(first + rest, whole, strict=True):
+        assert mine["id"] == theirs["id"] and mine["text"] == theirs["text"]
+        assert torch.equal(mine["image"], theirs["image"])
+    looks = {
+        i: [b["image"][j] for b in whole for j, n in enumerate(b["id"]) if n == i] for i in ("2.png", "3.png")
+    }
+    assert not torch.equal(looks["2.png"][0], looks["2.png"][1])  # and epochs differ
+
+
+@pytest.mark.parametrize(("setting", "words"), [
+    ({"batch_size": 0}, "batch_size=0"), ({"limit": 0}, "limit=0 cannot be; give 1 or more"),
+    ({"limit": -1}, "limit=-1"),
+    ({"num_workers": -1}, "num_workers=-1"), ({"max_undecodable": 1.5}, "max_undecodable=1.5"),
+    ({"max_undescribed": float("nan")}, "max_undescribed=nan"), ({"seed": -1}, "seed=-1"),
+    ({"sampling": "mixed"}, "concat, balanced, single_dataset"),
+])  # fmt: skip
+def test_settings_that_cannot_work_are_refused_by_name(setting, words):
+    with pytest.raises(ConfigError, match=words):
+        IQADataModule(train="synthetic:lab", **setting)
+
+
+def test_test_images_are_looked_at_before_training(two_sets, tmp_path):
+    (tmp_path / "big" / "7.png").write_bytes(b"no image")  # a row of the test part
+    with pytest.raises(ConfigError, match=r"\(test\): 1 of 5 images left out.*7.png"):
+        run(IQADataModule(train=[two_sets[0]]))
+
+
+def test_native_sizes_stay_a_list(tmp_path, photo):
+    for i in range(4):
+        Image.fromarray(photo(30 + i, 40, seed=i)).save(tmp_path / f"{i}.png")
+    frame = {"image": [f"{i}.png" for i in range(4)], "mos": [1, 2, 3, 4], "split": ["train"] * 3 + ["val"]}
+    pd.DataFrame(frame).to_csv(tmp_path / "s.csv", index=False)
+
+    class Native(Looker):
+        preprocess = Preprocess(size=(24, 24), resize="none")
+
+    module = Native()
+    data = IQADataModule(train=f"csv:{tmp_path / 's.csv'}?mos_range=0,10", batch_size=3)
+    L.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    ).fit(module, data)
+    images = module.batches[0]["image"]
+    assert isinstance(images, list) and sorted(i.shape[1] for i in images) == [30, 31, 32]
+
+
+def test_workers_without_room_are_refused(two_sets, monkeypatch):
+    monkeypatch.setattr(
+        "rali_zoo.data.datamodule.shutil.disk_usage", lambda _: type("Usage", (), {"free": 256 * 1024})
+    )
+    with pytest.raises(ConfigError, match=r"2 workers keep about .* which has 0.2 MiB.*--shm-size"):
+        run(IQADataModule(train=[two_sets[0]], num_workers=2, batch_size=32))
+
+
+def test_training_without_validation_rows(two_sets, tmp_path, caplog):
+    table = pd.read_csv(tmp_path / "big" / "s.csv")
+    table["split"] = table["split"].replace("val", "train")
+    table.to_csv(tmp_path / "big" / "t.csv", index=False)
+    data = IQADataModule(
+        train=f"csv:{tmp_path / 'big' / 't.csv'}?mos_range=0,10&val_fraction=0", batch_size=5
+    )
+    assert len(run(data)) == 5 and data.val_dataloader() == [] and "no validation rows" in caplog.text
+
+
+# ---- shards --------------------------------------------------------------------------------------------
+
+
+def pack(path: Path, members: list[tuple[str, bytes]]) -> str:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return f"webdataset:{path}"
+
+
+def stream(ref: str, **options) -> list:
+    from rali_zoo.data.streaming import ShardStream
+
+    return list(ShardStream([ref], View(), Preprocess(size=(8, 8)), seed=0, **options))
+
+
+def picture(kind: str = "PNG") -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (10, 10), (9, 9, 9)).save(out, kind)
+    return out.getvalue()
+
+
+def test_odd_members_are_left_out_named_and_counted(tmp_path, caplog):
+    pytest.importorskip("braceexpand")
+    fields = json.dumps({"mos": 50}).encode()
+    members = [
+        ("IMG.2024.01.jpg", picture("JPEG")), ("IMG.2024.01.json", fields), ("v1.2/a.tif", picture("TIFF")),
+        ("v1.2/a.json", fields), ("B.JPG", picture("JPEG")), ("B.json", fields), ("._c.jpg", b"litter"),
+        ("alone.png", picture()), ("nothing.json", fields), ("words.json", b"{"), ("words.png", picture()),
+        ("blank.json", b"{}"), ("blank.png", picture()), ("readme.txt", b"hello"), ("d.json", fields),
+        ("d.qoi", picture("QOI")),
+    ]  # fmt: skip
+    ref = pack(tmp_path / "a.tar", members) + "?mos_range=0,100"
+    assert sorted(s["id"] for s in stream(ref)) == ["B", "IMG.2024.01", "d", "v1.2/a"]
+    for words in (
+        "alone left out (has no json)",
+        "nothing left out (has no image)",
+        "words left out",
+        "blank left out",
+    ):
+        assert words in caplog.text
+
+
+def test_a_dmos_in_shards_is_flipped(tmp_path):
+    pytest.importorskip("braceexpand")
+    members = [("a.png", picture()), ("a.json", json.dumps({"mos": 25, "std": 10}).encode())]
+    ref = pack(tmp_path / "a.tar", members) + "?mos_range=0,100&higher_is_better=false"
+    (sample,) = stream(ref)
+    assert sample["mos"].item() == 4.0 and sample["std"].item() == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("ref", [
+    "webdataset:pipe:touch%20x", "webdataset:pipe:touch x?remote=true", "webdataset:https://example.org/a.tar",
+    "webdataset:ssh://host/a.tar?remote=true", "webdataset:{a,pipe:b}.tar", "webdataset:a.tar::pipe:touch x",
+    "webdataset:a.tar?mos_range=x",
+])  # fmt: skip
+def test_no_command_and_no_address_that_was_not_asked_for(ref, tmp_path):
+    pytest.importorskip("braceexpand")
+    with pytest.raises(UriError):
+        IQADataModule(train=ref, val="synthetic:lab", test="synthetic:lab")
+
+
+def test_a_shard_that_ends_too_early_is_named(tmp_path):
+    pytest.importorskip("braceexpand")
+    ref = pack(
+        tmp_path / "a.tar", [("a.png", picture()), ("a.json", b'{"mos": 3}'), ("b.bmp", picture("BMP") * 99)]
+    )
+    whole = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(whole[:3000])
+    with pytest.raises(ScoreTableError, match="a.tar is a shard that cannot be read"):
+        stream(ref)
+    with pytest.raises(ScoreTableError, match="cannot be opened"):
+        stream(f"webdataset:{tmp_path}/gone.tar")
+
+
+# ---- what is remembered --------------------------------------------------------------------------------
+
+
+def test_failures_of_the_machine_are_not_remembered(tmp_path, photo, monkeypatch):
+    from rali_zoo.data import checks
+    from rali_zoo.errors import ImageUnavailableError
+
+    monkeypatch.setenv("RALI_ZOO_CACHE", str(tmp_path / "cache"))
+    Image.fromarray(photo(30, 40)).save(tmp_path / "a.png")
+    frame = pd.DataFrame({"path": [str(tmp_path / "a.png")]})
+
+    def fails(path):
+        raise ImageUnavailableError("Too many open files")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(checks, "load_image", fails)
+        assert checks.undecodable(frame)["reason"].tolist() == ["Too many open files"]
+    assert checks.undecodable(frame).empty
+    (memory,) = (tmp_path / "cache" / "checked").iterdir()
+    for damage in ("", "[", '{"7": "x"}', '{"0": 3}', "[1]"):
+        memory.write_text(damage)
+        assert checks.undecodable(frame).empty
+
+
+def test_cached_features_heal_and_serve_every_head(tmp_path, photo, monkeypatch):
+    from rali_zoo.data.features import cached_features
+
+    monkeypatch.setenv("RALI_ZOO_CACHE", str(tmp_path / "cache"))
+    for i in range(6):
+        Image.fromarray(photo(30, 40, seed=i)).save(tmp_path / f"{i}.png")
+    frame = pd.DataFrame({"id": range(6), "path": [str(tmp_path / f"{i}.png") for i in range(6)]})
+    frame = frame.assign(mos=3.0, std=0.0)
+    seen = []
+
+    def encode(image):
+        seen.append(len(image))
+        return image.flatten(1)[:, :5]
+
+    def features(rows, key="weights"):
+        return cached_features("t", rows, encode, key, View(), Preprocess((8, 8)), 4, 0)
+
+    first = features(frame)
+    assert sum(seen) == 6
+    assert (
+        torch.equal(features(frame.iloc[[4, 1]]), first[[4, 1]]) and sum(seen) == 6
+    )  # another split or limit
+    features(frame, "other weights")
+    assert sum(seen) == 12
+    for file in (tmp_path / "cache" / "features").glob("*/*.safetensors"):
+        data = bytearray(file.read_bytes())
+        data[-3] ^= 1  # one bit of a value
+        file.write_bytes(data)
+    assert torch.equal(features(frame), first) and sum(seen) == 18
+    for file in (tmp_path / "cache" / "features").glob("*/*.safetensors"):
+        file.write_bytes(file.read_bytes()[:50])
+    assert torch.equal(features(frame), first) and sum(seen) == 24

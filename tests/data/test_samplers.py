@@ -5,12 +5,13 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from rali_zoo.data.samplers import BalancedSampler, SingleDatasetBatchSampler
+from rali_zoo.data.samplers import BalancedSampler, EpochBatches, SingleDatasetBatchSampler
 from rali_zoo.errors import ConfigError
 
 IDS = st.lists(st.sampled_from(["koniq10k", "kadid10k", "spaq"]), min_size=3, max_size=60)
+PAIRS = IDS.map(lambda ids: ids + sorted(set(ids)))  # no data set of one image
 
 
 @given(IDS, st.integers(3, 100), st.integers(0, 5), st.integers(0, 3))
@@ -54,7 +55,7 @@ def test_balanced_shares_of_processes(ids, epoch, world):
     assert sum(left_out.values()) == len(whole) % world
 
 
-@given(IDS, st.integers(1, 9), st.booleans(), st.booleans(), st.integers(0, 3))
+@given(PAIRS, st.integers(1, 9), st.booleans(), st.booleans(), st.integers(0, 3))
 def test_batches_stay_in_one_set_and_cover_everything(ids, size, shuffle, drop_last, epoch):
     sampler = SingleDatasetBatchSampler(ids, size, shuffle, seed=1, drop_last=drop_last)
     sampler.set_epoch(epoch)
@@ -71,11 +72,13 @@ def test_batches_stay_in_one_set_and_cover_everything(ids, size, shuffle, drop_l
     if drop_last:
         assert all(len(b) == size for b in batches) and len(batches) == full
     else:
-        assert sorted(rows) == list(range(len(ids))) and max(map(len, batches)) <= size
+        alone = sum(n % size == 1 for n in Counter(ids).values()) if size > 1 else 0
+        assert len(rows) == len(ids) - alone and max(map(len, batches)) <= size
+        assert size == 1 or min(map(len, batches)) > 1
     assert list(sampler) == batches
 
 
-@given(IDS, st.integers(1, 3), st.integers(1, 3), st.integers(0, 3))
+@given(PAIRS, st.integers(1, 3), st.integers(1, 3), st.integers(0, 3))
 def test_batches_of_processes_do_not_overlap(ids, size, world, epoch):
     def share(rank, world):
         sampler = SingleDatasetBatchSampler(ids, size, num_replicas=world, rank=rank)
@@ -105,17 +108,41 @@ def test_epochs_differ_and_order_without_shuffle_does_not():
     assert list(still) == first and first[0] == [0, 1, 2, 3]
 
 
+class Echo(Dataset):
+    def __getitem__(self, draws):
+        return draws
+
+
 def test_lightning_sets_their_epoch_and_leaves_them_whole():
     from lightning.fabric.utilities.data import _set_sampler_epoch
 
     ids = ["a"] * 8 + ["b"] * 4
-    balanced = DataLoader(range(12), batch_size=2, sampler=BalancedSampler(ids))
-    single = DataLoader(range(12), batch_sampler=SingleDatasetBatchSampler(ids, 2))
-    for loader in (balanced, single):
+    for order in (BalancedSampler(ids), SingleDatasetBatchSampler(ids, 2)):
+        loader = DataLoader(Echo(), batch_size=None, sampler=EpochBatches(order, 2))
         _set_sampler_epoch(loader, 7)
-        assert len(list(loader)) == 6
-    assert balanced.sampler.epoch == 7 and single.batch_sampler.epoch == 7
-    assert isinstance(balanced.sampler, DistributedSampler)  # so that it is not wrapped in another one
+        batches = list(loader)
+        assert len(batches) == len(loader) == 6 and all(
+            draw.epoch == 7 for batch in batches for draw in batch
+        )
+        assert order.epoch == 7
+        assert isinstance(loader.sampler, DistributedSampler)  # so that it is not wrapped in another one
+
+
+@pytest.mark.parametrize(("rows", "size", "lengths"), [
+    (20, 19, [19]), (20, 6, [6, 6, 6, 2]), (20, 64, [20]), (3, 1, [1, 1, 1]), (1, 4, [1]),
+])  # fmt: skip
+def test_a_last_batch_of_one_is_left_out(rows, size, lengths):
+    order = DistributedSampler(range(rows), 1, 0)
+    batches = EpochBatches(order, size)
+    assert [len(b) for b in batches] == lengths and len(batches) == len(lengths)
+    every = EpochBatches(order, size, every=True)
+    assert sum(len(b) for b in every) == rows and len(every) == -(-rows // size)
+
+
+def test_visits_of_one_image_in_an_epoch_are_counted():
+    batches = EpochBatches(BalancedSampler(["a"] * 9 + ["b"] * 3), 4)
+    draws = [draw for batch in batches for draw in batch]
+    assert len(set(draws)) == len(draws) and {d.visit for d in draws if d.row >= 9} == {0, 1}
 
 
 def test_settings_that_cannot_work():
@@ -125,5 +152,7 @@ def test_settings_that_cannot_work():
         BalancedSampler(["a", "b"], num_samples=1)
     with pytest.raises(ConfigError, match="batch_size=0"):
         SingleDatasetBatchSampler(["a"], 0)
+    with pytest.raises(ConfigError, match="nothing to be ranked with"):
+        SingleDatasetBatchSampler(["a", "b", "b"], 2)
     with pytest.raises(ConfigError, match="ranks run from 0 to 1"):
         list(BalancedSampler(["a", "b"], num_replicas=2, rank=2))

@@ -122,6 +122,20 @@ def test_real_photographs_with_human_scores() -> None:
     assert table.frame["mos"].between(1, 5).all()
 
 
+def test_deqas_protocol_gives_its_labels_and_its_whole_list(tmp_path: Path) -> None:
+    """Labels run from 1 to 5 between the extremes of the whole set, those outside the lists included."""
+    make("koniq10k", tmp_path)
+    own, deqa = (load_table(f"koniq10k?protocol={p}", tmp_path) for p in ("whole", "deqa"))
+    low, high = own.frame["mos_native"].min(), own.frame["mos_native"].max()
+    assert len(own.frame) > len(deqa.frame)
+    native = deqa.frame["mos_native"]
+    assert deqa.frame["mos"].tolist() == pytest.approx((1 + 4 * (native - low) / (high - low)).tolist())
+    stds = own.frame.set_index("id")["std"][deqa.frame["id"]]  # KonIQ's scale is [1, 5] already
+    assert deqa.frame["std"].tolist() == pytest.approx((stds * 4 / (high - low)).tolist())
+    assert deqa.split("val").empty and len(deqa.split("train")) == 2
+    assert len(load_table("koniq10k?protocol=deqa&val_fraction=0.5", tmp_path).split("val")) == 1
+
+
 # ---- csv ------------------------------------------------------------------------------------------------
 
 
@@ -198,6 +212,95 @@ def test_a_table_that_is_not_there_or_of_no_known_kind(photos: Path) -> None:
     (photos / "broken.parquet").write_bytes(b"PAR1nothing")
     with pytest.raises(ScoreTableError, match="no readable table"):
         load_table(f"csv:{photos / 'broken.parquet'}?mos_range=1,5")
+
+
+def as_text(rows: list[list[object]], separator: str = ",", end: str = "\n") -> str:
+    return "".join(separator.join(map(str, row)) + end for row in rows)
+
+
+ROWS: list[list[object]] = [[f"photos/{i}.png", 10 * i] for i in range(10)]
+HEAD: list[list[object]] = [["image", "mos"]]
+
+
+@pytest.mark.parametrize("name", [
+    "utf-8-sig", "utf-16", "utf-32", "crlf", "mac", "trailing", "trailing_with_header", "blanks", "backslashes",
+    "excel", "semicolon", "tab", "names",
+])  # fmt: skip
+def test_tables_as_people_have_them(photos: Path, name: str) -> None:
+    plain, options = as_text(HEAD + ROWS), ""
+    text = {
+        "crlf": as_text(HEAD + ROWS, end="\r\n"),
+        "mac": as_text(HEAD + ROWS, end="\r"),
+        "trailing": as_text(HEAD) + as_text([[*row, ""] for row in ROWS]),
+        "trailing_with_header": as_text([[*row, ""] for row in HEAD + ROWS]),
+        "blanks": plain.replace("\n", "\n\n") + ",\n",
+        "backslashes": plain.replace("/", "\\"),
+        "excel": "sep=;\n" + as_text(HEAD + ROWS, ";"),
+        "semicolon": as_text(HEAD + ROWS, ";"),
+        "tab": as_text(HEAD + ROWS, "\t"),
+        "names": as_text([["score", "filename"]] + [row[::-1] for row in ROWS], ";"),
+    }.get(name, plain)
+    options = {"semicolon": "&sep=;", "tab": "&sep=tab", "names": "&sep=;&image=filename&mos=score"}.get(
+        name, ""
+    )
+    path = photos / "own.csv"
+    path.write_bytes(text.encode(name if name.startswith("utf") else "utf-8"))
+    frame = load_table(f"csv:{path}?mos_range=0,100{options}").frame
+    assert frame["mos_native"].tolist() == [10.0 * i for i in range(10)]
+    assert all(Path(p).exists() for p in frame["path"])
+
+
+@pytest.mark.parametrize(("text", "query", "words"), [
+    (as_text(HEAD + ROWS, ";"), "", r"parted by ';': add \?sep=;"),
+    (as_text([["file", "score"], *ROWS]), "", r"it has file, score; say which one it is, e.g. \?image=file"),
+    (as_text(HEAD + ROWS), "&mos=score", "has no column score"),
+    (as_text(HEAD) + as_text([[*row, 3] for row in ROWS]), "", "3 values for 2 columns .*'3' has no name"),
+    (as_text([*HEAD, *ROWS, ["./photos/0.png", 5]]), "", "twice, in two spellings of its path: photos/0.png, ./photos"),
+    (as_text([*HEAD, *ROWS, ["photos/caf\xe9.png", 5]]), "", "not utf-8 at byte .* save it as UTF-8"),
+])  # fmt: skip
+def test_tables_that_would_be_read_wrongly(photos: Path, text: str, query: str, words: str) -> None:
+    path = photos / "own.csv"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ScoreTableError, match=words):
+        load_table(f"csv:{path}?mos_range=0,100{query}")
+    with pytest.raises(UriError, match="is one character"):
+        load_table(f"csv:{path}?mos_range=0,100&sep=;;")
+
+
+def test_scores_that_fill_a_corner_of_their_scale_are_named(
+    photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = photos / "own.csv"
+    path.write_text(as_text(HEAD + [[image, mos / 100] for image, mos in ROWS]))
+    load_table(f"csv:{path}?mos_range=0,100")
+    assert "all scores lie between 0 and 0.9" in caplog.text and len(caplog.records) == 1
+
+
+def test_a_few_missing_images_are_named_and_many_are_an_error(
+    photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = photos / "own.csv"
+    path.write_text(as_text([*HEAD, *ROWS, ["photos/99.png", 5]]))
+    assert len(load_table(f"csv:{path}?mos_range=0,100").frame) == 11
+    assert "1 of 11 images that are not on disk: photos/99.png" in caplog.text
+    path.write_text(as_text([*HEAD, *ROWS, ["photos/99.png", 5], ["photos/98.png", 5]]))
+    with pytest.raises(ScoreTableError, match="2 of 12 images"):
+        load_table(f"csv:{path}?mos_range=0,100")
+
+
+def test_a_bare_path_of_a_table_is_told_its_scheme(photos: Path) -> None:
+    with pytest.raises(UriError, match=r"write 'csv:mine/scores.csv\?mos_range=LOW,HIGH'"):
+        load_table("mine/scores.csv")
+
+
+def test_a_sample_of_a_split_depends_on_the_seed_alone(photos: Path) -> None:
+    table = load_table(f"csv:{scores(photos)}?mos_range=0,100")
+    drawn = table.sample("test", 4, seed=1)
+    assert drawn.index.is_monotonic_increasing and len(drawn) == 4
+    assert drawn.equals(table.sample("test", 4, seed=1)) and not drawn.equals(table.sample("test", 4, seed=2))
+    assert len(table.sample("test", None)) == len(table.sample("predict", 99)) == 10
+    with pytest.raises(ConfigError, match="has no train rows"):
+        table.sample("train", 4)
 
 
 # ---- deqa -----------------------------------------------------------------------------------------------

@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 
 from rali_zoo.cli.main import main
+from rali_zoo.data.images import load_views
+from rali_zoo.data.sources import Item, find_items
 from rali_zoo.data.video import (
     Clip,
     is_video,
-    load_views,
     pool_frames,
     pool_scores,
     sample_frames,
@@ -25,7 +26,6 @@ from rali_zoo.data.video import (
 )
 from rali_zoo.errors import ConfigError, ImageDecodeError
 from rali_zoo.scoring.pipeline import make_stages, run, slices
-from rali_zoo.scoring.sources import Item, find_items
 from rali_zoo.types import Preprocess, Score
 from rali_zoo.views import View
 
@@ -223,3 +223,63 @@ def test_the_command_gives_a_row_a_video(clip, tmp_path):
     table = pd.read_csv(output)
     assert table["path"].tolist() == [str(clip), str(tmp_path / "bad.mp4")]
     assert 1 <= table["score"][0] <= 5 and np.isnan(table["score"][1]) and table["error"][1]
+
+
+# ---- how long a video is ---------------------------------------------------------------------------------
+
+
+def held(
+    path: Path, durations: list[int], sound: float = 0, codec: str = "libx264", voice: str = "aac"
+) -> Path:
+    """Frames shown for so many milliseconds each, and so many seconds of sound beside them."""
+    from fractions import Fraction
+
+    from av.codec.context import Flags
+
+    clock, start = Fraction(1, 1000), 0
+    with av.open(str(path), "w") as container:
+        video = container.add_stream(codec, rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        video.time_base = video.codec_context.time_base = clock
+        video.codec_context.flags |= Flags.frame_duration
+        video.codec_context.max_b_frames = 0  # the last frame in the file is the last one shown
+        audio = container.add_stream(voice, rate=48000) if sound else None
+        for number, lasts in enumerate(durations):
+            pixels = np.full((48, 64, 3), 20 + 5 * (number % 40), np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base, frame.duration = start, clock, lasts
+            container.mux(video.encode(frame))
+            start += lasts
+        container.mux(video.encode(None))
+        if audio is not None:
+            for place in range(0, int(48000 * sound), 960):
+                wave = np.zeros((1, 960), np.int16)
+                part = av.AudioFrame.from_ndarray(wave, format="s16", layout="mono")
+                part.sample_rate, part.pts, part.time_base = 48000, place, Fraction(1, 48000)
+                container.mux(audio.encode(part))
+            container.mux(audio.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(("name", "durations", "sound", "codec", "voice"), [
+    ("audio_longer.mkv", [40] * 50, 5, "libx264", "aac"),
+    ("audio_longer.mp4", [40] * 50, 5, "libx264", "aac"),
+    ("audio_longer.webm", [40] * 50, 5, "libvpx", "libopus"),
+    ("audio_shorter.mkv", [40] * 50, 1, "libx264", "aac"),
+    ("held.mp4", [40] * 50 + [8000], 0, "libx264", ""),
+    ("held.mkv", [40] * 50 + [8000], 0, "libx264", ""),
+    ("slides.mp4", [1000, 1000, 1000, 20000], 0, "libx264", ""),
+    ("screen.webm", [100, 50, 300, 40, 40, 40, 900, 40, 6000], 0, "libvpx", ""),
+])  # fmt: skip
+def test_a_video_lasts_as_long_as_its_own_stream(name, durations, sound, codec, voice, tmp_path):
+    path = held(tmp_path / name, durations, sound, codec, voice)
+    assert 1 <= len(sample_frames(path)) <= 8
+    data = path.read_bytes()
+    if "audio_longer" not in name or path.suffix != ".mp4":  # there the end of the file is sound alone
+        with pytest.raises(ImageDecodeError):
+            sample_frames(data[: len(data) * 3 // 5])
+
+
+def test_the_last_frame_counts_for_as_long_as_it_is_shown(tmp_path):
+    frames = sample_frames(held(tmp_path / "slides.mp4", [100] * 10 + [9000]), Clip(frames=2))
+    assert [round(number(f)) for f in frames] == [10]

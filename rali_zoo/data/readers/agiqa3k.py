@@ -27,6 +27,7 @@ CARD = DatasetCard(
     protocols=("whole", "kfold", "random"),
     default_protocol="whole",
     content_disjoint=True,
+    raters=21,  # paper: 125,244 ratings by 21 subjects, two questions an image
     licence="MIT",
     citation="Li, Zhang, Wu, Sun, Min, Liu, Zhai, Lin. AGIQA-3K: An Open Database for AI-Generated"
     " Image Quality Assessment. IEEE TCSVT, 2023",

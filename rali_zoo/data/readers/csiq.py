@@ -51,6 +51,7 @@ CARD = DatasetCard(
     protocols=("whole", "kfold", "random"),
     default_protocol="whole",
     content_disjoint=True,
+    raters=5.8,  # 5,000 ratings (the authors' page) of 866 images
     licence="none stated; for research, with citation",
     citation="Larson, Chandler. Most apparent distortion: full-reference image quality assessment "
     "and the role of strategy. Journal of Electronic Imaging 19(1), 2010",

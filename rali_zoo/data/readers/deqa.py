@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from rali_zoo.data.card import DatasetCard, Protocol
 from rali_zoo.data.readers.frame import finish, need_columns, need_table, numbers
+from rali_zoo.data.readers.options import unknown_card
 from rali_zoo.errors import ScoreTableError
-from rali_zoo.types import MOS_RANGE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,22 +46,12 @@ def open(path: str, options: dict[str, str]) -> tuple[DatasetCard, pd.DataFrame]
     frame = pd.concat([_rows(file, part, root) for part, file in files.items()], ignore_index=True)
     split = (frame["split"] != "").all()
     protocols: tuple[Protocol, ...] = ("official", "whole") if split else ("whole",)
-    card = DatasetCard(
-        name=f"deqa:{path}",
-        title=source.stem,
-        task="NR",
-        domain="authentic",
-        n_images=max(len(frame), 1),
-        mos_range=MOS_RANGE,
-        higher_is_better=True,
-        protocols=protocols,
-        default_protocol=protocols[0],
-        content_disjoint=False,
-        licence="of the data set behind it",
-        citation="You, Cai, Gu, Xue, Dong. Teaching Large Language Models to Regress Accurate Image "
-        "Quality Scores using Score Distribution. CVPR 2025",
-        url=URL,
-        layout=LAYOUT,
+    citation = (
+        "You, Cai, Gu, Xue, Dong. Teaching Large Language Models to Regress Accurate Image Quality Scores using "
+        "Score Distribution. CVPR 2025"
+    )
+    card = unknown_card(
+        f"deqa:{path}", len(frame), protocols=protocols, url=URL, layout=LAYOUT, citation=citation
     )
     return card, finish(card, frame, source)
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
+import csv
+import io
+import logging
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +18,15 @@ from rali_zoo.errors import DatasetNotFoundError, ScoreTableError
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+
+log = logging.getLogger(__name__)
+
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+)  # fmt: skip
+#: Share of a table's images that may be missing on disk: more of them is a wrong folder.
+MAX_MISSING = 0.1
 
 COLUMNS = ("id", "path", "mos", "std", "split", "content", "distortion", "level")
 
@@ -27,6 +41,7 @@ SPLIT_WORDS = {
     "": "",
 }
 
+_ENOUGH, _NARROW = 10, 0.05  # so many scores in so small a share of their scale are worth a word
 _TOLERANCE = 1e-6  # of the range: scores are printed with six digits or more
 
 
@@ -55,22 +70,61 @@ def need_table(path: Path, layout: str) -> None:
         raise ScoreTableError(f"{path} does not exist (looked for from {Path.cwd()}). Expected:\n{layout}")
 
 
+def decode_text(path: Path) -> str:
+    """A text file by its byte-order mark, as UTF-8 without one; raises :class:`ScoreTableError` for neither."""
+    data = path.read_bytes()
+    # The longest mark first: UTF-32's begins as UTF-16's does.
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ScoreTableError(
+            f"{path} is no readable table: not {encoding} at byte {error.start}; save it as UTF-8"
+        ) from None
+
+
 def read_csv(path: Path, separator: str = ",", header: bool = True) -> pd.DataFrame:
-    """A text table with every cell as str, ``""`` where empty; raises :class:`ScoreTableError`."""
+    """A text table with every cell as str, ``""`` where empty; raises :class:`ScoreTableError`.
+
+    Args:
+        path: of the table, in any encoding that :func:`decode_text` knows.
+        separator: between values; ``""`` for any blanks.
+        header: whether the first line holds the names; columns are called by their place otherwise.
+    """
     import pandas as pd
 
+    text = decode_text(path)
+    if excel := re.match(r"sep=(.)\r?\n", text):  # a line that only Excel takes for a setting
+        separator, text = excel[1], text[excel.end() :]
+    lines = io.StringIO(text, newline="")
     try:
-        return pd.read_csv(
-            path,
-            sep=separator,
-            header=0 if header else None,
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-            skipinitialspace=True,
+        rows = (
+            [line.split() for line in lines]
+            if not separator
+            else list(csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True))
         )
-    except ValueError as error:  # pandas' parser errors and wrong encodings are ValueErrors
+    except csv.Error as error:
         raise ScoreTableError(f"{path} is no readable table: {error}") from error
+    rows = [row for row in rows if any(cell.strip() for cell in row)]
+    if not rows:
+        raise ScoreTableError(f"{path} is no readable table: it is empty")
+    names = [name.strip() for name in rows.pop(0)] if header else list(map(str, range(len(rows[0]))))
+    while names and not names[-1]:  # a comma at the end of each line is not one more column
+        names.pop()
+    width = len(names)
+    other = next((c for c in ";\t|" if header and width == 1 and c in names[0]), "")
+    if other:
+        raise ScoreTableError(
+            f"{path}: its values are parted by {other!r}: add ?sep={'tab' if other == chr(9) else other}"
+        )
+    for number, row in enumerate(rows):
+        if any(cell.strip() for cell in row[width:]):
+            raise ScoreTableError(
+                f"{path}: row {number} has {len(row)} values for {width} columns ({some(names)}): "
+                f"{row[width]!r} has no name"
+            )
+    cells = [row[:width] + [""] * (width - len(row)) for row in rows]
+    return pd.DataFrame(cells, columns=names if header else list(range(width)), dtype=str)
 
 
 def load_mat(path: Path, *names: str) -> list[np.ndarray]:
@@ -192,6 +246,10 @@ def _check(card: DatasetCard, frame: pd.DataFrame, source: object) -> None:
     twice = frame.loc[frame["id"].duplicated(), "id"]
     if len(twice):
         raise ScoreTableError(f"{source} names an image twice: {some(twice)}")
+    spelled = frame["path"].map(os.path.normpath)
+    twice = frame.loc[spelled.duplicated(keep=False), "id"]
+    if len(twice):
+        raise ScoreTableError(f"{source} names an image twice, in two spellings of its path: {some(twice)}")
     low, high = card.mos_range
     slack = _TOLERANCE * (high - low)
     # A table without any score is a list of images to predict; one with gaps is a mistake.
@@ -213,17 +271,28 @@ def _check(card: DatasetCard, frame: pd.DataFrame, source: object) -> None:
 
 
 def finish(card: DatasetCard, frame: pd.DataFrame, source: object) -> pd.DataFrame:
-    """:func:`complete`, and every row's image must be there.
+    """:func:`complete`, and the rows' images must be there.
+
+    A few that are not, up to :data:`MAX_MISSING`, keep their rows, which fail one by one where they are used.
 
     Raises:
-        ScoreTableError: as :func:`complete`, or naming the rows without an image.
+        ScoreTableError: as :func:`complete`, or too many rows without an image.
     """
     frame = complete(card, frame, source)
     absent = missing_files(frame["path"].tolist())
     if absent:
         rows = frame.iloc[absent]
-        raise ScoreTableError(
+        message = (
             f"{source} scores {len(absent)} of {len(frame)} images that are not on disk: "
             f"{some(rows['id'])}; {rows['path'].iloc[0]} was looked for"
         )
+        if len(absent) > MAX_MISSING * len(frame):
+            raise ScoreTableError(message)
+        log.warning(message)
+    (low, high), lowest, highest = card.mos_range, frame["mos"].min(), frame["mos"].max()
+    if len(frame) >= _ENOUGH and highest - lowest < _NARROW * (high - low):
+        log.warning(
+            "%s: all scores lie between %g and %g, a small part of the scale [%g, %g]; is mos_range right?",
+            source, lowest, highest, low, high,
+        )  # fmt: skip
     return frame

@@ -60,6 +60,7 @@ CARD = DatasetCard(
     protocols=("deqa", "whole", "kfold", "random"),
     default_protocol="whole",
     content_disjoint=True,
+    raters=30,  # paper, abstract
     licence="free for research; the pristine images are under the Pixabay licence",
     citation="Lin, Hosu, Saupe. KADID-10k: A Large-scale Artificially Distorted IQA Database. QoMEX 2019",
     url="https://database.mmsp-kn.de/kadid-10k-database.html",

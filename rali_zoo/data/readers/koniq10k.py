@@ -31,6 +31,7 @@ CARD = DatasetCard(
     protocols=("official", "deqa", "whole", "kfold", "random"),
     default_protocol="official",
     content_disjoint=False,
+    raters=120,  # 1.2 million ratings of 10,073 images (paper, abstract)
     licence="free for research; the images come from YFCC100M under their Creative Commons licences",
     citation="Hosu, Lin, Sziranyi, Saupe. KonIQ-10k: An Ecologically Valid Database for Deep "
     "Learning of Blind Image Quality Assessment. IEEE TIP 29, 2020",

@@ -27,6 +27,7 @@ CARD = DatasetCard(
     protocols=("whole", "kfold", "random"),
     default_protocol="whole",
     content_disjoint=False,
+    raters=175,  # the authors' page
     licence="copyright The University of Texas at Austin; use permitted with acknowledgement",
     citation="Ghadiyaram, Bovik. Massive Online Crowdsourced Study of Subjective and Objective "
     "Image Quality. IEEE TIP 25(1), 2016",

@@ -1,8 +1,12 @@
-"""Values of a reference's options: ``mos_range=0,100``, ``higher_is_better=true``."""
+"""Values of a reference's options, ``mos_range=0,100``, ``higher_is_better=true``, and the card of such a table."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from rali_zoo.data.card import DatasetCard, Protocol
 from rali_zoo.errors import UriError
+from rali_zoo.types import MOS_RANGE
 
 
 def number_pair(ref: str, options: dict[str, str], key: str) -> tuple[float, float]:
@@ -31,3 +35,47 @@ def truth(ref: str, options: dict[str, str], key: str, default: bool) -> bool:
     if value not in ("true", "false"):
         raise UriError(f"{ref!r}: {key}={options[key]!r}; write {key}=true or {key}=false")
     return value == "true"
+
+
+def unknown_card(
+    ref: str,
+    rows: int,
+    mos_range: tuple[float, float] = MOS_RANGE,
+    higher_is_better: bool = True,
+    protocols: tuple[Protocol, ...] = ("whole",),
+    content_disjoint: bool = False,
+    paired: bool = False,
+    url: str = "",
+    layout: str = "",
+    citation: str = "",
+) -> DatasetCard:
+    """The card of a table of anyone's making, of which only the reference and its options tell.
+
+    Args:
+        ref: scheme and path.
+        rows: images with a score.
+        mos_range: as in the card.
+        higher_is_better: as in the card.
+        protocols: that there are; the first is the default.
+        content_disjoint: whether images share contents.
+        paired: whether each image has a reference image.
+        url: where such tables come from.
+        layout: what is expected.
+        citation: of whoever published them.
+    """
+    return DatasetCard(
+        name=ref,
+        title=Path(ref.partition(":")[2]).name,
+        task="FR" if paired else "NR",
+        domain="distorted" if paired else "authentic",
+        n_images=max(rows, 1),
+        mos_range=mos_range,
+        higher_is_better=higher_is_better,
+        protocols=protocols,
+        default_protocol=protocols[0],
+        content_disjoint=content_disjoint,
+        licence="of the data set behind it" if url else "unknown",
+        citation=citation,
+        url=url,
+        layout=layout,
+    )

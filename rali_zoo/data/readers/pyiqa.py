@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rali_zoo.data.card import DatasetCard, Protocol
 from rali_zoo.data.readers.frame import finish, need_table, numbers, read_csv, split_words
-from rali_zoo.data.readers.options import number_pair, truth
+from rali_zoo.data.readers.options import number_pair, truth, unknown_card
 from rali_zoo.errors import ScoreTableError, UnknownNameError, UriError
 
 if TYPE_CHECKING:
@@ -72,19 +72,14 @@ def _card(ref: str, options: dict[str, str], rows: int, paired: bool) -> Dataset
     protocols: tuple[Protocol, ...] = ("whole", "kfold", "random")
     if "split" in options:
         protocols = ("official", *protocols)
-    return DatasetCard(
-        name=ref,
-        title=Path(ref).stem,
-        task="FR" if paired else "NR",
-        domain="distorted" if paired else "authentic",
-        n_images=rows,
+    return unknown_card(
+        ref,
+        rows,
         mos_range=number_pair(ref, options, "mos_range"),
         higher_is_better=truth(ref, options, "higher_is_better", default=True),
         protocols=protocols,
-        default_protocol=protocols[0],
         content_disjoint=paired,
-        licence="of the data set behind it",
-        citation="",
+        paired=paired,
         url=URL,
         layout=LAYOUT,
     )

@@ -83,7 +83,7 @@ def read(root: Path) -> pd.DataFrame:
     import pandas as pd
 
     source, folder = need(CARD, root, "mos_with_names.txt"), need(CARD, root, "distorted_images")
-    table = read_csv(source, separator=r"\s+", header=False)
+    table = read_csv(source, separator="", header=False)
     if table.shape[1] != 2:
         raise ScoreTableError(f"{source}: expected lines such as '5.51429 I01_01_1.bmp'")
     parts = [_NAME.match(n) for n in table[1]]
