@@ -8,14 +8,12 @@ A run folder may be somebody else's: see docs/security.md, which states what is 
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from rali_zoo.cli.training import CommandLine
 from rali_zoo.errors import CheckpointError, ConfigError, RaliZooError, near_miss
@@ -23,6 +21,7 @@ from rali_zoo.models.files import read_checkpoint
 from rali_zoo.paths import cache_dir
 from rali_zoo.settings import read_yaml
 from rali_zoo.trainers import TRAINERS
+from rali_zoo.trust import class_paths, names_outside, texts
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
@@ -33,8 +32,6 @@ _WORDS = ("last", "hpc")
 _SHARED_KEYS = ("seed_everything", "trainer", "model", "data")
 #: Settings that files of 0.1.0 name otherwise, by the name they have today.
 RENAMED = {"max_unreadable": "max_undecodable", "text_tower": "text_encoder"}
-# A shell command, a URL, or a path that does not lie below the working directory, anywhere in a reference.
-_OUTSIDE = re.compile(r"pipe:|://|(^|[:=&,{])\s*([/~\\]|[A-Za-z]:[\\/])|(^|[/\\:=&,{])\.\.([/\\]|$)")
 #: Packages whose classes a file may name inside the settings of a model.
 _LIBRARIES = ("rali_zoo", "torch.optim")
 
@@ -88,7 +85,7 @@ def read(line: CommandLine, base: type[LightningModule]) -> CheckpointSettings |
         config = {**config, "model": {"class_path": str(saved["_class_path"]), "init_args": dict(hparams)}}
     said = set(line.strings())
     if own:
-        said |= set(_strings(read_yaml(run / "config.yaml")))
+        said |= set(texts(read_yaml(run / "config.yaml")))
     model = config.get("model")
     class_path = ""
     if isinstance(model, dict) and model.get("class_path"):
@@ -211,40 +208,17 @@ def _check_outside(config: Plain, said: Collection[str], line: CommandLine, sour
         for key in [key for key in settings if line.sets(part, key)]:
             del settings[key]  # what is typed replaces it, whole
         for key, value in settings.items():
-            for text in _strings(value):
-                if text not in said and _OUTSIDE.search(unquote(text)):
+            for text in texts(value):
+                if text not in said and names_outside(text):
                     raise CheckpointError(
                         f"{source}: {part}.{key} names {text!r}, a command, an address or a path outside of this "
                         f"folder. If it is what you want, type it: --{part}.{key}=…, or --trust_run_config=true"
                     )
-            for name in _class_paths(value):
+            for name in class_paths(value):
                 if name not in said and not name.startswith(tuple(f"{lib}." for lib in _LIBRARIES)):
                     raise CheckpointError(
                         f"{source}: {part}.{key} names the class {name!r}; type it if you trust it"
                     )
-
-
-def _strings(value: object) -> Iterator[str]:
-    """All texts inside nested settings."""
-    if isinstance(value, str | Path):
-        yield str(value)
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _strings(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _strings(inner)
-
-
-def _class_paths(value: object) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        if "class_path" in value:
-            yield str(value["class_path"])
-        for inner in value.values():
-            yield from _class_paths(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _class_paths(inner)
 
 
 # ---- against the command line --------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rali_zoo.errors import UsageError, near_miss
 from rali_zoo.settings import read_yaml
+from rali_zoo.trust import texts
 
 COMMANDS = ("fit", "validate", "test", "predict")
 #: Settings beside those of model, data and trainer.
@@ -133,15 +134,7 @@ class CommandLine:
         for word in self.words:
             yield word
             yield word.partition("=")[2]
-        waiting: list[object] = list(self.configs.values())
-        while waiting:
-            value = waiting.pop()
-            if isinstance(value, str):
-                yield value
-            elif isinstance(value, Mapping):
-                waiting.extend(value.values())
-            elif isinstance(value, list):
-                waiting.extend(value)
+        yield from texts(list(self.configs.values()))
 
 
 def main(words: Sequence[str]) -> None:
