@@ -9,6 +9,7 @@ scheduler of their own; this needs a folder.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -22,8 +23,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-
-from filelock import FileLock, Timeout
 
 from rali_zoo.cli import check_words
 from rali_zoo.errors import RaliZooError, UsageError
@@ -294,19 +293,29 @@ def _failure(stage: Stage, log: Path, code: int, again: str) -> str:
 
 @contextmanager
 def _locked(stage: Stage, path: Path) -> Iterator[int]:
-    """Hold a stage's lock; the kernel drops it when the last process that has it ends."""
-    lock = FileLock(path, timeout=_PATIENCE_S, poll_interval=_TICK_S)
+    """Hold a stage's lock; the kernel drops it when the last process that has it ends.
+
+    Not filelock's: the child inherits this one, so that a stage whose parent was killed keeps it.
+    """
+    with path.open("w") as file:
+        end = time.monotonic() + _PATIENCE_S
+        while not _free(file.fileno()):
+            if time.monotonic() > end:
+                raise StageError(
+                    f"stage {stage.name} is being run by another process, which holds {path}; "
+                    "wait for it to end, or end it"
+                )
+            time.sleep(_TICK_S)
+        yield file.fileno()
+
+
+def _free(file: int) -> bool:
+    """Take the lock, if nobody has it."""
     try:
-        lock.acquire()
-    except Timeout:
-        raise StageError(
-            f"stage {stage.name} is being run by another process, which holds {path}; "
-            "wait for it to end, or end it"
-        ) from None
-    try:
-        yield lock._context.lock_file_fd
-    finally:
-        lock.release()
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

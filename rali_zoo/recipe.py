@@ -182,8 +182,13 @@ def read_recipe(path: str | Path, given: Mapping[str, str] | None = None) -> Rec
     return Recipe(folder, tuple(_ordered(_linked(stages))), again)
 
 
-def check_trust(recipe: Recipe, path: Path) -> None:
+def check_trust(recipe: Recipe, path: Path, given: Mapping[str, str] | None = None) -> None:
     """Refuse what a recipe, or a config that it names, could have run or written that a user has not typed.
+
+    Args:
+        recipe: of :func:`read_recipe`.
+        path: its file.
+        given: values of variables that the user typed, which may be anything.
 
     Raises:
         ConfigError: a command that is none of ours, a launcher, code to import, an address, or a path outside of
@@ -193,8 +198,10 @@ def check_trust(recipe: Recipe, path: Path) -> None:
     from rali_zoo.trainers import TRAINERS
 
     consent = "Read it, and give --trust_recipe if that is what you want"
-    content = read_yaml(path)
-    for text in texts({key: value for key, value in content.items() if key != "launcher"}):
+    content = {key: value for key, value in read_yaml(path).items() if key != "launcher"}
+    own = content.pop("vars", None)
+    variables = own.items() if isinstance(own, dict) else ()
+    for text in texts([content, {name: value for name, value in variables if name not in (given or {})}]):
         if names_outside(text):
             raise ConfigError(
                 f"{path} names {text!r}, a command, an address or a path outside of this folder. {consent}, or give "

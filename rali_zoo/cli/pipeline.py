@@ -33,7 +33,7 @@ def pipeline_command(
     given = {name: str(value) for name, value in (vars or {}).items()}
     read = read_recipe(recipe, given)
     if not trust_recipe:
-        check_trust(read, recipe)
+        check_trust(read, recipe, given)
     runner = Runner(read, lambda line: print(line, flush=True))
     if dry_run:
         show(runner.plan(until, force))
