@@ -4,7 +4,40 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from importlib import import_module
 from typing import get_args, get_origin, get_type_hints
+
+from rali_zoo.errors import UsageError, near_miss
+
+_only_reading: ContextVar[bool] = ContextVar("only_reading", default=False)
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Read a command line without running it.
+
+    Args:
+        words: the command's name, and what follows it.
+
+    Raises:
+        UsageError: no such command, option or value; details are on standard error.
+    """
+    from rali_zoo.cli.main import COMMANDS
+    from rali_zoo.cli.training import COMMANDS as TRAINING
+    from rali_zoo.cli.training import CommandLine, check_names
+
+    if words[0] not in COMMANDS:
+        raise UsageError(f"unknown command {words[0]!r}. {near_miss(words[0], COMMANDS)}")
+    if words[0] in TRAINING:
+        check_names(CommandLine.read(words))
+        return
+    token = _only_reading.set(True)
+    try:
+        import_module(COMMANDS[words[0]][0]).main(words)
+    except SystemExit:
+        raise UsageError(f"rali-zoo {' '.join(words)} cannot be read") from None
+    finally:
+        _only_reading.reset(token)
 
 
 def run_function(function: Callable[..., None], words: Sequence[str], positional: Sequence[str] = ()) -> None:
@@ -43,7 +76,8 @@ def run_function(function: Callable[..., None], words: Sequence[str], positional
     parser.add_function_arguments(function, as_group=False, skip={*positional, *switches})
     parser.add_argument("--config", action=ActionConfigFile, help="yaml file with the options")
     given = parser.parse_args(list(words[1:]))
-    function(**{name: given[name] for name in parameters})
+    if not _only_reading.get():
+        function(**{name: given[name] for name in parameters})
 
 
 def _docstring(function: Callable[..., None]) -> tuple[str, dict[str, str | None]]:
