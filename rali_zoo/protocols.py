@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from rali_zoo.data.transforms import View
+    from rali_zoo.views import View
     from rali_zoo.types import Batch
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from rali_zoo.errors import ConfigError, UnknownNameError
 from rali_zoo.metrics import holm, plcc, srcc
-from rali_zoo.metrics.resampling import draw, resampled_srcc
+from rali_zoo.metrics.bootstrap import Resamples, p_of_no_difference, percentile_interval
 from rali_zoo.recipe import Recipe, Stage
 
 if TYPE_CHECKING:
@@ -157,8 +157,8 @@ def table(
         scores, mos = part.scores[:, :, there], part.mos[there]
         content = [name for name, kept in zip(part.content, there, strict=True) if kept]
         each = np.array([[srcc(x, mos) for x in row] for row in scores])
-        chunks = draw(len(mos), resamples, seed, content)
-        values = resampled_srcc(list(scores.reshape(-1, len(mos))), mos, chunks).reshape(*each.shape, -1)
+        boot = Resamples(len(mos), resamples, seed, content)
+        values = boot.srcc(list(scores.reshape(-1, len(mos))), mos).reshape(*each.shape, -1)
         means = np.stack([values[:, drawn[i], i].mean(axis=1) for i in range(resamples)], axis=1)
         exact.append(each)
         resampled.append(means)
@@ -180,17 +180,12 @@ def _rows(
     """Rows of the table from (variants, seeds) values and (variants, resamples) means over seeds."""
     rows: dict[str, dict[str, Any]] = {}
     for i, name in enumerate(names):
-        low, high = np.nanquantile(resampled[i], [0.025, 0.975])
-        value = {"value": float(each[i].mean()), "low": float(low), "high": float(high)}
+        low, high = percentile_interval(resampled[i])
+        value = {"value": float(each[i].mean()), "low": low, "high": high}
         rows[name] = {"srcc": value, "seeds": [float(x) for x in each[i]]}
         if i:
             gap = resampled[i] - resampled[0]
-            gap = gap[np.isfinite(gap)]
-            # one is added to both counts, as in rali_zoo.metrics.paired_bootstrap
-            tail = min(np.sum(gap <= 0), np.sum(gap >= 0)) + 1
-            low, high = np.quantile(gap, [0.025, 0.975])
-            rows[name]["minus"] = {
-                "value": float(each[i].mean() - each[0].mean()), "low": float(low), "high": float(high),
-                "p": min(1.0, 2 * float(tail) / (gap.size + 1)),
-            }  # fmt: skip
+            low, high = percentile_interval(gap)
+            minus = float(each[i].mean() - each[0].mean())
+            rows[name]["minus"] = {"value": minus, "low": low, "high": high, "p": p_of_no_difference(gap)}
     return rows

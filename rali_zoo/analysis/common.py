@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rali_zoo.errors import ConfigError
 from rali_zoo.paths import atomic_path, cache_dir
+from rali_zoo.report import provenance, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -202,7 +201,6 @@ def write_result(
         results: the numbers; what is not defined becomes null.
         took: seconds by clock.
     """
-    from rali_zoo.bench.provenance import provenance
 
     content = {
         "analysis": name,
@@ -211,21 +209,9 @@ def write_result(
         "data": about(frames),
         "results": results,
         **took,
-        **provenance(settings["seed"], settings["resamples"]),
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        **provenance(seed=settings["seed"]),
+        "resamples": settings["resamples"],
     }
     target = Path(folder) / f"{name}.json"
-    with atomic_path(target) as path:
-        path.write_text(json.dumps(as_json(content), indent=1, allow_nan=False) + "\n")
+    write_json(target, content, digits=6)
     return target
-
-
-def as_json(value: Any) -> Any:
-    """As JSON can hold it: numbers with 6 digits, what is not defined null."""
-    if isinstance(value, Mapping):
-        return {str(name): as_json(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_json(part) for part in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value

@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from rali_zoo.errors import ConfigError, MissingExtraError
-from rali_zoo.metrics import plcc, resampling, srcc
+from rali_zoo.metrics import Resamples, plcc, srcc
+from rali_zoo.metrics.bootstrap import percentile_interval
 from rali_zoo.paths import atomic_path
 
 if TYPE_CHECKING:
@@ -101,9 +102,8 @@ def routing_curve(
     first = np.argsort(-doubt, kind="stable")
     best = np.argsort(np.abs(b - y) - np.abs(a - y), kind="stable")
     orders = [first, best, *(rng.permutation(y.size) for _ in range(_ORDERS))]
-    drawn = list(resampling.draw(y.size, resamples, seed, content))
-    units = resampling.units_of(y.size, content)[1]
-    return [_point(y, a, b, doubt, orders, share, drawn, units) for share in shares]
+    drawn = Resamples(y.size, resamples, seed, content)
+    return [_point(y, a, b, doubt, orders, share, drawn) for share in shares]
 
 
 def _point(
@@ -113,8 +113,7 @@ def _point(
     doubt: FloatArray,
     orders: Sequence[NDArray[np.intp]],
     share: float,
-    drawn: Sequence[FloatArray],
-    units: int,
+    drawn: Resamples,
 ) -> RoutePoint:
     count = round(share * y.size)
     mixed = []
@@ -123,9 +122,9 @@ def _point(
         score[order[:count]] = b[order[:count]]
         mixed.append(score)
     routed, oracle, *random = (srcc(score, y) for score in mixed)
-    boot = resampling.resampled_srcc([mixed[0], *mixed[2:]], y, iter(drawn))
-    low, high = resampling.expanded_interval(boot[0], units)
-    gain_low, gain_high = resampling.expanded_interval(boot[0] - boot[1:].mean(axis=0), units)
+    boot = drawn.srcc([mixed[0], *mixed[2:]], y)
+    low, high = percentile_interval(boot[0], units=drawn.units)
+    gain_low, gain_high = percentile_interval(boot[0] - boot[1:].mean(axis=0), units=drawn.units)
     threshold = float(doubt[orders[0][count - 1]]) if count else float("inf")
     control = float(np.mean(random))
     return RoutePoint(

@@ -19,8 +19,8 @@ class StaleError(RaliZooError):
 
 
 def leaderboard_command(
-    results: Path = Path("benchmarks/results"),
-    output: Path = Path("benchmarks"),
+    results: Path = Path("results"),
+    output: Path = Path("leaderboard"),
     reported: Path | None = None,
     images: bool = True,
     check: bool = False,
@@ -28,7 +28,8 @@ def leaderboard_command(
     """Make leaderboard.md, leaderboard.csv and the page from results files.
 
     Args:
-        results: folder of results, MODEL/REVISION/DATASET.json and datasets/DATASET.json.
+        results: folder of results, MODEL/REVISION/DATASET.json and datasets/DATASET.json; every file is
+            checked as by rali-zoo check-results.
         output: folder for leaderboard.md, leaderboard.csv and page/index.html.
         reported: yaml file of numbers that authors report; reported.yaml of the output folder, if there.
         images: put the images of gMAD pairs of synthetic data sets on the page.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rali_zoo.backbones import create_backbone
 from rali_zoo.backbones.weights import weights_hash
-from rali_zoo.data.transforms import View
+from rali_zoo.views import View
 from rali_zoo.types import Batch, Explanation, Preprocess
 from rali_zoo.uri import without_option
 

@@ -39,7 +39,7 @@ def test_all_analyses(tmp_path, capsys):
         first = content["data"][SETS.split(",")[0]]
         assert content["settings"]["limit"] == first["chosen"] == 12
         assert first["of"] == 60 and first["synthetic"] is True
-        assert content["models"]["reasoner-tiny-synthetic"] and content["packages"]["transformers"]
+        assert content["models"]["reasoner-tiny-synthetic"] and content["versions"]["transformers"]
         values = numbers(content["results"])
         assert len(values) > 10 and all(map(math.isfinite, values))
         assert (images / f"{name}.svg").stat().st_size < 100_000
