@@ -41,6 +41,18 @@ class ConfigError(RaliZooError, ValueError):
     """A combination of settings that cannot work; the message says which one to change."""
 
 
+class PluginError(RaliZooError, ImportError):
+    """Something a package adds to this one cannot be used.
+
+    Args:
+        giver: what added it.
+        reason: why it cannot be used.
+    """
+
+    def __init__(self, giver: str, reason: str) -> None:
+        super().__init__(f"{giver} added a plug-in that cannot be used: {reason}. Repair or uninstall it")
+
+
 class MissingExtraError(RaliZooError, ImportError):
     """A library of an optional extra is not installed."""
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from rali_zoo.views import View
     from rali_zoo.types import Batch
+    from rali_zoo.views import View
 
 
 class Scorer(Protocol):

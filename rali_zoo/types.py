@@ -97,7 +97,7 @@ class Score:
     def explain(self) -> str:
         """The score in words: its heaviest prototypes with the descriptions nearest to them, or its text."""
         if self.error is not None:
-            return f"{self.path}: no score ({self.error})"
+            return f"{self.path}: no score ({self.error})" + (f"\n  {self.text}" if self.text else "")
         lines = [
             f"{self.path}: {self.score:.2f} of 5" + (f" ± {self.std:.2f}" if self.std is not None else "")
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rali_zoo.baselines import BASELINES
 from rali_zoo.errors import CheckpointError, ConfigError, UnknownNameError
@@ -52,12 +52,23 @@ RUNTIMES = Table(
 )
 
 
+class Trained(Protocol):
+    """A trainer, as :func:`load_model` sees it."""
+
+    @property
+    def network(self) -> IQANetwork:
+        """What scores."""
+        ...
+
+
 def list_models() -> list[str]:
     """Names that :func:`load_model` knows without a scheme."""
     return list(MODELS)
 
 
-def load_model(ref: str, device: str | None = None) -> NetworkScorer | MetricScorer | TableScorer:
+def load_model(
+    ref: str | IQANetwork | Trained, device: str | None = None
+) -> NetworkScorer | MetricScorer | TableScorer:
     """Load a scorer: a model of ours, or somebody else's metric.
 
     Args:
@@ -67,16 +78,23 @@ def load_model(ref: str, device: str | None = None) -> NetworkScorer | MetricSco
             ``onnx:PATH.onnx[?threads=N]`` or ``openvino:PATH.xml[?threads=N]`` (written by 'rali-zoo
             export'), ``levels:hf:ORG/MODEL`` (a vision-language model that rates in the words of a
             scale), ``pyiqa:NAME``, ``piq:NAME``, ``torchmetrics:NAME``, or ``csv:PATH``
-            (scores computed elsewhere).
+            (scores computed elsewhere); or a network, or the trainer that has trained it.
         device: where to compute, e.g. ``cuda``; the CPU by default.
 
     Raises:
         UriError: a reference that cannot be read.
+        ConfigError: a device that this machine does not have.
         CheckpointError: a file that is missing, incomplete, or not a scorer of ours.
         WeightsUnavailableError: the weights of a metric are neither here nor to be had.
         UnknownNameError: no such metric.
         MissingExtraError: the metric's library is not installed.
     """
+    if not isinstance(ref, str):
+        return _in_memory(ref, device)
+    if device is not None:
+        from rali_zoo.models.scorer import checked_device
+
+        checked_device(device)  # before anything is fetched or built
     uri = parse_uri(ref, (*SCHEMES, *RUNTIMES, *BASELINES), "model", MODELS)
     for table in (RUNTIMES, BASELINES):
         if uri.scheme in table:
@@ -87,6 +105,18 @@ def load_model(ref: str, device: str | None = None) -> NetworkScorer | MetricSco
         uri = parse_uri(MODELS[uri.id], SCHEMES, "model")
     uri.take(())
     return NetworkScorer(_network(uri), ref, device)
+
+
+def _in_memory(model: IQANetwork | Trained, device: str | None) -> NetworkScorer:
+    from rali_zoo.models.base import IQANetwork
+    from rali_zoo.models.scorer import NetworkScorer
+
+    network = getattr(model, "network", model)
+    if not isinstance(network, IQANetwork):
+        raise ConfigError(
+            f"load_model takes a reference such as 'ckpt:PATH', a network or its trainer, not a {type(model).__name__}"
+        )
+    return NetworkScorer(network, type(model).__name__, device)
 
 
 def load_ours(ref: str, device: str | None = None) -> NetworkScorer:
@@ -128,7 +158,9 @@ def load_reasoner(
         )
     network = load_ours(ref, device).network
     if not isinstance(network, VLMNetwork):
-        raise ConfigError(f"{ref} is a {type(network).__name__}, which gives scores only; give a Reasoner's")
+        raise ConfigError(
+            f"{ref} is a {type(network).__name__}, which gives scores only; this needs a Reasoner"
+        )
     return network
 
 

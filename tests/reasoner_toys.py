@@ -8,9 +8,10 @@ import lightning as L
 import torch
 
 from rali_zoo.data.datamodule import IQADataModule
+from rali_zoo.rl.grpo import Sampling
 from rali_zoo.rl.objective import Objective
 from rali_zoo.trainers import Reasoner
-from rali_zoo.trainers.reasoner_options import Sampling, Schedule
+from rali_zoo.trainers.reasoner import Schedule
 
 TINY = "rali:vlm-tiny?image_size=40&width=32&layers=1&grid=2"
 SHORT = Objective(max_completion_length=12)

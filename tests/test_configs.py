@@ -123,21 +123,14 @@ def _listed(refs: str | list[str]) -> list[str]:
     return [refs] if isinstance(refs, str) else refs
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=NAMES)
-def test_config_runs(path, tmp_path, photo, monkeypatch):
+def command(path: Path, folder: Path, photo: Callable[..., np.ndarray], *options: str) -> list[str]:
+    """The command that fits a config in ``folder``, on images made there."""
     config = yaml.safe_load(path.read_text())
     train, test = (_listed(config["data"].get(role) or []) for role in ("train", "test"))
-    make_data(train + test, tmp_path / "data", photo)
-    monkeypatch.chdir(tmp_path)
+    make_data(train + test, folder / "data", photo)
     words = [
-        *("fit", "--config", str(path), "--trainer.fast_dev_run=2", "--trainer.accelerator=cpu"),
-        *(
-            "--trainer.precision=32-true",
-            "--data.batch_size=6",
-            "--data.num_workers=0",
-            "--data.pin_memory=false",
-        ),
-        *("--data.root=data", *shrink(config)),
+        *("fit", "--config", str(path), "--trainer.accelerator=cpu", "--data.batch_size=6"),
+        *("--data.num_workers=0", "--data.pin_memory=false", "--data.root=data", *shrink(config), *options),
     ]
     if any(ref.startswith("synthetic:") for ref in train):
         train = [small(ref) for ref in train]
@@ -145,9 +138,34 @@ def test_config_runs(path, tmp_path, photo, monkeypatch):
         own = config["model"]["init_args"].get("backbone", "rali:").startswith("rali:")
         words += ["--data.train_view.size=48"] if own else []
         words += ["--data.val=synthetic:lab?n=60&size=64"] if "val" in config["data"] else []
-    words += calibrate(config, train)
-    assert main(words) == 0
+    return words + calibrate(config, train)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=NAMES)
+def test_config_runs(path, tmp_path, photo, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    short = ("--trainer.fast_dev_run=2", "--trainer.precision=32-true")
+    assert main(command(path, tmp_path, photo, *short)) == 0
     assert not list(tmp_path.glob("*.yaml")), "a run writes nothing into the working directory"
+
+
+def _staged(path: Path) -> bool:
+    """Whether a config changes what it trains on the way, or trains in another precision than float32."""
+    config = yaml.safe_load(path.read_text())
+    return config["model"]["class_path"] == "RALI" or "precision" in config.get("trainer", {})
+
+
+STAGED = [path for path in CONFIGS if _staged(path)]
+
+
+@pytest.mark.parametrize("path", STAGED, ids=[str(p.relative_to(p.parents[1])) for p in STAGED])
+def test_config_runs_through_its_stages_in_its_precision(path, tmp_path, photo, monkeypatch):
+    """A ``fast_dev_run`` has one epoch; what is made between stages meets what the next one computes with."""
+    monkeypatch.chdir(tmp_path)
+    aligns = yaml.safe_load(path.read_text())["model"]["init_args"].get("align_epochs", 0)
+    epochs = ["--trainer.max_epochs=3", "--trainer.limit_train_batches=3", "--trainer.max_steps=-1"]
+    stages = ["--model.init_args.align_epochs=1"] if aligns else []
+    assert main(command(path, tmp_path, photo, *epochs, *stages)) == 0
 
 
 def test_koniq_config_resolves_as_it_is(capsys):

@@ -21,7 +21,7 @@ def test_the_carried_model_prefers_the_sharp_image():
     images = [sharp.filter(ImageFilter.GaussianBlur(radius)) for radius in (0, 2, 5)]
     clean, soft, blurred = (s.score for s in scorer.score(images))
     assert clean > soft > blurred and clean > blurred + 1
-    assert all(0 < s.std < 2 and len(s.reasons) == 3 for s in scorer.score(images))
+    assert all(0 < s.std < 2 and len(s.explanation) == 3 for s in scorer.score(images))
     noisy = Image.blend(sharp, Image.effect_noise((256, 256), 90).convert("RGB"), 0.4)
     assert scorer.score(noisy)[0].score < clean - 0.3
 

@@ -24,6 +24,7 @@ BACKBONES = Table(
         "rali": "rali_zoo.backbones.tiny",
         "timm": "rali_zoo.backbones.timm",
     },
+    needs=("create", "names"),
 )
 
 

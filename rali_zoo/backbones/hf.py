@@ -2,9 +2,9 @@
 
 CLIP gives its projected embedding, SigLIP its attention-pooled one, everything else the model's own pooler
 when it is a part of the weights and else its class token (or, without one, the mean of its tokens).
-Only the vision tower of a two-tower model is built. Normalisation and resizing are read from the image
-processor's config. Processors that resize larger than they crop (256 then 224) are read as ``size`` = the
-crop, since quality is judged from the whole image.
+Of a model with a text encoder only the vision encoder is built. Normalisation and resizing are read from the
+image processor's config. Processors that resize larger than they crop (256 then 224) are read as ``size`` =
+the crop, since quality is judged from the whole image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from rali_zoo.backbones.base import Backbone, Features, finish, map_tokens, pool_tokens
 from rali_zoo.backbones.options import Options, Pool
-from rali_zoo.backbones.weights import from_library
+from rali_zoo.backbones.weights import from_library, or_random
 from rali_zoo.errors import CheckpointError, ConfigError, UriError
 from rali_zoo.types import Interpolation, Preprocess
 from rali_zoo.uri import Uri
@@ -31,10 +31,7 @@ from rali_zoo.uri import Uri
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-ADVICE = (
-    "'hf:local-dir:FOLDER' (config.json, preprocessor_config.json and weights); "
-    "'?pretrained=false' starts from random weights"
-)
+ADVICE = "'hf:local-dir:FOLDER' (config.json, preprocessor_config.json and weights)"
 _LOCAL = "local-dir:"
 _PREFIX_PARAMETERS = ("cls_token", "class_embedding", "distillation_token", "register_tokens", "reg_token")
 _FILTERS: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}
@@ -42,7 +39,7 @@ _recipe: ContextVar[dict[str, Any] | None] = ContextVar("recipe", default=None)
 
 
 class HFBackbone(Backbone):
-    """A vision tower of transformers."""
+    """A vision encoder of transformers."""
 
     def __init__(self, net: PreTrainedModel, uri: str, preprocess: Preprocess, pool: Pool | None) -> None:
         config = net.config
@@ -75,7 +72,7 @@ class HFBackbone(Backbone):
         return Features(pooled.flatten(1), tokens)
 
     def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Drop the text tower of a whole CLIP or SigLIP model, which names its parts."""
+        """Drop the text encoder of a whole CLIP or SigLIP model, which names its parts."""
         other = ("text_model.", "text_projection.", "logit_scale", "logit_bias")
         kept = {key: value for key, value in state.items() if not key.startswith(other)}
         if not hasattr(self.net, "vision_model") and all(key.startswith("vision_model.") for key in kept):
@@ -132,10 +129,10 @@ def create(uri: Uri, pretrained: bool) -> Backbone:
         return _rebuild(uri, recipe, options)
     wanted = pretrained and options.pretrained and options.checkpoint is None
     place, revision = locate(uri)
-    with from_library(uri, "transformers", ADVICE), quiet():
+    with from_library(uri, "transformers", or_random(uri, ADVICE)), quiet():
         from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(place, revision=revision)
+        config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
         tower, config, extra = _tower(uri, config)
         if wanted:
             net, report = tower.from_pretrained(
@@ -144,6 +141,7 @@ def create(uri: Uri, pretrained: bool) -> Backbone:
                 revision=revision,
                 dtype=torch.float32,
                 output_loading_info=True,
+                trust_remote_code=False,
                 **extra,
             )
             check_complete(uri, report["missing_keys"])
@@ -228,6 +226,8 @@ def _tower(uri: Uri, config: PretrainedConfig) -> tuple[Any, PretrainedConfig, d
         "siglip2": transformers.Siglip2VisionModel,
     }
     family = config.model_type.removesuffix("_vision_model")
+    if "CLIPVisionModel" in (config.architectures or ()):  # saved without the projection: its own pooling
+        return transformers.CLIPVisionModel, config, {}
     if family in towers:
         return towers[family], one_tower(config, "vision_config"), {}
     if getattr(config, "vision_config", None) is not None:
@@ -286,10 +286,13 @@ def _preprocess(
 
     advice = "a folder with preprocessor_config.json, or all of size=, mean= and std= in the reference"
     with from_library(uri, "transformers' image processor", advice), quiet():
-        processor = AutoImageProcessor.from_pretrained(place, revision=revision)
+        processor = AutoImageProcessor.from_pretrained(place, revision=revision, trust_remote_code=False)
     side = getattr(config, "image_size", None)
     crops = bool(getattr(processor, "do_center_crop", False)) and getattr(processor, "crop_size", None)
-    size = _height_width(processor.crop_size if crops else processor.size, side)
+    # a processor of native resolutions (SigLIP 2 NaFlex) has no size of its own
+    size = options.size or _height_width(
+        processor.crop_size if crops else getattr(processor, "size", None), side
+    )
     if size is None:
         raise UriError(f"'{uri}': the image processor names no size; add size=PIXELS to the reference")
     normal = getattr(processor, "do_normalize", True)

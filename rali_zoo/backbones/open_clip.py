@@ -1,29 +1,36 @@
 """Image encoders of open_clip: ``open_clip:ARCH/TAG``, ``open_clip:hf-hub:…``, ``open_clip:local-dir:DIR``.
 
 ``pooled`` is the embedding that CLIP compares with texts (after the projection, not normalised to length 1)
-unless ``pool=`` says otherwise. open_clip builds both towers; the text tower is let go at once.
+unless ``pool=`` says otherwise. open_clip builds both encoders; the text encoder is dropped at once.
+
+Own option: ``quick_gelu=true`` or ``false``, for weights files of architectures that were trained with both.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
 import open_clip
 from open_clip.model import resize_pos_embed
+from open_clip.transform import PreprocessCfg
 from torch import Tensor
 
 from rali_zoo.backbones.base import Backbone, Features, finish, map_tokens, pool_tokens
-from rali_zoo.backbones.options import Options, Pool
-from rali_zoo.backbones.weights import from_library
+from rali_zoo.backbones.options import Options, Pool, flag
+from rali_zoo.backbones.weights import from_library, or_random
 from rali_zoo.errors import UnknownNameError, UriError, near_miss
 from rali_zoo.types import Interpolation, Preprocess, Resize
 from rali_zoo.uri import Uri
 
 ADVICE = (
     "'open_clip:local-dir:FOLDER' (open_clip_config.json and a weights file) or "
-    "'open_clip:ARCH?checkpoint=FILE'; '?pretrained=false' starts from random weights"
+    "'open_clip:ARCH/TAG?checkpoint=FILE'"
 )
 _HUB, _LOCAL = "hf-hub:", "local-dir:"
 _RESIZE: dict[str, Resize] = {"shortest": "center_crop", "squash": "squash"}
@@ -37,7 +44,7 @@ class Source(NamedTuple):
 
 
 class OpenClipBackbone(Backbone):
-    """The visual tower of a CLIP model, any of open_clip's kinds."""
+    """The vision encoder of a CLIP model, any of open_clip's kinds."""
 
     def __init__(self, net: Any, uri: str, embed_dim: int, preprocess: Preprocess, pool: Pool | None) -> None:
         trunk = getattr(net, "trunk", None)  # a timm network inside
@@ -64,7 +71,7 @@ class OpenClipBackbone(Backbone):
         return Features(pooled, tokens)
 
     def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Take the visual tower out of a whole CLIP model and resample its position embeddings."""
+        """Take the vision encoder out of a whole CLIP model and resample its position embeddings."""
         if any(key.startswith("visual.") for key in state):
             visual = {key: value for key, value in state.items() if key.startswith("visual.")}
         else:
@@ -75,10 +82,13 @@ class OpenClipBackbone(Backbone):
 
 def create(uri: Uri, pretrained: bool) -> Backbone:
     """Build ``uri``; see :func:`rali_zoo.backbones.create_backbone`."""
-    options = Options.read(uri, pools=("avg", "avg_std"))
+    options = Options.read(uri, pools=("avg", "avg_std"), own=("quick_gelu",))
     wanted = pretrained and options.pretrained and options.checkpoint is None
     source = find(uri, needs_tag=wanted)
-    model = build(uri, source, wanted, options.size)
+    if options.checkpoint is not None and source.tag is None:
+        _check_settings(uri, source.model)
+    quick_gelu = "quick_gelu" in options.own and flag(uri, "quick_gelu", options.own["quick_gelu"])
+    model = build(uri, source, wanted, options.size, quick_gelu)
     config = open_clip.get_model_config(source.model)
     preprocess = _preprocess(uri, source, model.visual, options)
     backbone = OpenClipBackbone(model.visual, str(uri), config["embed_dim"], preprocess, options.pool)
@@ -115,17 +125,85 @@ def find(uri: Uri, needs_tag: bool) -> Source:
     return Source(arch, tag or None)
 
 
-def build(uri: Uri, source: Source, weights: bool, size: tuple[int, int] | None = None) -> Any:
-    """Both towers of a CLIP model, with the source's weights or random ones.
+def _check_settings(uri: Uri, arch: str) -> None:
+    """Refuse a weights file that may need other settings than its architecture's own.
+
+    The same tensors fit with either GELU and any normalisation; only one of each gives the right features.
+
+    Raises:
+        UriError: published weights of the architecture differ in a setting that the reference does not give.
+    """
+    if arch.startswith((_HUB, _LOCAL)):  # a config lies beside
+        return
+    own = {**asdict(PreprocessCfg()), "quick_gelu": bool(open_clip.get_model_config(arch).get("quick_gelu"))}
+    tags = {
+        tag: {**own, **{k: v for k, v in open_clip.get_pretrained_cfg(arch, tag).items() if k in own}}
+        for tag in open_clip.list_pretrained_tags_by_model(arch)
+    }
+    spelled = {name: name for name in ("quick_gelu", "mean", "std", "interpolation")} | {
+        "resize_mode": "resize"
+    }
+    open_ = [
+        option
+        for key, option in spelled.items()
+        if option not in uri.options and any(settings[key] != own[key] for settings in tags.values())
+    ]
+    if open_:
+        raise UriError(
+            f"'{uri}': weights of {arch} are published with several settings of {', '.join(open_)}, and the "
+            f"file does not say which are its own. Name the weights it comes from, "
+            f"'open_clip:{arch}/TAG?checkpoint=FILE' (TAG: {', '.join(sorted(tags))}), or give "
+            f"{' and '.join(f'{name}=' for name in open_)}"
+        )
+
+
+@contextmanager
+def loading(uri: Uri, library: str = "open_clip") -> Iterator[None]:
+    """Around every call that makes open_clip load: our errors, no code of a repository, no untrue warning.
+
+    Args:
+        uri: what the user asked for.
+        library: who is asked to load, for messages.
+    """
+    from transformers import (
+        dynamic_module_utils,
+    )  # parts named by a model's config are loaded by transformers
+
+    def keep(record: logging.LogRecord) -> bool:  # weights come later, or were declined
+        return "initialized randomly" not in record.getMessage()
+
+    root = logging.getLogger()  # where open_clip logs
+    patience = dynamic_module_utils.TIME_OUT_REMOTE_CODE
+    root.addFilter(keep)
+    # open_clip passes no trust_remote_code on; without time for an answer transformers refuses
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+    try:
+        with from_library(uri, library, or_random(uri, ADVICE)):
+            yield
+    finally:
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = patience
+        root.removeFilter(keep)
+
+
+def build(
+    uri: Uri,
+    source: Source,
+    weights: bool,
+    size: tuple[int, int] | None = None,
+    quick_gelu: bool = False,
+) -> Any:
+    """Both encoders of a CLIP model, with the source's weights or random ones.
 
     Args:
         uri: the reference, for messages.
         source: architecture and where its weights are.
         weights: whether to load them.
         size: (height, width) of the input in pixels; ``None`` = as the architecture says.
+        quick_gelu: whether the weights were trained with OpenAI's approximation of GELU, where neither tag
+            nor architecture says so.
     """
     tagged = open_clip.get_pretrained_cfg(source.model, source.tag) if source.tag else {}
-    with from_library(uri, "open_clip", ADVICE):
+    with loading(uri):
         return open_clip.create_model(
             source.model,
             pretrained=source.tag if weights else None,
@@ -134,7 +212,7 @@ def build(uri: Uri, source: Source, weights: bool, size: tuple[int, int] | None 
             pretrained_text=False,
             force_image_size=size,
             # some weights (OpenAI's) were trained with another GELU than their architecture's file says
-            force_quick_gelu=bool(tagged.get("quick_gelu")),
+            force_quick_gelu=quick_gelu or bool(tagged.get("quick_gelu")),
         )
 
 
@@ -146,7 +224,7 @@ def _at_revision(uri: Uri) -> str:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    with from_library(uri, "huggingface_hub", ADVICE):
+    with from_library(uri, "huggingface_hub", or_random(uri, ADVICE)):
         config = hf_hub_download(repo, "open_clip_config.json", revision=revision)
         try:
             hf_hub_download(repo, "open_clip_model.safetensors", revision=revision)

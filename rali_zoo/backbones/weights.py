@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rali_zoo.errors import CheckpointError, RaliZooError
+from rali_zoo.uri import Uri
 
 #: ``revision`` of a network whose weights were not loaded from anywhere.
 RANDOM = "random"
@@ -84,6 +85,13 @@ def first_line(error: BaseException) -> str:
     """Class and first line of an error's message, for use inside our own."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def or_random(uri: Uri, advice: str) -> str:
+    """``advice``, and how to start from random weights unless that is what was typed."""
+    if uri.options.get("pretrained") == "false":
+        return advice
+    return f"{advice}; '?pretrained=false' starts from random weights"
 
 
 @contextmanager

@@ -27,7 +27,10 @@ def run_function(function: Callable[..., None], words: Sequence[str], positional
     for name in positional:
         default = parameters[name].default
         if get_origin(hints[name]) is list:
-            parser.add_argument(name, nargs="+", type=get_args(hints[name])[0], help=helps.get(name))
+            several = (
+                {"nargs": "+"} if default is inspect.Parameter.empty else {"nargs": "*", "default": default}
+            )
+            parser.add_argument(name, **several, type=get_args(hints[name])[0], help=helps.get(name))
         elif default is inspect.Parameter.empty:
             parser.add_argument(name, type=hints[name], help=helps.get(name))
         else:

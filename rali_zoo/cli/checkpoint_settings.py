@@ -79,7 +79,7 @@ def read(checkpoint: str, resuming: bool, has_config: bool) -> Carried | None:
         raise CheckpointError(_missing(path))
     content = read_checkpoint(str(path))
     hparams = {k: v for k, v in content.get("hyper_parameters", {}).items() if k != "_instantiator"}
-    class_path = str(hparams.pop("_class_path", ""))
+    class_path = _where_now(str(hparams.pop("_class_path", "")))
     run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     config, source = ({}, f"{path}") if has_config else _run_config(run, content)
     if class_path:
@@ -113,6 +113,15 @@ def pour(carried: Carried, model: IQAModule, whole: bool) -> None:
         ) from error
     model.on_load_checkpoint(carried.content)
     carried.content.clear()  # Lightning reads the file itself where it needs the rest
+
+
+def _where_now(class_path: str) -> str:
+    """The class of a checkpoint of 0.1.0 under its path of today."""
+    from rali_zoo.trainers import TRAINERS
+
+    package, _, name = class_path.rpartition(".")
+    ours = package.startswith("rali_zoo.") and name in TRAINERS
+    return TRAINERS.target(name).replace(":", ".") if ours else class_path
 
 
 def _run_config(run: Path, content: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

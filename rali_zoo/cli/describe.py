@@ -1,7 +1,7 @@
-"""``rali-zoo describe``: a trained reasoner, or a captioner, writes the descriptions table.
+"""``rali-zoo describe``: a reasoner, or a captioner, writes about photographs or the images of a data set.
 
-The work is cut into parts of :data:`PART` texts. Each is written whole or not at all beside the output, so a
-run that was killed goes on where it stopped, with no text lost or doubled.
+A table is made in parts of about :data:`PART` texts in a folder beside it. Each part is whole or absent, so a run that
+was killed goes on where it stopped, with no text lost or doubled.
 """
 
 from __future__ import annotations
@@ -9,26 +9,29 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
 import sys
-import time
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rali_zoo.cli import run_function
-from rali_zoo.errors import ConfigError
+from rali_zoo.errors import ConfigError, ImageDecodeError
 from rali_zoo.paths import atomic_path
 
 if TYPE_CHECKING:
     import pandas as pd
+    from filelock import FileLock
+    from torch import Tensor
 
     from rali_zoo.models.vlm import VLMNetwork
-    from rali_zoo.vlm.prompts import Prompt
+    from rali_zoo.scoring.sources import Item
+    from rali_zoo.vlm.parsing import Parsed
 
 PART = 256
+#: What the column ``dataset`` says of images that are of none.
+OWN = "images"
 Split = Literal["train", "val", "test", "all"]
 
 
@@ -43,6 +46,7 @@ class Job:
         prompt: the question.
         temperature: of the sampler.
         seeds: texts an image.
+        batch_size: images at a time; the random numbers of a text hang on its place in a batch.
         images: hash of the images' names, in order.
     """
 
@@ -52,99 +56,128 @@ class Job:
     prompt: str
     temperature: float
     seeds: int
+    batch_size: int
     images: str
 
 
+@dataclass(frozen=True)
+class Text:
+    """What was written of one image: the description, the score in [1, 5] (or NaN), and what is wrong with it."""
+
+    text: str
+    score: float
+    error: str = ""
+
+
 def describe_command(
-    model: str,
-    data: str,
-    output: Path,
+    images: list[str] = [],  # noqa: B006 (read, never written)
+    model: str = "reasoner-tiny-synthetic",
+    data: str | None = None,
+    output: Path | None = None,
     split: Split = "train",
     seeds: int = 1,
     batch_size: int = 16,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     prompt: str = "score",
     max_inconsistency: float | None = None,
     root: str = "data",
     device: str | None = None,
 ) -> None:
-    """Let a model describe the images of a data set and write the descriptions table.
+    """Let a model describe photographs, or the images of a data set.
 
     Args:
-        model: a trained reasoner (ckpt:PATH, local-dir:PATH, hf-hub:ORG/REPO), any vision-language model
-            (hf:ORG/REPO, hf:local-dir:FOLDER), or a captioner (labels, attributes?mos_words=true).
-        data: reference of the data set.
-        output: the table, .parquet or .jsonl; what went wrong is written beside it as .errors.csv.
-        split: rows to describe.
+        images: photographs, folders, globs, .txt files of paths, .tar shards; or give --data.
+        model: a trained reasoner (ckpt:PATH, local-dir:PATH, hf-hub:ORG/REPO, or a name of 'rali-zoo list models';
+            the one by default has seen synthetic images only), any vision-language model (hf:ORG/REPO,
+            hf:local-dir:FOLDER), or a captioner (labels, attributes?mos_words=true).
+        data: reference of a data set, in place of images.
+        output: the table, .parquet or .jsonl; what went wrong is written beside it as .errors.csv. Without it the texts
+            are shown.
+        split: rows of the data set to describe.
         seeds: texts an image.
         batch_size: images at a time.
-        temperature: of the sampler; 0 takes the likeliest text, which only makes sense with one seed.
+        temperature: of the sampler; 0 takes the likeliest text, which only makes sense with one seed. 1 for a
+            data set by default, 0 for images.
         prompt: the question to a model given as hf:; a trained reasoner brings its own.
-        max_inconsistency: leave out texts from whose words alone another score is read, further away than
+        max_inconsistency: leave out texts from whose words alone another score is predicted, further away than
             this from the one that the model gave; in MOS units. All texts are kept by default.
         root: folder that holds the data sets' folders.
         device: where to compute, e.g. cuda; the CPU by default.
     """
-    from rali_zoo.data.captioners import CAPTIONERS
-    from rali_zoo.data.tables import load_table
+    from rali_zoo.data.captioners import CAPTIONERS, REVISION
     from rali_zoo.uri import split_options
 
-    output = Path(output)
-    _check(output, seeds, batch_size, temperature)
+    sampled = (1.0 if data or seeds > 1 else 0.0) if temperature is None else temperature
+    _check(seeds, batch_size, sampled, max_inconsistency)
+    rows, items = _images(images, data, split, root)
+    names = hashlib.sha256("\n".join(rows["id"]).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    with Output(output) as out:
+        if split_options(model)[0] in CAPTIONERS:
+            out.start(Job(model, REVISION, data or OWN, "", 0.0, seeds, 0, names), 0)
+            texts = _by_captioner(model, rows, data or OWN, seeds)
+        else:
+            from rali_zoo.zoo import load_reasoner
+
+            network = load_reasoner(model, prompt, device, others=CAPTIONERS)
+            about = (network.revision, data or OWN, network.asked.text(), sampled, seeds, batch_size, names)
+            texts = _by_reasoner(network, Job(model, *about), rows["id"].tolist(), items, out)
+        if texts is None:
+            print(f"{output} was complete already")
+            return
+        if max_inconsistency is not None:
+            texts = drop_inconsistent(texts, max_inconsistency)
+        good = texts[texts["error"] == ""]
+        if good.empty:
+            raise ConfigError(f"nothing could be described; the first reason: {texts['error'].iloc[0]}")
+        if output is None:
+            _show(texts)
+        else:
+            out.finish(texts)
+            unscored = int(good["score"].isna().sum())
+            distinct = good["text"].nunique()
+            print(f"{len(good)} texts ({distinct} distinct, {unscored} without a score): {output}")
+    if len(good) < len(texts):
+        where = "; their error shows why" if output is None else f"; {_errors(output)} holds why"
+        print(f"{len(texts) - len(good)} texts left out{where}", file=sys.stderr)
+
+
+def _check(seeds: int, batch_size: int, temperature: float, max_inconsistency: float | None) -> None:
+    if seeds < 1 or batch_size < 1 or not 0 <= temperature < math.inf:
+        raise ConfigError("--seeds and --batch_size are at least 1, --temperature a number, at least 0")
+    if temperature == 0 and seeds > 1:
+        raise ConfigError("--temperature 0 gives the same text each time; use --seeds 1, or sample")
+    if max_inconsistency is not None and not 0 <= max_inconsistency < math.inf:
+        raise ConfigError(f"--max_inconsistency {max_inconsistency} is a number, at least 0")
+
+
+def _images(
+    paths: Sequence[str], data: str | None, split: Split, root: str
+) -> tuple[pd.DataFrame, list[Item]]:
+    """The rows to describe (columns of a data set's table; ``id``, ``path`` and no MOS for images), and their files."""
+    import pandas as pd
+
+    from rali_zoo.scoring.sources import Item, find_items
+
+    if bool(paths) == (data is not None):
+        raise ConfigError("give either images or --data: rali-zoo describe photo.jpg folder/")
+    if data is None:
+        items = list(find_items(paths))
+        names = [item.path for item in items]
+        return pd.DataFrame({"id": names, "path": names, "mos": math.nan, "split": ""}), items
+    from rali_zoo.data.tables import load_table
+
     table = load_table(data, root)
     rows = table.frame if split == "all" else table.split(split)
     if rows.empty:
         raise ConfigError(f"{data!r} has no {split} rows; {table.describe()}")
-    if split_options(model)[0] in CAPTIONERS:
-        texts = _by_captioner(model, rows, data, seeds)
-    else:
-        from rali_zoo.zoo import load_reasoner
-
-        reasoner = load_reasoner(model, prompt, device, others=CAPTIONERS)
-        asked = reasoner.asked
-        images = hashlib.sha256("\n".join(rows["id"].astype(str)).encode()).hexdigest()[:16]
-        job = Job(model, reasoner.revision, data, asked.text(), temperature, seeds, images)
-        texts = _by_reasoner(reasoner, asked, job, rows, batch_size, _folder(output))
-    if max_inconsistency is not None:
-        texts = drop_inconsistent(texts, max_inconsistency)
-    _finish(texts, data, output)
+    rows = rows.assign(id=rows["id"].astype(str))
+    return rows, [Item(str(path)) for path in rows["path"]]
 
 
-def _finish(texts: pd.DataFrame, data: str, output: Path) -> None:
-    """Write the table and, beside it, what was left out; then the parts are not needed any more."""
-    from rali_zoo.data.descriptions import COLUMNS, write_descriptions
-
-    good, bad = texts[texts["error"] == ""], texts[texts["error"] != ""]
-    if good.empty:
-        raise ConfigError(f"no image of {data} could be described; the first reason: {bad['error'].iloc[0]}")
-    if len(bad):
-        with atomic_path(_errors(output)) as path:
-            bad.to_csv(path, index=False)
-    write_descriptions(good[list(COLUMNS)], output)
-    shutil.rmtree(_folder(output), ignore_errors=True)
-    unscored = int(good["score"].isna().sum())
-    print(f"{len(good)} texts ({good['text'].nunique()} distinct, {unscored} without a score): {output}")
-    if len(bad):
-        print(f"{len(bad)} texts left out, {_errors(output)} says why", file=sys.stderr)
-
-
-def _check(output: Path, seeds: int, batch_size: int, temperature: float) -> None:
-    if output.suffix not in (".parquet", ".jsonl"):
-        raise ConfigError(f"--output {output}: the file ends in .parquet or .jsonl")
-    if output.exists():
-        raise ConfigError(f"{output} is there already; remove it, or give another --output")
-    if seeds < 1 or batch_size < 1 or temperature < 0:
-        raise ConfigError("--seeds and --batch_size are at least 1, --temperature at least 0")
-    if temperature == 0 and seeds > 1:
-        raise ConfigError("--temperature 0 gives the same text each time; use --seeds 1, or sample")
-
-
-def _folder(output: Path) -> Path:
-    return output.with_name(f"{output.name}.parts")
-
-
-def _errors(output: Path) -> Path:
-    return output.with_suffix(".errors.csv")
+def _show(texts: pd.DataFrame) -> None:
+    for row in texts.itertuples():
+        score = "no score" if math.isnan(row.score) else f"{row.score:.2f} of 5"
+        print(f"{row.image_id}: {score}\n  {row.text or row.error}".encode("utf-8", "replace").decode())
 
 
 def _by_captioner(model: str, rows: pd.DataFrame, data: str, seeds: int) -> pd.DataFrame:
@@ -159,167 +192,303 @@ def _by_captioner(model: str, rows: pd.DataFrame, data: str, seeds: int) -> pd.D
     return describe(name, rows, data, seeds, words == "true").assign(error="")
 
 
-# ---- parts ----
+# ---- a table that is made in parts ----
+
+
+class Output:
+    """A table and the folder in which it is made; ``None`` for texts that are only shown.
+
+    Only one process makes a table. What this program did not write is neither replaced nor removed: the folder holds
+    a ``job.json``, and from the moment before the table is put in its place, that says what the table is.
+
+    Args:
+        path: the table, ``.parquet`` or ``.jsonl``.
+
+    Raises:
+        ConfigError: another suffix, a file that is there already, or another process that writes it now.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.folder = Path() if path is None else path.with_name(f"{path.name}.parts")
+        self._manifest = self.folder / "job.json"
+        self._lock: FileLock | None = None
+        self._parts: list[Path] = []
+        if path is not None and path.suffix not in (".parquet", ".jsonl"):
+            raise ConfigError(f"--output {path}: the file ends in .parquet or .jsonl")
+
+    def __enter__(self) -> Output:
+        if self.path is None:
+            return self
+        from filelock import FileLock, Timeout
+
+        self._refuse_existing()
+        new = not self.folder.exists()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self.folder / "lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ConfigError(
+                f"another process is writing {self.path}; wait for it or give another --output"
+            ) from None
+        if new or self._manifest.exists():
+            return self
+        foreign = sorted(f.name for f in self.folder.iterdir() if f.name != "lock" and f.suffix != ".tmp")
+        if foreign:
+            self.__exit__()
+            raise ConfigError(
+                f"{self.folder} holds {foreign[0]} and no job.json, so it is of no known run; move it away, "
+                "or give another --output"
+            )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._lock is None:
+            return
+        self._lock.release()
+        if self.folder.exists() and not self._manifest.exists():  # nothing was begun
+            (self.folder / "lock").unlink(missing_ok=True)
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
+
+    def start(self, job: Job, texts: int) -> list[Path] | None:
+        """The files of the parts of a job with a number of texts; ``None`` if the table is in its place already.
+
+        Raises:
+            ConfigError: the folder holds parts of another job.
+        """
+        now = {**asdict(job), "part": PART}
+        before = self._read()
+        if before is not None:
+            changed = [
+                f"{name}: {before.get(name)!r} before, {value!r} now"
+                for name, value in now.items()
+                if before.get(name) != value
+            ]
+            if changed:
+                raise ConfigError(
+                    f"{self.folder} holds parts of another run ({'; '.join(changed)}); remove the folder, or give "
+                    "another --output"
+                )
+        elif self.path is not None:
+            self._write(now)
+        self._parts = [self.folder / f"{number:06d}.parquet" for number in range(-(-texts // PART))]
+        if self.path is not None and self.path.exists():  # all that a run killed at its very end left to do
+            self._remove(self._parts)
+            return None
+        return self._parts
+
+    def finish(self, texts: pd.DataFrame) -> None:
+        """Put the table and the errors in their places, then remove the folder."""
+        from rali_zoo.data.descriptions import COLUMNS, write_descriptions
+
+        if self.path is None:
+            return
+        good, bad = texts[texts["error"] == ""], texts[texts["error"] != ""]
+        made = {self.path: self.folder / f"table{self.path.suffix}"}
+        write_descriptions(good[list(COLUMNS)], made[self.path])
+        if len(bad):
+            made[_errors(self.path)] = self.folder / "errors.csv"
+            with atomic_path(self.folder / "errors.csv") as path:
+                bad.to_csv(path, index=False)
+        self._refuse_existing()
+        self._write({**(self._read() or {}), "made": [_digest(file) for file in made.values()]})
+        for target, file in made.items():
+            file.replace(target)
+        self._remove(self._parts)
+
+    def _refuse_existing(self) -> None:
+        """Raise :class:`ConfigError` for a file in the place of the table or of the errors that is not of this run."""
+        if self.path is None:
+            return
+        for file in (self.path, _errors(self.path)):
+            if file.exists() and _digest(file) not in (self._read() or {}).get("made", []):
+                raise ConfigError(f"{file} is there already; remove it, or give another --output")
+
+    def _read(self) -> dict[str, object] | None:
+        if self.path is None or not self._manifest.exists():
+            return None
+        try:
+            content = json.loads(self._manifest.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{self._manifest} is damaged ({error}); remove {self.folder}, or give another --output"
+            ) from error
+        if not isinstance(content, dict) or not isinstance(content.get("made", []), list):
+            raise ConfigError(f"{self._manifest} is damaged; remove {self.folder}, or give another --output")
+        return content
+
+    def _write(self, content: dict[str, object]) -> None:
+        with atomic_path(self._manifest) as path:
+            path.write_text(json.dumps(content), encoding="utf-8")
+
+    def _remove(self, parts: Sequence[Path]) -> None:
+        """Remove the folder with what was written into it; job.json last but the lock."""
+        made = [self.folder / name for name in ("table.parquet", "table.jsonl", "errors.csv")]
+        for file in (*parts, *made, *self.folder.glob(".*.tmp"), self._manifest, self.folder / "lock"):
+            file.unlink(missing_ok=True)
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+
+def _errors(output: Path) -> Path:
+    return output.with_suffix(".errors.csv")
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+# ---- a reasoner's texts ----
 
 
 def _by_reasoner(
-    reasoner: VLMNetwork, asked: Prompt, job: Job, rows: pd.DataFrame, batch_size: int, folder: Path
-) -> pd.DataFrame:
-    """Write what parts are missing, then read all: one row a text, with the table's columns and ``error``."""
+    network: VLMNetwork, job: Job, ids: Sequence[str], items: Sequence[Item], out: Output
+) -> pd.DataFrame | None:
+    """Write what parts are missing, then join all: one row a text, with the table's columns and ``error``."""
     import pandas as pd
 
-    _same_job(job, folder)
-    todo = [(row, seed) for seed in range(job.seeds) for row in range(len(rows))]
+    from rali_zoo.scoring.progress import Progress
+
+    todo = [(row, seed) for seed in range(job.seeds) for row in range(len(items))]
     parts = [todo[start : start + PART] for start in range(0, len(todo), PART)]
-    files = [folder / f"{number:06d}.parquet" for number in range(len(parts))]
-    done = sum(len(part) for part, file in zip(parts, files, strict=True) if file.exists())
+    files = out.start(job, len(todo))
+    if files is None:
+        return None
+    tables = [None if out.path is None else _read_part(f, len(p)) for f, p in zip(files, parts, strict=True)]
+    done = sum(len(table) for table in tables if table is not None)
     if done:
         print(f"{done} of {len(todo)} texts are there from an earlier run", file=sys.stderr)
-    with _Progress(len(todo), done) as progress:
-        for number, (part, file) in enumerate(zip(parts, files, strict=True)):
-            if file.exists():
+    with Progress(len(todo), done, "describing") as progress:
+        for number, part in enumerate(parts):
+            if tables[number] is not None:
                 continue
-            seed = zlib.crc32(f"{job.data}|{number}".encode())
-            texts: list[dict[str, Any]] = []
-            for start in range(0, len(part), batch_size):
-                wanted = part[start : start + batch_size]
-                texts += _texts(reasoner, asked, job, rows, wanted, seed + start)
+            seed, texts = zlib.crc32(f"{job.data}|{number}".encode()), []
+            for start in range(0, len(part), job.batch_size):
+                wanted = part[start : start + job.batch_size]
+                texts += _write(network, [items[row] for row, _ in wanted], job.temperature, seed + start)
                 progress.advance(len(wanted))
-            with atomic_path(file) as path:
-                pd.DataFrame(texts).to_parquet(path, index=False)
-    return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+            table = _rows(texts, part, ids, job)
+            if out.path is not None:
+                with atomic_path(files[number]) as path:
+                    table.to_parquet(path, index=False)
+            tables[number] = table
+    return pd.concat(tables, ignore_index=True)
 
 
-def _same_job(job: Job, folder: Path) -> None:
-    """Refuse to go on with another run's parts."""
-    manifest = folder / "job.json"
-    if manifest.exists():
-        before = json.loads(manifest.read_text())
-        now = job.__dict__
-        changed = [
-            f"{key}: {before.get(key)!r} before, {now[key]!r} now"
-            for key in now
-            if before.get(key) != now[key]
-        ]
-        if changed:
-            raise ConfigError(
-                f"{folder} holds parts of another run ({'; '.join(changed)}); remove the folder, or give "
-                "another --output"
-            )
-        return
-    with atomic_path(manifest) as path:
-        path.write_text(json.dumps(job.__dict__))
+def _rows(
+    texts: Sequence[Text], part: Sequence[tuple[int, int]], ids: Sequence[str], job: Job
+) -> pd.DataFrame:
+    """A part of the table."""
+    import pandas as pd
+
+    table = pd.DataFrame(
+        {
+            "dataset": job.data,
+            "image_id": [ids[row] for row, _ in part],
+            **{name: [getattr(text, name) for text in texts] for name in ("text", "score")},
+            "teacher": job.model,
+            "revision": job.revision,
+            "seed": [seed for _, seed in part],
+            "error": [text.error for text in texts],
+        }
+    )
+    return table
 
 
-def _texts(
-    reasoner: VLMNetwork,
-    asked: Prompt,
-    job: Job,
-    rows: pd.DataFrame,
-    wanted: Sequence[tuple[int, int]],
-    seed: int,
-) -> Iterator[dict[str, Any]]:
-    """One row a text, in the order wanted; images of equal size go through together."""
+def _read_part(file: Path, texts: int) -> pd.DataFrame | None:
+    """A part with its number of texts; ``None`` for one that is absent or damaged and has to be written again."""
+    import pandas as pd
+
+    from rali_zoo.data.descriptions import COLUMNS
+
+    try:
+        table = pd.read_parquet(file)
+    except (OSError, ValueError):  # ArrowInvalid is a ValueError
+        return None
+    return table if len(table) == texts and list(table) == [*COLUMNS, "error"] else None
+
+
+def _write(network: VLMNetwork, items: Sequence[Item], temperature: float, seed: int) -> Iterator[Text]:
+    """A text an image, in order."""
     import torch
 
-    from rali_zoo.data.images import load_image
-    from rali_zoo.errors import ImageDecodeError
+    from rali_zoo.models.scorer import NetworkScorer
 
-    found: dict[int, tuple[str, float, str]] = {}
-    by_shape: dict[tuple[int, ...], list[tuple[int, torch.Tensor]]] = {}
-    for place, (row, _) in enumerate(wanted):
+    scorer, found = NetworkScorer(network, ""), {}
+    images: dict[int, Tensor] = {}
+    for place, item in enumerate(items):
         try:
-            image = reasoner.view(load_image(rows["path"].iloc[row]), reasoner.preprocess)
-            by_shape.setdefault(tuple(image.shape), []).append((place, image))
+            prepared = scorer.prepare(item.source())
         except ImageDecodeError as error:
-            found[place] = ("", math.nan, str(error))
-    for same in by_shape.values():
-        places, images = zip(*same, strict=True)
-        written = reasoner.write(torch.stack(images), asked, 1, job.temperature, seed)
-        for place, parsed, cut in zip(places, written.parsed, written.truncated, strict=True):
-            found[place] = _read(parsed, cut)
-    for place, (row, number) in enumerate(wanted):
-        text, score, wrong = found[place]
-        yield {
-            "dataset": job.data, "image_id": str(rows["id"].iloc[row]), "text": text, "score": score,
-            "teacher": job.model, "revision": job.revision, "seed": number, "error": wrong,
-        }  # fmt: skip
+            prepared = error
+        if isinstance(prepared, ImageDecodeError):
+            found[place] = Text("", math.nan, str(prepared))
+        else:
+            images[place] = prepared
+    try:
+        found |= _ask(network, images, temperature, seed)
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, RuntimeError):  # a processor that refuses one of them: which one?
+        for place, image in images.items():
+            try:
+                found |= _ask(network, {place: image}, temperature, seed + place)
+            except (ValueError, RuntimeError) as error:
+                height, width = image.shape[-2:]
+                reason = str(error).strip().splitlines()[0]
+                found[place] = Text("", math.nan, f"the model cannot take {width}x{height} pixels: {reason}")
+    return (found[place] for place in range(len(items)))
 
 
-def _read(parsed: Any, truncated: bool) -> tuple[str, float, str]:
-    """Text, score and error of a completion; a score that cannot be read does not spoil the text."""
+def _ask(network: VLMNetwork, images: dict[int, Tensor], temperature: float, seed: int) -> dict[int, Text]:
+    if not images:
+        return {}
+    done = network.write(list(images.values()), None, 1, temperature, seed)
+    return {
+        place: read(parsed, cut)
+        for place, parsed, cut in zip(images, done.parsed, done.truncated, strict=True)
+    }
+
+
+def read(parsed: Parsed, truncated: bool) -> Text:
+    """Description, score and error of a completion; a score that cannot be parsed does not spoil the text."""
     from rali_zoo.vlm.parsing import TAG
 
     wrong = [problem for problem in parsed.problems if problem.startswith("think")]
     if TAG.search(parsed.think):  # nobody could learn to write it between tags
         wrong.append("think-has-tags")
     error = ", ".join([*wrong, *(["cut at the limit of length"] if truncated and wrong else [])])
-    return parsed.think, math.nan if parsed.score is None else parsed.score, error
-
-
-class _Progress:
-    """Progress and the time that is left, on stderr: a bar on a terminal, a line now and then elsewhere."""
-
-    _SECONDS = 30.0
-
-    def __init__(self, total: int, done: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self.total, self.done, self.first = total, done, done
-        self.started = self.said = time.monotonic()
-        console = Console(stderr=True)
-        columns = (TextColumn("describing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self.task = self.bar.add_task("describing", total=total, completed=done)
-
-    def __enter__(self) -> _Progress:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.stop()
-
-    def advance(self, texts: int) -> None:
-        """Count texts that were written."""
-        self.done += texts
-        self.bar.update(self.task, completed=self.done)
-        now = time.monotonic()
-        if self.bar.disable and (now - self.said > self._SECONDS or self.done == self.total):
-            self.said = now
-            rate = (self.done - self.first) / max(now - self.started, 1e-9)
-            left = (self.total - self.done) / rate
-            print(f"{self.done}/{self.total} texts, {rate:.2f} a second, {left:.0f} s left", file=sys.stderr)
+    return Text(parsed.think, math.nan if parsed.score is None else parsed.score, error)
 
 
 # ---- consistency ----
 
 
 def drop_inconsistent(texts: pd.DataFrame, tolerance: float) -> pd.DataFrame:
-    """Mark the texts whose words do not tell the score that stands behind them.
+    """Mark the texts whose words do not predict the score that stands behind them.
 
     Args:
         texts: columns dataset, image_id, text, score and error.
         tolerance: largest distance in MOS units between the score and the one that a regression on the words
-            of other images' texts reads.
+            of other images' texts predicts.
 
     Raises:
-        ConfigError: a negative tolerance, or too few images to learn from.
+        ConfigError: too few images to learn from.
     """
     from rali_zoo.rl.monitor import text_only_srcc
 
-    if tolerance < 0:
-        raise ConfigError(f"--max_inconsistency {tolerance} is at least 0")
     texts = texts.copy()
     texts.loc[(texts["error"] == "") & texts["score"].isna(), "error"] = "no score to compare the words with"
     good = texts[texts["error"] == ""]
-    told = text_only_srcc(good["text"].tolist(), good["score"].tolist(), groups=good["image_id"].tolist())
-    distance = abs(told.predictions + good["score"].mean() - good["score"])
+    alone = text_only_srcc(good["text"].tolist(), good["score"].tolist(), groups=good["image_id"].tolist())
+    distance = abs(alone.predictions + good["score"].mean() - good["score"])
     for row in good.index[distance > tolerance]:
-        texts.loc[row, "error"] = f"the words alone tell a score {distance[row]:.2f} away"
+        texts.loc[row, "error"] = f"the words alone predict a score {distance[row]:.2f} away"
     return texts
 
 
 def main(words: Sequence[str]) -> None:
     """Run the command; ``words`` are its name and what follows it."""
-    run_function(describe_command, words)
+    run_function(describe_command, words, positional=("images",))

@@ -18,7 +18,7 @@ COMMANDS = {
     "test": ("rali_zoo.cli.trainer", "test a checkpoint: test --ckpt_path runs/NAME/checkpoints/best.ckpt"),
     "predict": ("rali_zoo.cli.trainer", "write a checkpoint's predictions for the data of a config"),
     "score": ("rali_zoo.cli.score", "score photos and folders of photos with a model"),
-    "describe": ("rali_zoo.cli.describe", "let a reasoner write descriptions of a data set's images"),
+    "describe": ("rali_zoo.cli.describe", "let a model describe photographs, or the images of a data set"),
     "trl": ("rali_zoo.cli.trl", "reinforce a reasoner with TRL's trainer on our data and rewards"),
     "route": ("rali_zoo.cli.route", "SRCC against the share of unsure images sent to a better scorer"),
     "uncertainty": ("rali_zoo.cli.uncertainty", "coverage and width of the intervals a scorer tells"),

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from rali_zoo.cli import run_function
+from rali_zoo.data.sources import find_items
 from rali_zoo.errors import ConfigError
 from rali_zoo.scoring.runtime import Compile, Decode, Precision
-from rali_zoo.scoring.sources import find_items
 
 if TYPE_CHECKING:
     from rali_zoo.scoring.pipeline import Slice

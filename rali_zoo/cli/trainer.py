@@ -332,9 +332,11 @@ def main(
             f"the command comes first: rali-zoo fit --config FILE.yaml. {near_miss(asked, COMMANDS)}"
         )
     if model_class is None or datamodule_class is None:
-        # Importing the package is what makes short class names work in configs.
         from rali_zoo.data import IQADataModule
-        from rali_zoo.trainers import IQAModule
+        from rali_zoo.trainers import TRAINERS, IQAModule
+
+        for name in TRAINERS:  # imported, a class may be named in short
+            _ = TRAINERS[name]
 
         model_class, datamodule_class = model_class or IQAModule, datamodule_class or IQADataModule
     _quiet()

@@ -19,7 +19,7 @@ def trl_command(
     degradation_share: float = 0.5,
     tuning: dict[str, int | float | str | bool] | None = None,
     rewards: dict[str, float] | None = None,
-    reward_options: dict[str, int | float | str] | None = None,
+    reward_options: dict[str, float | int | str | bool | dict[str, float | int | str | bool]] | None = None,
     grpo: dict[str, int | float | str | bool] | None = None,
     seed: int = 0,
 ) -> None:
@@ -36,30 +36,28 @@ def trl_command(
         degradation_share: probability that an image of known degradation is asked about that.
         tuning: which weights learn: the names of model.tuning of a Reasoner, such as method, rank.
         rewards: reward to weight; Q-Insight's by default.
-        reward_options: settings of the rewards, as for a Reasoner.
+        reward_options: reward to its own options, as for a Reasoner.
         grpo: settings of trl.GRPOConfig by their names there, such as beta, num_generations, max_steps.
         seed: of the questions and of TRL.
     """
-    from rali_zoo.rl.trl_launch import grpo_trainer, questions_table, save_trained, trl_settings
+    from rali_zoo.rl.trl import grpo_trainer, questions_table, save_trained, trl_settings
 
     settings = trl_settings({"seed": seed, **(grpo or {})}, output)
     from rali_zoo.data import IQADataModule
-    from rali_zoo.rl.rewards import RewardOptions, RewardSet
-    from rali_zoo.trainers.reasoner_options import Tuning, as_settings
-    from rali_zoo.trainers.reasoner_tasks import Tasks, ask_rows
-    from rali_zoo.trainers.reasoner_weights import prepare
+    from rali_zoo.rl.rewards import RewardSet
+    from rali_zoo.trainers.reasoner import as_settings
     from rali_zoo.vlm.model import load_vlm
+    from rali_zoo.vlm.questions import Tasks, ask_rows
+    from rali_zoo.vlm.tuning import Tuning, prepare
 
     chosen = as_settings(Tuning, tuning)  # which refuses bfloat16 weights that would lose small steps
-    reward_set = RewardSet(rewards, as_settings(RewardOptions, reward_options))
+    reward_set = RewardSet(rewards, reward_options)
     data = IQADataModule(train=train, root=root, limit=limit, seed=seed)
-    rows, asked = ask_rows(
-        Tasks(prompt, degradation_prompt, degradation_share),
-        {ref: data.rows(ref, "train") for ref in data.train_refs},
-        seed,
-    )
+    tasks = Tasks(prompt, degradation_prompt, degradation_share)
+    rows, asked = ask_rows(tasks, {ref: data.rows(ref, "train") for ref in data.train_refs}, seed)
     policy = prepare(load_vlm(vlm, True, chosen.precision), chosen)
-    trainer = grpo_trainer(policy, reward_set, questions_table(rows, asked), settings)
+    words = tasks.degradation.vocabulary if tasks.degradation else "q-insight"
+    trainer = grpo_trainer(policy, reward_set, questions_table(rows, asked), settings, words)
     trainer.train()
     save_trained(trainer, policy, output / "model")
     if trainer.accelerator.is_main_process:

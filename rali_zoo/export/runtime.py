@@ -41,6 +41,7 @@ class ExportedNetwork(IQANetwork):
         self.view = view_of(header)
         self.training_sets = tuple(header.training_sets)
         self.scores = torch.tensor([score for score, _ in header.prototypes])
+        self.prototype_texts = [texts for _, texts in header.prototypes]
 
     @property
     def preprocess(self) -> Preprocess:
@@ -87,7 +88,7 @@ class ExportedNetwork(IQANetwork):
             weights: (K,) weights of the image.
             k: how many.
         """
-        return heaviest(weights, self.scores, [texts for _, texts in self.header.prototypes], k)
+        return heaviest(weights, self.scores, self.prototype_texts, k)
 
 
 def as_scorer(network: ExportedNetwork, name: str) -> NetworkScorer:

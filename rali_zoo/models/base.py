@@ -12,12 +12,13 @@ from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rali_zoo.backbones import create_backbone
 from rali_zoo.backbones.weights import weights_hash
-from rali_zoo.views import View
 from rali_zoo.types import Batch, Explanation, Preprocess
 from rali_zoo.uri import without_option
+from rali_zoo.views import View
 
 _weights_follow: ContextVar[bool] = ContextVar("weights_follow", default=False)
 
@@ -44,11 +45,37 @@ class Prediction(NamedTuple):
         score: (B,) in [1, 5]; NaN where the network has no score.
         std: (B,) on the same scale, or ``None``.
         weights: (B, K) over prototypes, or ``None``.
+        texts: B, what a vision-language model wrote, or ``None``.
     """
 
     score: Tensor
     std: Tensor | None = None
     weights: Tensor | None = None
+    texts: list[str] | None = None
+
+
+class Standardise(nn.BatchNorm1d):
+    """Batch normalisation without weights that takes a batch of one too, as the last of an epoch may be.
+
+    A single row has no deviation: it moves the running statistics (an exponentially weighted mean and variance)
+    and is then standardised by them.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D) to (B, D)."""
+        if not self.training or len(x) > 1:
+            return super().forward(x)
+        mean, variance = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
+        momentum = cast(float, self.momentum)
+        with torch.no_grad():
+            away = x[0].to(mean.dtype) - mean
+            mean.add_(momentum * away)
+            variance.mul_(1 - momentum).add_(momentum * (1 - momentum) * away.square())
+            cast(Tensor, self.num_batches_tracked).add_(1)
+        return F.batch_norm(x, mean, variance, eps=self.eps)
 
 
 class Neck(nn.Module):
@@ -71,7 +98,7 @@ class Neck(nn.Module):
         if kind == "none":
             return
         # Pooled maps of different stages differ in size by orders of magnitude.
-        self.layers.append(nn.BatchNorm1d(dim, affine=False))
+        self.layers.append(Standardise(dim))
         self.layers.append(nn.Dropout(dropout))
         if kind == "mlp":
             self.layers.extend([nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout)])
@@ -91,6 +118,8 @@ class IQANetwork(nn.Module):
 
     #: beginnings of names of weights that files of 0.1.0 hold and scoring does not need
     only_trained: ClassVar[tuple[str, ...]] = ()
+    #: names of buffers in which infinity is a value
+    infinite: ClassVar[tuple[str, ...]] = ()
     #: arguments that the network was built with
     settings: dict[str, Any]
 
@@ -145,6 +174,11 @@ class IQANetwork(nn.Module):
         """Where the weights are."""
         tensors = [*self.parameters(), *self.buffers()]
         return tensors[0].device if tensors else torch.device("cpu")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return next((p.dtype for p in self.parameters()), torch.float32)
 
     # ---- files --------------------------------------------------------------------------------
 

@@ -135,7 +135,7 @@ def build(header: dict[str, Any], weights: dict[str, Any], source: str) -> IQANe
 
                 stack.enter_context(rebuilding(header["backbone"]))
             network = kind(**settings)
-        check_weights(weights, source)
+        check_weights(network, weights, source)
         network.load_state_dict(weights)
         network.load_extra_state(header["extra"])
     except (TypeError, KeyError, ValueError, AttributeError, RuntimeError) as error:
@@ -146,14 +146,30 @@ def build(header: dict[str, Any], weights: dict[str, Any], source: str) -> IQANe
     return network.eval()
 
 
-def check_weights(weights: dict[str, Any], source: str) -> None:
-    """Refuse weights that would score wrongly; raises :class:`CheckpointError` for NaN or infinite values."""
+def check_weights(network: IQANetwork, weights: dict[str, Any], source: str) -> None:
+    """Refuse weights that would score wrongly.
+
+    Args:
+        network: that they are for.
+        weights: by name.
+        source: where they come from, for messages.
+
+    Raises:
+        CheckpointError: something that is no tensor, of another kind of number, or not finite.
+    """
     import torch
 
+    own = network.state_dict()
     for name, value in weights.items():
         if not isinstance(value, torch.Tensor):
             raise CheckpointError(f"{source}: {name} is no tensor")
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        kinds = [t.dtype if not t.is_floating_point() else float for t in (value, own.get(name, value))]
+        if kinds[0] != kinds[1]:  # torch would round or convert without a word
+            raise CheckpointError(
+                f"{source}: {name} is of {value.dtype}, which is no type for {own[name].dtype}"
+            )
+        valid = ~torch.isnan(value) if name in network.infinite else torch.isfinite(value)
+        if not bool(valid.all()):
             raise CheckpointError(f"{source}: {name} has values that are not finite")
 
 

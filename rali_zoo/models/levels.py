@@ -18,10 +18,11 @@ from torch import Tensor
 from rali_zoo.errors import ConfigError, near_miss
 from rali_zoo.models.base import IQANetwork, Prediction
 from rali_zoo.models.scorer import NetworkScorer
+from rali_zoo.models.vlm import one_view
 from rali_zoo.types import Batch, Preprocess
 from rali_zoo.uri import Uri
 from rali_zoo.vlm.generation import completion_logits, evaluating
-from rali_zoo.vlm.model import VLM, Precision, Prompts, load_vlm
+from rali_zoo.vlm.model import VLM, Images, Precision, Prompts, load_vlm
 from rali_zoo.vlm.prompts import Prompt
 
 #: What Q-Align and DeQA-Score ask, the answer that their models are trained to give, and its words.
@@ -36,7 +37,7 @@ class LevelRater(IQANetwork):
 
     The probability of a level is that of all tokens of its word behind the answer's beginning, divided by the
     sum over the levels; where each word is one token, as in Q-Align, that is the softmax of their logits. The
-    first word counts 5, the last 1, those between are equally spaced. The spread of a score is that of this
+    first word counts 5, the last 1, those between are equally spaced. The std of a score is that of this
     distribution.
 
     Args:
@@ -83,17 +84,16 @@ class LevelRater(IQANetwork):
         text = "\n".join([self.asked.question, self.answer, *self.words])
         return f"{super().revision}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
-    def probabilities(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) images in [0, 1] to (B, L) probabilities of the levels, best first, on the CPU.
+    def probabilities(self, image: Images) -> Tensor:
+        """Images in [0, 1] to (B, L) probabilities of the levels, best first, on the CPU.
+
+        Args:
+            image: (B, 3, H, W), or B tensors (3, H, W) of different sizes.
 
         Raises:
             ConfigError: several views of an image.
         """
-        if image.ndim != 4:
-            raise ConfigError(
-                f"a model that reads words looks at one view of an image, not {tuple(image.shape)}"
-            )
-        prompts = self.vlm.ask(image, [self.asked] * len(image))
+        prompts = self.vlm.ask(one_view(image), [self.asked] * len(image))
         each = self._one_token if all(len(tail) == 1 for tail in self.tails) else self._several_tokens
         with evaluating(self.policy):
             return each(prompts).softmax(dim=-1).cpu()
@@ -119,7 +119,7 @@ class LevelRater(IQANetwork):
 
     @torch.no_grad()
     def predict_batch(self, batch: Batch) -> Prediction:
-        """Scores in [1, 5] and the spread over the levels; without gradients."""
+        """Scores in [1, 5] and the std over the levels; without gradients."""
         p = self.probabilities(batch["image"])
         values = torch.linspace(5, 1, len(self.words))
         mean = p @ values

@@ -188,7 +188,9 @@ def _check_processor(folder: Path) -> None:
     with from_library(folder, "transformers' image processor", "a whole release"), quiet():
         from transformers import AutoImageProcessor
 
-        processor: Any = AutoImageProcessor.from_pretrained(str(folder), local_files_only=True)
+        processor: Any = AutoImageProcessor.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
     short, crop = (dict(getattr(processor, name, None) or {}) for name in ("size", "crop_size"))
     switches = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
     off = [name for name in switches if not getattr(processor, name, False)]

@@ -80,10 +80,10 @@ class RALINetwork(BackboneNetwork):
         return self.projector(features)
 
     def project(self, embedding: Tensor) -> Tensor:
-        """(B, T) embeddings to (B, d): the PCA, as in the released inference code; in float32."""
+        """(B, T) embeddings to (B, d): the PCA, as in the released inference code; never in half precision."""
         with torch.autocast(embedding.device.type, enabled=False):
-            centred = (embedding.float() - self.projection_mean.float()) / self.projection_scale.float()
-            return centred @ self.components.float().T
+            centred = (_wide(embedding) - _wide(self.projection_mean)) / _wide(self.projection_scale)
+            return centred @ _wide(self.components).T
 
     def query(self, embedding: Tensor) -> Tensor:
         """(B, T) embeddings to unit vectors (B, d), which are compared with the prototypes."""
@@ -104,10 +104,10 @@ class RALINetwork(BackboneNetwork):
             return Prediction(features.new_full((len(features),), float("nan"), dtype=torch.float32))
         query = self.query(self.embed(features))
         with torch.autocast(query.device.type, enabled=False):
-            cosine = query @ F.normalize(self.vectors.float(), dim=-1).T
-            logits = cosine / self.log_temperature.float().exp()
+            cosine = query @ F.normalize(_wide(self.vectors), dim=-1).T
+            logits = cosine / _wide(self.log_temperature).exp()
             weights = logits.masked_fill(~self.active, float("-inf")).softmax(-1)
-            values = self.scores.float()
+            values = _wide(self.scores)
             score = weights @ values
             std = (weights @ values.square() - score.square()).clamp_min(0).sqrt()
         return Prediction(score, std, weights)
@@ -136,6 +136,10 @@ class RALINetwork(BackboneNetwork):
         """Undo :meth:`extra_state`."""
         super().load_extra_state(state)
         self.prototype_texts = state["prototype_texts"]
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def heaviest(weights: Tensor, scores: Tensor, texts: list[list[str]], k: int) -> Explanation:

@@ -56,6 +56,7 @@ class DistributionNetwork(BackboneNetwork):
         dropout: share in [0, 1) of inputs and hidden units dropped while training.
     """
 
+    infinite = ("quantiles",)  # of levels that few calibration images cannot promise
     scale: Tensor  #: () factor from the head's standard deviation to the calibrated one
     quantiles: Tensor  #: (99,) half widths of the intervals of LEVELS, in calibrated standard deviations
     calibrated_on: Tensor  #: () validation rows behind both; 0 = not calibrated

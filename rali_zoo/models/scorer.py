@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from glob import has_magic
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rali_zoo.data.images import load_image
+from rali_zoo.data.sources import find_items
 from rali_zoo.data.video import load_views
 from rali_zoo.errors import ConfigError, ImageDecodeError
 from rali_zoo.models.base import BackboneNetwork, IQANetwork, Prediction
 from rali_zoo.types import Batch, Explanation, Score
+
+if TYPE_CHECKING:
+    from rali_zoo.data.images import ImageSource
 
 Prepared = Tensor | ImageDecodeError
 Image = TypeVar("Image")
@@ -62,8 +69,53 @@ def _too_odd(image: Tensor, error: Exception) -> str:
     return f"the model cannot take {width}x{height} pixels: {str(error).strip().splitlines()[0]}"
 
 
-def _name(image: Any, position: int) -> str:
+def _name(image: ImageSource, position: int) -> str:
     return str(image) if isinstance(image, str | Path) else f"[{position}]"
+
+
+def each(images: ImageSource | Iterable[ImageSource]) -> Iterator[ImageSource]:
+    """One image after the other.
+
+    Args:
+        images: an image, a batch of them (B, 3, H, W), or several, one by one; a folder stands for the images and
+            videos below it, and so does a pattern such as ``shots/**/*.jpg`` that is no file's name.
+
+    Raises:
+        ConfigError: a folder or a pattern without any image.
+    """
+    if isinstance(images, str | Path):
+        path = str(images)
+        if os.path.isdir(path) or (has_magic(path) and not os.path.lexists(path)):
+            yield from (item.source() if not item.error else item.path for item in find_items([path]))
+        else:
+            yield images
+    elif isinstance(images, Tensor | np.ndarray):
+        yield from images if images.ndim == 4 else [images]
+    elif isinstance(images, Iterable) and not isinstance(images, bytes | bytearray | memoryview):
+        for image in images:
+            yield from each(image)
+    else:
+        yield cast("ImageSource", images)
+
+
+def checked_device(device: str | torch.device | None) -> torch.device | None:
+    """A device that this machine has; ``None`` as it is.
+
+    Raises:
+        ConfigError: no device, or one that is not here.
+    """
+    if device is None:
+        return None
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch's own, by back end
+        here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise ConfigError(
+            f"device={str(device)!r} cannot be used on this machine ({str(error).strip().splitlines()[0]}); "
+            f"it has {', '.join(here)}"
+        ) from error
+    return found
 
 
 class NetworkScorer:
@@ -72,15 +124,16 @@ class NetworkScorer:
     Args:
         network: put into evaluation mode.
         name: reference it was loaded from.
-        device: where to compute; the module's own by default.
+        device: where to compute; the network's own by default.
 
     Raises:
         CheckpointError: training stopped before it had made all that a score needs.
+        ConfigError: a device that this machine does not have.
     """
 
     def __init__(self, network: IQANetwork, name: str, device: torch.device | str | None = None) -> None:
         network.check_complete(name)
-        self.network = network.eval().to(device or network.device)
+        self.network = network.eval().to(checked_device(device) or network.device)
         self.name = name
         self.training_sets: tuple[str, ...] | None = network.training_sets
         #: type that an image encoder computes in where autocast allows it; ``None`` = float32 throughout
@@ -118,7 +171,7 @@ class NetworkScorer:
 
     def score(
         self,
-        images: Sequence[Any] | Any,
+        images: ImageSource | Iterable[ImageSource],
         batch_size: int = 16,
         progress: Callable[[int], None] | None = None,
         workers: int = 2,
@@ -126,8 +179,9 @@ class NetworkScorer:
         """Score images.
 
         Args:
-            images: one image or several: paths, bytes, PIL images, uint8 or [0, 1] float arrays
-                (H, W, 3), tensors (3, H, W).
+            images: one image or several, in a list, a generator or a batch: paths, bytes, PIL images, uint8 or
+                [0, 1] float arrays (H, W, 3) or (B, H, W, 3), tensors (3, H, W) or (B, 3, H, W). A folder and a
+                pattern with ``*`` stand for what is found there, in the order of names.
             batch_size: images a forward pass.
             progress: called with the number of images done.
             workers: threads that decode and cut ahead of the model.
@@ -135,15 +189,11 @@ class NetworkScorer:
         Returns:
             One score an image, in order. An image that cannot be read has ``error`` and no score.
         """
-        return list(
-            self.iterate(
-                images if isinstance(images, list | tuple) else [images], batch_size, progress, workers
-            )
-        )
+        return list(self.iterate(each(images), batch_size, progress, workers))
 
     def iterate(
         self,
-        images: Iterable[Any],
+        images: Iterable[ImageSource],
         batch_size: int,
         progress: Callable[[int], None] | None = None,
         workers: int = 2,
@@ -157,7 +207,7 @@ class NetworkScorer:
             if progress is not None:
                 progress(done)
 
-    def prepare(self, image: Any) -> Prepared:
+    def prepare(self, image: ImageSource) -> Prepared:
         """What :meth:`score_prepared` takes, of anything that :meth:`score` takes; for use in threads.
 
         Returns:
@@ -210,8 +260,14 @@ class NetworkScorer:
 
     def _one(self, out: Any, row: int, name: str) -> Score:
         value = float(out.score[row])
+        text = "" if out.texts is None else out.texts[row]
         if not math.isfinite(value):
-            return Score(None, error="the model gave no score that can be read", path=name, model=self.name)
+            error = (
+                "the model gave no finite score"
+                if out.texts is None
+                else "no score can be parsed from the text"
+            )
+            return Score(None, error=error, path=name, model=self.name, text=text)
         explanation: Explanation = () if out.weights is None else self.network.explain(out.weights[row])
         std = None if out.std is None else float(out.std[row])
-        return Score(value, std=std, path=name, model=self.name, explanation=explanation)
+        return Score(value, std=std, path=name, model=self.name, explanation=explanation, text=text)

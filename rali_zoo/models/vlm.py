@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,11 +13,11 @@ from torch import Tensor
 from rali_zoo.errors import CheckpointError, ConfigError
 from rali_zoo.models.base import IQANetwork, Prediction, loading_weights
 from rali_zoo.types import Batch, Preprocess
-from rali_zoo.vlm.adapter import Adapter, with_adapter
 from rali_zoo.vlm.expectation import digit_tokens, expected_scores
-from rali_zoo.vlm.generation import Completions, RolloutEngine, TransformersEngine, evaluating
-from rali_zoo.vlm.model import VLM, Precision, load_vlm, merged, with_model
-from rali_zoo.vlm.prompts import Prompt, prompt
+from rali_zoo.vlm.generation import Completions, Engine, TransformersEngine, evaluating
+from rali_zoo.vlm.model import VLM, Images, Precision, load_vlm, merged, with_model
+from rali_zoo.vlm.prompts import Prompt, score_prompt
+from rali_zoo.vlm.tuning import Adapter, with_adapter
 
 ScoreKind = Literal["greedy", "samples", "expectation"]
 
@@ -38,13 +38,6 @@ class Scoring:
     def __post_init__(self) -> None:
         if self.samples < 2:
             raise ConfigError(f"scoring: samples={self.samples} is at least 2")
-
-
-class Scored(NamedTuple):
-    """Scores of B images with the texts that they were read from."""
-
-    prediction: Prediction
-    texts: list[str]  #: B; the first one where several were drawn
 
 
 class VLMNetwork(IQANetwork):
@@ -97,7 +90,7 @@ class VLMNetwork(IQANetwork):
                 loaded = with_model(loaded, with_adapter(loaded.model, layers))
         self.vlm: VLM = loaded
         self.policy: torch.nn.Module = loaded.model
-        self.engine: RolloutEngine = TransformersEngine(loaded)
+        self.engine: Engine = TransformersEngine(loaded)
         if self.scoring.kind == "expectation":
             digit_tokens(loaded)  # fails at once where they are not what is needed
 
@@ -107,12 +100,17 @@ class VLMNetwork(IQANetwork):
         return self.vlm.preprocess
 
     def write(
-        self, image: Tensor, asked: Prompt | None = None, n: int = 1, temperature: float = 0.0, seed: int = 0
+        self,
+        image: Images,
+        asked: Prompt | None = None,
+        n: int = 1,
+        temperature: float = 0.0,
+        seed: int = 0,
     ) -> Completions:
         """Let the model write about images.
 
         Args:
-            image: (B, 3, H, W) in [0, 1].
+            image: (B, 3, H, W) in [0, 1], or B tensors (3, H, W) of different sizes.
             asked: the question; that about the score if ``None``.
             n: completions an image; 1 for greedy ones.
             temperature: of the sampler; 0 is greedy.
@@ -121,30 +119,25 @@ class VLMNetwork(IQANetwork):
         prompts = self.vlm.ask(one_view(image), [asked or self.asked] * len(image))
         return self.engine.generate(prompts, n, self.limit, temperature, seed)
 
-    def scored(self, image: Tensor) -> Scored:
-        """Scores of (B, 3, H, W) images in [0, 1] as ``scoring`` says, and the texts behind them.
+    def predict_batch(self, batch: Batch) -> Prediction:
+        """Scores of a batch as ``scoring`` sets, with the texts (the first one where several are drawn).
 
-        A score is in [1, 5], NaN where no answer can be parsed; of several samples the parseable ones count.
+        A score is NaN where no answer can be parsed; of several samples the parseable ones count.
         """
-        prompts = self.vlm.ask(one_view(image), [self.asked] * len(image))
         if self.scoring.kind == "samples":
             count = self.scoring.samples
-            drawn = self.engine.generate(prompts, count, self.limit, self.temperature, self.seed)
-            values = answers(drawn).view(-1, count)
+            drawn = self.write(batch["image"], n=count, temperature=self.temperature, seed=self.seed)
+            values = parsed_scores(drawn).view(-1, count)
             parsed = (~values.isnan()).sum(dim=1)
             mean = values.nanmean(dim=1)
             squares = ((values - mean[:, None]) ** 2).nansum(dim=1)
             std = torch.where(parsed > 1, squares / (parsed - 1).clamp_min(1), float("nan")).sqrt()
-            return Scored(Prediction(mean, std), drawn.texts[::count])
-        greedy = self.engine.generate(prompts, 1, self.limit, 0.0, self.seed)
+            return Prediction(mean, std, texts=drawn.texts[::count])
+        greedy = self.write(batch["image"], seed=self.seed)
         if self.scoring.kind == "greedy":
-            return Scored(Prediction(answers(greedy)), greedy.texts)
+            return Prediction(parsed_scores(greedy), texts=greedy.texts)
         with evaluating(self.vlm.model):
-            return Scored(Prediction(*expected_scores(self.vlm, greedy)), greedy.texts)
-
-    def predict_batch(self, batch: Batch) -> Prediction:
-        """Scores of a batch; NaN where no answer can be parsed."""
-        return self.scored(batch["image"]).prediction
+            return Prediction(*expected_scores(self.vlm, greedy), texts=greedy.texts)
 
     # ---- files --------------------------------------------------------------------------------
 
@@ -173,9 +166,9 @@ class VLMNetwork(IQANetwork):
     @classmethod
     def upgrade(cls, hparams: Mapping[str, Any]) -> dict[str, Any]:
         """Settings of a Reasoner or RACT that 0.1.0 saved."""
-        tuning = {**hparams.get("tuning", {})}
+        tuning = hparams.get("tuning") or {}
         lora = tuning.get("method") == "lora" and not (hparams.get("init_from") or hparams.get("vision_from"))
-        grpo, sampling = hparams.get("grpo", {}), hparams.get("sampling", {})
+        grpo, sampling = hparams.get("grpo") or {}, hparams.get("sampling") or {}
         return {
             "vlm": hparams["vlm"],
             "prompt": hparams["prompt"],
@@ -186,31 +179,24 @@ class VLMNetwork(IQANetwork):
             "temperature": sampling.get("temperature", 1.0),
             "seed": hparams.get("seed", 0),
             "precision": tuning.get("precision", "float32"),
-            "adapter": {k: tuning[k] for k in Adapter.__dataclass_fields__} if lora else None,
+            "adapter": {k: tuning[k] for k in Adapter.__dataclass_fields__ if k in tuning} if lora else None,
         }
 
 
 OTHER_WORDS = "its tokenizer or chat template differs"
 
 
-def score_prompt(name: str) -> Prompt:
-    """The question of the score task with a name; raises :class:`ConfigError` for one of another task."""
-    asked = prompt(name)
-    if asked.task != "score":
-        raise ConfigError(f"prompt={name!r} asks about the degradation; give one of the score task")
-    return asked
-
-
-def answers(completions: Completions) -> Tensor:
+def parsed_scores(completions: Completions) -> Tensor:
     """(N,) scores of completions in [1, 5], NaN where the answer cannot be parsed."""
     return torch.tensor([float("nan") if p.score is None else p.score for p in completions.parsed])
 
 
-def one_view(image: Tensor) -> Tensor:
-    """(B, 3, H, W) as given; raises :class:`ConfigError` for several views of an image."""
-    if image.ndim != 4:
+def one_view(image: Images) -> Images:
+    """Images as given; raises :class:`ConfigError` for several views of one."""
+    shapes = [image.shape[1:]] if isinstance(image, Tensor) else [each.shape for each in image]
+    if any(len(shape) != 3 for shape in shapes):
         raise ConfigError(
-            f"a Reasoner looks at one view of an image, and images come as {tuple(image.shape)}; set "
+            f"a Reasoner looks at one view of an image, and images come as {[tuple(s) for s in shapes[:3]]}; set "
             "crops=1 and a kind other than multi in data.train_view and data.eval_view"
         )
     return image

@@ -1,7 +1,5 @@
-"""Learning to describe and to score by reinforcement: what a vision-language model writes, and how it is
-judged.
+"""Reinforcement of what a vision-language model (:mod:`rali_zoo.vlm`) writes.
 
-``parsing`` reads an answer, ``prompts`` asks the question, ``rewards`` grades, ``objective`` turns grades
-into a loss and ``monitor`` watches for collapse. They are functions of texts and tensors and know
-no model. ``vlm`` loads one, ``rollout`` lets it write, ``tiny_vlm`` builds a small one from scratch.
+``rewards`` grades completions, ``objective`` turns grades into a loss, ``grpo`` samples and puts the two together,
+``monitor`` watches for collapse; none of them knows Lightning. ``trl`` hands data and rewards to TRL's trainer.
 """

@@ -2,7 +2,7 @@
 
 In our trials without a KL term every description became the same sentence while SRCC improved, so no
 correlation alone may judge a run. :class:`CollapseMonitor` looks at the newest completions and warns by
-name, once; :func:`text_only_srcc` asks whether the score can be told from the words alone.
+name, once; :func:`text_only_srcc` asks whether the words alone predict the score.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Limits:
 
     Attributes:
         distinct_texts: least share of distinct reasonings, numbers aside (``texts-collapsed``).
-        distinct_scores: least number of distinct scores among readable ones (``scores-collapsed``).
-        parse_failures: greatest share of answers that cannot be read (``parse-failures``).
+        distinct_scores: least number of distinct scores among parsed ones (``scores-collapsed``).
+        parse_failures: greatest share of unparseable answers (``parse-failures``).
         truncated: greatest share cut at the length limit (``truncated``).
         zero_variance: greatest share of groups with equal rewards (``no-signal``).
         entropy: least mean entropy of a token in nats (``entropy-floor``).
@@ -53,6 +53,11 @@ class Limits:
     truncated: float = 0.2
     zero_variance: float = 0.8
     entropy: float = 0.02
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not math.isfinite(value):
+                raise ConfigError(f"limits.{name}={value} is no finite number")
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class _Check:
 CHECKS = {
     "texts-collapsed": _Check(
         "distinct_texts", "distinct_texts", True,
-        "all images get the same words: raise grpo.beta, add diversity_guard, freeze the vision tower",
+        "all images get the same words: raise grpo.beta, add diversity_guard, freeze the vision encoder",
     ),
     "scores-collapsed": _Check(
         "distinct_scores", "distinct_scores", True,
@@ -77,7 +82,7 @@ CHECKS = {
     ),
     "parse-failures": _Check(
         "parse_failures", "parse_failures", False,
-        "answers cannot be read: look at a few texts; a supervised warm start teaches the form",
+        "answers cannot be parsed: look at a few texts; a supervised warm start teaches the form",
     ),
     "truncated": _Check(
         "truncated", "truncated", False,
@@ -112,14 +117,14 @@ class CollapseMonitor:
     def __init__(self, window: int = 256, limits: Limits | None = None) -> None:
         if window < 8:
             raise ConfigError(
-                f"monitor: window={window} is too small to tell anything; at least 8 completions"
+                f"monitor: window={window} is too small to show anything; at least 8 completions"
             )
         self.window = window
         self.limits = limits or Limits()
         self.failed: list[str] = []
         self._texts: deque[str] = deque(maxlen=window)
         self._scores: deque[float | None] = deque(maxlen=window)
-        self._readable: deque[bool] = deque(maxlen=window)
+        self._parsed: deque[bool] = deque(maxlen=window)
         self._truncated: deque[bool] = deque(maxlen=window)
         self._equal: deque[bool] = deque(maxlen=window)
         self._entropy: deque[float] = deque(maxlen=window)
@@ -153,7 +158,7 @@ class CollapseMonitor:
         for parsed, task in zip(rollouts.parsed, rollouts.column("task"), strict=True):
             self._texts.append(plain_thought(parsed))
             answer = parsed.score if task == "score" else parsed.distortion
-            self._readable.append(answer is not None)
+            self._parsed.append(answer is not None)
             if task == "score" and parsed.score is not None:
                 self._scores.append(parsed.score)
         self._truncated.extend(map(bool, truncated))
@@ -175,7 +180,7 @@ class CollapseMonitor:
             counted = Counter(self._texts)
             found["distinct_texts"] = len(counted) / len(self._texts)
             found["commonest_text"] = max(counted.values()) / len(self._texts)
-            found["parse_failures"] = 1 - sum(self._readable) / len(self._readable)
+            found["parse_failures"] = 1 - sum(self._parsed) / len(self._parsed)
             found["truncated"] = sum(self._truncated) / len(self._truncated)
             found["zero_variance"] = sum(self._equal) / len(self._equal)
             found["entropy"] = sum(self._entropy) / len(self._entropy)
@@ -198,7 +203,7 @@ class CollapseMonitor:
             new.append(name)
             warnings.warn(
                 f"{name}: {check.value} is {value:.3g} over the last {self.window} completions, the limit is "
-                f"{limit:g}; {check.advice} (this is said once)",
+                f"{limit:g}; {check.advice} (this warning comes once)",
                 CollapseWarning,
                 stacklevel=3,
             )
@@ -207,7 +212,7 @@ class CollapseMonitor:
 
 @dataclass(frozen=True)
 class TextOnly:
-    """How much of the score can be told from the words.
+    """How much of the score can be predicted from the words.
 
     Attributes:
         srcc: of the MOS and the predictions, in [-1, 1]; NaN where it is not defined.
@@ -236,7 +241,7 @@ def text_only_srcc(
     reasoning.
 
     Numbers are taken out first, so that a score that leaks into the reasoning does not count. Predictions are
-    centred on each training fold: otherwise texts that say nothing would seem to rank backwards, because the
+    centred on each training fold: otherwise texts without information would seem to rank backwards, because the
     mean of the other folds is low where a fold is high.
 
     Args:
@@ -298,7 +303,7 @@ def _out_of_fold(
             tfidf = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=_WORD)
             known = tfidf.fit_transform([words[i] for i in train])
             asked = tfidf.transform([words[i] for i in test])
-        else:  # not one word: nothing can be told, the predictions stay 0
+        else:  # not one word: nothing can be predicted, the predictions stay 0
             continue
         ridge = RidgeCV(alphas=np.logspace(-2, 3, 6)).fit(known, target[train] - mean)
         predictions[test] = ridge.predict(asked)

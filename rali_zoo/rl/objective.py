@@ -1,21 +1,18 @@
 """From rewards to a loss: group-relative advantages and the clipped policy objectives, with TRL's names.
 
 GRPO: Shao et al. 2024 (DeepSeekMath), section 4.1; Dr. GRPO: Liu et al. 2025; DAPO: Yu et al. 2025;
-sequence-level
-ratios: Zheng et al. 2025 (GSPO). Log-probabilities are float32 whatever the model computes in, and nothing
-    that
-stands outside the completion mask reaches a sum or a gradient, not even as 0 times infinity.
+sequence-level ratios: Zheng et al. 2025 (GSPO). Nothing outside the completion mask reaches a sum or a gradient,
+not even as 0 times infinity.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from rali_zoo.errors import ConfigError
 
@@ -25,7 +22,6 @@ RewardScale = Literal["group", "batch", "none"]
 
 # exp(20) is 5e8: beyond that a ratio says only that something broke; the gradient there is 0.
 _MAX_LOG_RATIO = 20.0
-_CHUNK_ELEMENTS = 2**25  # logits turned to float32 at a time: 128 MiB
 
 
 class Advantages(NamedTuple):
@@ -58,10 +54,10 @@ def group_advantages(
         )
     groups = rewards.float().view(-1, group_size)
     centred = groups - groups.nanmean(dim=1, keepdim=True)
-    spread = _nan_std(groups)
-    equal = torch.isclose(spread.nan_to_num(0.0), torch.zeros_like(spread))
+    std = _nan_std(groups)
+    equal = torch.isclose(std.nan_to_num(0.0), torch.zeros_like(std))
     if scale == "group":
-        centred = centred / (spread + eps)
+        centred = centred / (std + eps)
     elif scale == "batch":
         centred = centred / (_nan_std(groups.view(1, -1)) + eps)
     return Advantages(centred.flatten().nan_to_num(0.0), equal.float().mean())
@@ -74,74 +70,8 @@ def _nan_std(values: Tensor) -> Tensor:
     return torch.where(count > 1, squares / (count - 1).clamp_min(1), float("nan")).sqrt()
 
 
-def token_logps(
-    logits: Tensor,
-    tokens: Tensor,
-    mask: Tensor,
-    temperature: float = 1.0,
-    suppressed: Sequence[int] = (),
-) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of the tokens that were sampled, and the entropy of what they were sampled from.
-
-    Image placeholders and the like are suppressed when sampling, or the next forward pass fails on them. The
-    same ids must be suppressed here, or policy and sampler are two different distributions.
-
-    Only a slice of the logits is float32 at a time, and is computed again in the backward pass: at 150,000
-    words of vocabulary a float32 copy of all logits would be the largest tensor of the step.
-
-    Args:
-        logits: (B, T, V), any float type; position t predicts ``tokens[:, t]``.
-        tokens: (B, T) ids.
-        mask: (B, T) nonzero on the tokens that count.
-        temperature: of the sampler, above 0; the logits are divided by it.
-        suppressed: ids that the sampler could not draw.
-
-    Returns:
-        Log-probabilities (B, T) in nats, float32, with gradient; entropies (B, T) in nats, float32, without.
-        Both are 0 outside the mask.
-
-    Raises:
-        ConfigError: a temperature that is not positive, or a suppressed id among the tokens that count.
-    """
-    if temperature <= 0:
-        raise ConfigError(
-            f"temperature={temperature} must be above 0; greedy decoding has no policy gradient"
-        )
-    keep = mask.bool()
-    banned = torch.tensor(sorted(set(suppressed)), dtype=torch.long, device=logits.device)
-    drawn = tokens[keep & torch.isin(tokens, banned)].unique().tolist()
-    if drawn:
-        raise ConfigError(
-            f"suppressed token ids {drawn} were sampled; give generation the same suppress_tokens"
-        )
-    flat, ids = logits.flatten(0, 1), tokens.flatten()
-    step = max(1, _CHUNK_ELEMENTS // logits.shape[-1])
-    logps, entropies = [], []
-    for start in range(0, len(ids), step):
-        chunk = (flat[start : start + step], ids[start : start + step], banned, temperature)
-        if torch.is_grad_enabled() and logits.requires_grad:
-            logp, entropy = checkpoint(_chunk, *chunk, use_reentrant=False, preserve_rng_state=False)
-        else:
-            logp, entropy = _chunk(*chunk)
-        logps.append(logp)
-        entropies.append(entropy)
-    logp, entropy = torch.cat(logps).view_as(tokens), torch.cat(entropies).view_as(tokens)
-    return logp.masked_fill(~keep, 0.0), entropy.masked_fill(~keep, 0.0)
-
-
-def _chunk(logits: Tensor, ids: Tensor, banned: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    scaled = logits.float() / temperature
-    if len(banned):
-        scaled = scaled.index_fill(1, banned, float("-inf"))
-    norm = scaled.logsumexp(dim=1)
-    with torch.no_grad():
-        entropy = torch.special.entr((scaled - norm[:, None]).exp()).sum(dim=1)
-    return scaled.gather(1, ids[:, None]).squeeze(1) - norm, entropy
-
-
 def k3_kl(logps: Tensor, reference: Tensor) -> Tensor:
-    """Schulman's third estimate of KL(policy || reference) per token, at least 0: exp(d) - d - 1, d = ref -
-    logp.
+    """Schulman's third estimate of KL(policy || reference) per token, at least 0: exp(d) - d - 1 with d = ref - logp.
 
     Args:
         logps: (B, T) of the policy.
@@ -179,14 +109,14 @@ class Objective:
     max_completion_length: int = 256
 
     def __post_init__(self) -> None:
-        if not 0 <= self.epsilon_low <= 1 or self.epsilon_high < 0:
+        if not 0 <= self.epsilon_low <= 1 or not 0 <= self.epsilon_high < math.inf:
             raise ConfigError(
                 f"objective: epsilon_low={self.epsilon_low} must lie in [0, 1] and "
-                f"epsilon_high={self.epsilon_high} be at least 0"
+                f"epsilon_high={self.epsilon_high} be a number, at least 0"
             )
-        if self.beta < 0 or self.max_completion_length < 1:
+        if not 0 <= self.beta < math.inf or self.max_completion_length < 1:
             raise ConfigError(
-                f"objective: beta={self.beta} must be at least 0 and "
+                f"objective: beta={self.beta} must be a number, at least 0, and "
                 f"max_completion_length={self.max_completion_length} at least 1"
             )
 
@@ -214,7 +144,7 @@ def policy_loss(
 
     Args:
         objective: which loss.
-        logps: (B, T) of the current policy, with gradient; from :func:`token_logps`.
+        logps: (B, T) of the current policy, with gradient; from :func:`rali_zoo.vlm.generation.token_logps`.
         advantages: (B,).
         mask: (B, T) nonzero on completion tokens up to and with the first end-of-sequence.
         old_logps: (B, T) of the policy that sampled; ``None`` when that is the current one (strictly

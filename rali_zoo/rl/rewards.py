@@ -1,15 +1,18 @@
-"""What a completion is worth. Pure functions; nothing here knows a model, Lightning or TRL.
+"""What a completion is worth. Nothing here knows a model, Lightning or TRL.
 
-A reward is a row of :data:`REWARDS`: a function of :class:`Rollouts` and :class:`RewardOptions` that gives
-one number a completion, NaN where the reward does not apply to it (a class reward on a question about the
-score). An unreadable answer to a question that was asked is worth 0, not NaN: failing to answer must not pay.
-:class:`RewardSet` weighs several of them; ``trl_rewards`` hands the same ones to TRL.
+A reward is a row of :data:`REWARDS`: a factory (a class or a function) that takes the reward's own options as keyword
+arguments and returns a function of :class:`Rollouts` to (N,) numbers, NaN where the reward does not apply to a
+completion (a class reward on a question about the score). An unparseable answer to a question that was asked is
+worth 0, not NaN: failing to answer must not pay. :class:`RewardSet` weighs several; :mod:`rali_zoo.rl.trl` hands
+the same ones to TRL. How to add one: docs/add_a_reward.md.
 """
 
 from __future__ import annotations
 
+import inspect
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -21,38 +24,7 @@ from rali_zoo.vlm.parsing import NO_DISTORTION, Parsed, parse
 from rali_zoo.vlm.prompts import Vocabulary, vocabulary
 
 NAN = float("nan")
-
-
-@dataclass(frozen=True)
-class RewardOptions:
-    """Settings of the rewards.
-
-    Attributes:
-        epsilon: half width, in MOS units, of the band that ``score_within`` pays for (Q-Insight: 0.35).
-        sigma: width, in MOS units, of the bell of ``score_gaussian``.
-        gamma: added to the variances of ``thurstone`` (VisualQuality-R1 only calls it small; this value is
-            ours).
-        vocabulary: name of the classes and severities that ``degradation_class`` and ``degradation_level``
-            read.
-        max_length: tokens at which ``length_guard`` reaches -1; the limit of generation.
-        length_cache: tokens before that over which it falls from 0.
-    """
-
-    epsilon: float = 0.35
-    sigma: float = 0.5
-    gamma: float = 1e-6
-    vocabulary: str = "q-insight"
-    max_length: int = 256
-    length_cache: int = 64
-
-    def __post_init__(self) -> None:
-        for name in ("epsilon", "sigma", "gamma"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"rewards: {name}={getattr(self, name)} must be above 0")
-        if not 0 < self.length_cache <= self.max_length:
-            raise ConfigError(
-                f"rewards: length_cache={self.length_cache} must lie in 1 to max_length={self.max_length}"
-            )
+Option = float | int | str | bool
 
 
 @dataclass(frozen=True)
@@ -68,6 +40,8 @@ class Rollouts:
         distortion: true class, several joined by ``;``; empty or ``None`` where unknown.
         level: true severity 1 to 5, one for all classes or one each joined by ``;``; 0 where unknown.
         length: tokens of each completion.
+        limit: of length, at which generation stops, in tokens.
+        vocabulary: name of the classes and severities that the question about the degradation offers.
         parsed: the texts, read; filled in here.
     """
 
@@ -79,6 +53,8 @@ class Rollouts:
     distortion: Sequence[str | None] | None = None
     level: Sequence[int | str | None] | None = None
     length: Sequence[int] | Tensor | None = None
+    limit: int | None = None
+    vocabulary: str = "q-insight"
     parsed: tuple[Parsed, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -119,14 +95,19 @@ class Rollouts:
 
 
 def within(pred: Tensor, mos: Tensor, epsilon: float) -> Tensor:
-    """(N,) 1 where abs(pred - mos) < epsilon, else 0 (Q-Insight's score reward); NaN where the MOS is NaN."""
-    return torch.where(mos.isnan(), NAN, ((pred - mos).abs() < epsilon).float())
+    """(N,) 1 where abs(pred - mos) < epsilon, else 0 (Q-Insight's score reward); NaN where the MOS is NaN.
+
+    Compared as the decimal numbers that both are written as: binary noise of float32 (3.75 against 3.40 is nearer than
+    0.35 in it) decides nothing.
+    """
+    distance = (pred.double() - mos.double()).abs().round(decimals=5)
+    return torch.where(mos.isnan(), NAN, (distance < epsilon).float())
 
 
 def gaussian(pred: Tensor, mos: Tensor, sigma: float) -> Tensor:
     """(N,) exp(-(pred - mos)^2 / (2 sigma^2)) in [0, 1], 0 where pred is NaN; NaN where the MOS is NaN.
 
-    Unlike :func:`within` it tells a near miss from a far one, so that fewer groups have no spread.
+    Unlike :func:`within` it tells a near miss from a far one, so that fewer groups earn equal rewards.
     """
     bell = torch.exp(-((pred - mos) ** 2) / (2 * sigma**2))
     return torch.where(mos.isnan(), NAN, bell.nan_to_num(0.0))
@@ -137,30 +118,30 @@ def thurstone(pred: Tensor, mos: Tensor, gamma: float) -> Tensor:
 
     p = Phi((q_ik - mean_j) / sqrt(var_i + var_j + gamma)) is the probability that image i, by its k-th
     rollout, is better than image j; the reward is the mean over j of sqrt(p t) + sqrt((1 - p)(1 - t)),
-    with t = 1, 0.5 or 0 by the order of the MOS. Means and (unbiased) variances are those of the readable
+    with t = 1, 0.5 or 0 by the order of the MOS. Means and (unbiased) variances are those of the parseable
     rollouts.
 
     Args:
-        pred: (B, K) scores, NaN where unreadable; all of one data set.
+        pred: (B, K) scores, NaN where unparseable; all of one data set.
         mos: (B,) finite.
-        gamma: positive.
+        gamma: positive, added to the variances; the released code's is 1e-6.
 
     Returns:
-        (B, K) in [0, 1]: 0 for an unreadable rollout, NaN where no other image can be compared with.
+        (B, K) in [0, 1]: 0 for an unparseable rollout, NaN where no other image can be compared with.
     """
     pred, mos = pred.double(), mos.double()
     count = (~pred.isnan()).sum(dim=1)
     mean = pred.nanmean(dim=1)
     var = ((pred - mean[:, None]) ** 2).nansum(dim=1) / (count - 1).clamp_min(1)
-    spread = (var[:, None] + var[None, :] + gamma).sqrt()
-    p = torch.special.ndtr((pred[:, :, None] - mean[None, None, :]) / spread[:, None, :])
+    std = (var[:, None] + var[None, :] + gamma).sqrt()
+    p = torch.special.ndtr((pred[:, :, None] - mean[None, None, :]) / std[:, None, :])
     t = ((torch.sign(mos[:, None] - mos[None, :]) + 1) / 2)[:, None, :]
     fidelity = (p * t).sqrt() + ((1 - p) * (1 - t)).sqrt()
     others = (count > 0)[None, :] & ~torch.eye(len(mos), dtype=torch.bool, device=mos.device)
     total = torch.where(others[:, None, :], fidelity, 0.0).sum(dim=2)
     reward = total / others.sum(dim=1, keepdim=True)  # 0 / 0 = NaN: nothing to compare with
-    unread = pred.isnan() & (len(mos) > 1)
-    return torch.where(unread, 0.0, reward).float()
+    unparsed = pred.isnan() & (len(mos) > 1)
+    return torch.where(unparsed, 0.0, reward).float()
 
 
 def soft_overlong(length: Tensor, max_length: int, cache: int) -> Tensor:
@@ -171,46 +152,89 @@ def soft_overlong(length: Tensor, max_length: int, cache: int) -> Tensor:
 # ---- rewards -----------------------------------------------------------------------------------------------
 
 
-def format_grade(rollouts: Rollouts, options: RewardOptions) -> Tensor:
+@dataclass(frozen=True)
+class Format:
     """Form, in [0, 1] in quarters (see :class:`Parsed`); answering another question than asked costs one."""
-    grades = []
-    for parsed, task in zip(rollouts.parsed, rollouts.column("task"), strict=True):
-        score, distortion = parsed.score is not None, parsed.distortion is not None
-        beside = distortion and not score if task == "score" else score and not distortion
-        grades.append(parsed.format_grade - (0.25 if beside else 0.0))
-    return torch.tensor(grades).clamp_min(0)
+
+    def __call__(self, rollouts: Rollouts) -> Tensor:
+        """(N,) grades."""
+        grades = []
+        for parsed, task in zip(rollouts.parsed, rollouts.column("task"), strict=True):
+            score, distortion = parsed.score is not None, parsed.distortion is not None
+            beside = distortion and not score if task == "score" else score and not distortion
+            grades.append(parsed.format_grade - (0.25 if beside else 0.0))
+        return torch.tensor(grades).clamp_min(0)
 
 
-def score_within(rollouts: Rollouts, options: RewardOptions) -> Tensor:
-    """(N,) 1 where the score is nearer than ``epsilon`` to the MOS; see :func:`within`."""
-    return within(rollouts.scores(), rollouts.mos_of_task(), options.epsilon)
+@dataclass(frozen=True)
+class ScoreWithin:
+    """1 where the score is nearer than ``epsilon`` to the MOS, else 0; see :func:`within`.
+
+    Attributes:
+        epsilon: half width of the band in MOS units (Q-Insight: 0.35).
+    """
+
+    epsilon: float = 0.35
+
+    def __post_init__(self) -> None:
+        _above_0(self)
+
+    def __call__(self, rollouts: Rollouts) -> Tensor:
+        """(N,) in {0, 1}."""
+        return within(rollouts.scores(), rollouts.mos_of_task(), self.epsilon)
 
 
-def score_gaussian(rollouts: Rollouts, options: RewardOptions) -> Tensor:
-    """(N,) A bell around the MOS; see :func:`gaussian`."""
-    return gaussian(rollouts.scores(), rollouts.mos_of_task(), options.sigma)
+@dataclass(frozen=True)
+class ScoreGaussian:
+    """A bell around the MOS, in [0, 1]; see :func:`gaussian`.
+
+    Attributes:
+        sigma: width of the bell in MOS units.
+    """
+
+    sigma: float = 0.5
+
+    def __post_init__(self) -> None:
+        _above_0(self)
+
+    def __call__(self, rollouts: Rollouts) -> Tensor:
+        """(N,) in [0, 1]."""
+        return gaussian(rollouts.scores(), rollouts.mos_of_task(), self.sigma)
 
 
-def thurstone_fidelity(rollouts: Rollouts, options: RewardOptions) -> Tensor:
-    """(N,) Ranking against the batch's other images of the same data set; see :func:`thurstone`.
+@dataclass(frozen=True)
+class ThurstoneFidelity:
+    """Ranking against the batch's other images of the same data set, in [0, 1]; see :func:`thurstone`.
 
     NaN for the only image of its data set in a batch: give the DataModule a sampler that keeps a batch
     inside one data set. MOS scales of different data sets need no alignment.
+
+    Attributes:
+        gamma: added to the variances (VisualQuality-R1's released code: 1e-6).
     """
-    mos, scores, reward = rollouts.mos_of_task(), rollouts.scores(), torch.full((len(rollouts.texts),), NAN)
-    sets: dict[str, list[list[int]]] = {}
-    for (name, _), rows in rollouts.images().items():
-        asked = [r for r in rows if not mos[r].isnan()]
-        if asked:
-            sets.setdefault(name, []).append(asked)
-    for groups in sets.values():
-        # groups are equal in size in training; a batch whose tail was cut is padded with unreadable rollouts
-        width = max(map(len, groups))
-        pred = torch.stack([torch.cat([scores[g], scores.new_full((width - len(g),), NAN)]) for g in groups])
-        values = thurstone(pred, torch.stack([mos[g[0]] for g in groups]), options.gamma)
-        for group, row in zip(groups, values, strict=True):
-            reward[group] = row[: len(group)]
-    return reward
+
+    gamma: float = 1e-6
+
+    def __post_init__(self) -> None:
+        _above_0(self)
+
+    def __call__(self, rollouts: Rollouts) -> Tensor:
+        """(N,) in [0, 1], NaN without another image."""
+        mos, scores = rollouts.mos_of_task(), rollouts.scores()
+        reward = torch.full((len(rollouts.texts),), NAN)
+        sets: dict[str, list[list[int]]] = {}
+        for (name, _), rows in rollouts.images().items():
+            asked = [r for r in rows if not mos[r].isnan()]
+            if asked:
+                sets.setdefault(name, []).append(asked)
+        for groups in sets.values():
+            # groups are equal in size in training; a batch whose tail was cut is padded with unparseable rollouts
+            width = max(map(len, groups))
+            padded = [torch.cat([scores[g], scores.new_full((width - len(g),), NAN)]) for g in groups]
+            values = thurstone(torch.stack(padded), torch.stack([mos[g[0]] for g in groups]), self.gamma)
+            for group, row in zip(groups, values, strict=True):
+                reward[group] = row[: len(group)]
+        return reward
 
 
 def _truth(distortion: object, level: object, words: Vocabulary) -> dict[str, set[int]]:
@@ -227,8 +251,26 @@ def _truth(distortion: object, level: object, words: Vocabulary) -> dict[str, se
     return truth
 
 
-def _degradation(rollouts: Rollouts, options: RewardOptions, with_level: bool) -> Tensor:
-    words, rewards = vocabulary(options.vocabulary), []
+@dataclass(frozen=True)
+class DegradationClass:
+    """1 where the named class is one of the image's, else 0; NaN where the class is unknown."""
+
+    def __call__(self, rollouts: Rollouts) -> Tensor:
+        """(N,) in {0, 1}."""
+        return _degradation(rollouts, with_level=False)
+
+
+@dataclass(frozen=True)
+class DegradationLevel:
+    """1 only where class and severity are right, as in Q-Insight; NaN where the level is unknown."""
+
+    def __call__(self, rollouts: Rollouts) -> Tensor:
+        """(N,) in {0, 1}."""
+        return _degradation(rollouts, with_level=True)
+
+
+def _degradation(rollouts: Rollouts, with_level: bool) -> Tensor:
+    words, rewards = vocabulary(rollouts.vocabulary), []
     columns = (rollouts.column(name) for name in ("task", "distortion", "level"))
     for parsed, task, distortion, level in zip(rollouts.parsed, *columns, strict=True):
         truth = _truth(distortion, level, words) if task == "degradation" else {}
@@ -239,25 +281,32 @@ def _degradation(rollouts: Rollouts, options: RewardOptions, with_level: bool) -
         named = words.read_class(parsed.distortion)
         right = named in truth
         if with_level and named is not None and right:
-            said = words.read_level(parsed.level)
-            right = said in (0, None) if named == NO_DISTORTION else bool(said) and said in truth[named]
+            answered = words.read_level(parsed.level)
+            clean = named == NO_DISTORTION
+            right = answered in (0, None) if clean else bool(answered) and answered in truth[named]
         rewards.append(float(right))
     return torch.tensor(rewards)
 
 
-def degradation_class(rollouts: Rollouts, options: RewardOptions) -> Tensor:
-    """(N,) 1 where the named class is one of the image's, else 0; NaN where the class is unknown."""
-    return _degradation(rollouts, options, with_level=False)
+@dataclass(frozen=True)
+class LengthGuard:
+    """0, falling to -1 over the last ``cache`` tokens before the limit of length; see :func:`soft_overlong`.
 
+    Attributes:
+        cache: tokens, at least 1; of a limit that is smaller, all.
+    """
 
-def degradation_level(rollouts: Rollouts, options: RewardOptions) -> Tensor:
-    """(N,) 1 only where class and severity are right, as in Q-Insight; NaN where the level is unknown."""
-    return _degradation(rollouts, options, with_level=True)
+    cache: int = 64
 
+    def __post_init__(self) -> None:
+        _above_0(self)
 
-def length_guard(rollouts: Rollouts, options: RewardOptions) -> Tensor:
-    """(N,) In [-1, 0]; see :func:`soft_overlong`."""
-    return soft_overlong(torch.tensor(rollouts.column("length")), options.max_length, options.length_cache)
+    def __call__(self, rollouts: Rollouts) -> Tensor:
+        """(N,) in [-1, 0]; raises :class:`ConfigError` for rollouts without a limit."""
+        if rollouts.limit is None:
+            raise ConfigError("length_guard needs the limit of length: Rollouts(limit=…)")
+        length = torch.tensor(rollouts.column("length"))
+        return soft_overlong(length, rollouts.limit, min(self.cache, rollouts.limit))
 
 
 def plain_thought(parsed: Parsed) -> str:
@@ -265,43 +314,101 @@ def plain_thought(parsed: Parsed) -> str:
     return " ".join(re.sub(r"[0-9]+(?:[.,][0-9]+)*", " ", parsed.think).lower().split())
 
 
-def diversity_guard(rollouts: Rollouts, options: RewardOptions) -> Tensor:
+@dataclass(frozen=True)
+class DiversityGuard:
     """1 / (images of the batch that were described in these words), in (0, 1]; NaN for a lone image.
 
     Rollouts of one image may agree: a sure model repeats itself. One sentence for all images may not, and
     earns 1 / B for each. Numbers do not make a text different.
     """
-    images, reward = list(rollouts.images().values()), torch.full((len(rollouts.texts),), NAN)
-    if len(images) < 2:
-        return reward
-    thoughts = [plain_thought(p) for p in rollouts.parsed]
-    described: dict[str, set[int]] = {}
-    for number, rows in enumerate(images):
-        for row in rows:
-            described.setdefault(thoughts[row], set()).add(number)
-    return torch.tensor([1 / len(described[thought]) for thought in thoughts])
+
+    def __call__(self, rollouts: Rollouts) -> Tensor:
+        """(N,) in (0, 1]."""
+        images = list(rollouts.images().values())
+        if len(images) < 2:
+            return torch.full((len(rollouts.texts),), NAN)
+        thoughts = [plain_thought(p) for p in rollouts.parsed]
+        described: dict[str, set[int]] = {}
+        for number, rows in enumerate(images):
+            for row in rows:
+                described.setdefault(thoughts[row], set()).add(number)
+        return torch.tensor([1 / len(described[thought]) for thought in thoughts])
 
 
-Reward = Callable[[Rollouts, RewardOptions], Tensor]
+def _above_0(reward: object) -> None:
+    for name, value in vars(reward).items():
+        if not 0 < value < math.inf:
+            raise ConfigError(f"{name}={value} must be a number above 0")
 
-#: Name to reward; plug-ins add rows by the entry-point group ``rali_zoo.rewards``.
+
+Reward = Callable[[Rollouts], Tensor]
+
+#: Name to factory; packages add rows with the entry-point group ``rali_zoo.rewards``.
 REWARDS = Table(
     "reward",
     "rali_zoo.rewards",
     {
-        "format": "rali_zoo.rl.rewards:format_grade",
-        "score_within": "rali_zoo.rl.rewards:score_within",
-        "score_gaussian": "rali_zoo.rl.rewards:score_gaussian",
-        "thurstone_fidelity": "rali_zoo.rl.rewards:thurstone_fidelity",
-        "degradation_class": "rali_zoo.rl.rewards:degradation_class",
-        "degradation_level": "rali_zoo.rl.rewards:degradation_level",
-        "length_guard": "rali_zoo.rl.rewards:length_guard",
-        "diversity_guard": "rali_zoo.rl.rewards:diversity_guard",
+        "format": "rali_zoo.rl.rewards:Format",
+        "score_within": "rali_zoo.rl.rewards:ScoreWithin",
+        "score_gaussian": "rali_zoo.rl.rewards:ScoreGaussian",
+        "thurstone_fidelity": "rali_zoo.rl.rewards:ThurstoneFidelity",
+        "degradation_class": "rali_zoo.rl.rewards:DegradationClass",
+        "degradation_level": "rali_zoo.rl.rewards:DegradationLevel",
+        "length_guard": "rali_zoo.rl.rewards:LengthGuard",
+        "diversity_guard": "rali_zoo.rl.rewards:DiversityGuard",
     },
 )
 
 #: Q-Insight: format + score, or format + 0.25 class + 0.75 level.
 Q_INSIGHT = {"format": 1.0, "score_within": 1.0, "degradation_class": 0.25, "degradation_level": 0.75}
+#: Where the options are that 0.1.0 kept for all rewards together; two more now follow from limit and question.
+_OF_0_1 = {
+    "epsilon": ("score_within", "epsilon"),
+    "sigma": ("score_gaussian", "sigma"),
+    "gamma": ("thurstone_fidelity", "gamma"),
+    "length_cache": ("length_guard", "cache"),
+    "max_length": None,
+    "vocabulary": None,
+}
+
+
+def options_of(name: str) -> dict[str, inspect.Parameter]:
+    """The options that a reward takes, with their types and defaults; raises :class:`UnknownNameError`."""
+    return dict(inspect.signature(REWARDS[name]).parameters)
+
+
+def create_reward(name: str, options: Mapping[str, Option]) -> Reward:
+    """A reward with its options.
+
+    Raises:
+        UnknownNameError: no such reward, or no such option of it.
+        ConfigError: a value that it refuses.
+    """
+    known = options_of(name)
+    for option in options:
+        if option not in known:
+            raise UnknownNameError(f"option of the reward {name}", option, known)
+    try:
+        return REWARDS[name](**options)  # type: ignore[no-any-return]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"reward {name}: {error}") from error
+
+
+def _by_reward(
+    given: Mapping[str, Option | Mapping[str, Option]], weights: Mapping[str, float]
+) -> dict[str, dict[str, Option]]:
+    """Options by reward; the flat ones of 0.1.0 go to theirs, as far as it has a weight."""
+    found: dict[str, dict[str, Option]] = {}
+    for name, value in given.items():
+        if isinstance(value, Mapping):
+            if name not in weights:
+                raise UnknownNameError("reward with a weight", name, weights)
+            found.setdefault(name, {}).update(value)
+        elif name not in _OF_0_1:
+            raise ConfigError(f"reward_options.{name}={value!r}: give {{REWARD: {{{name}: {value!r}}}}}")
+        elif (place := _OF_0_1[name]) is not None and place[0] in weights:
+            found.setdefault(place[0], {})[place[1]] = value
+    return found
 
 
 @dataclass(frozen=True)
@@ -339,24 +446,30 @@ class RewardSet:
 
     Args:
         weights: reward to weight; :data:`Q_INSIGHT` if ``None``.
-        options: settings of the rewards.
+        options: reward to its own options; the flat ones of 0.1.0 are understood.
 
     Raises:
-        UnknownNameError: no such reward or vocabulary.
-        ConfigError: no reward at all.
+        UnknownNameError: no such reward, option, or weight for options that are given.
+        ConfigError: no reward at all, a weight that is not finite, or an option that a reward refuses.
     """
 
-    def __init__(self, weights: dict[str, float] | None = None, options: RewardOptions | None = None) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, float] | None = None,
+        options: Mapping[str, Option | Mapping[str, Option]] | None = None,
+    ) -> None:
         self.weights = dict(Q_INSIGHT if weights is None else weights)
-        self.options = options or RewardOptions()
         if not self.weights:
             raise ConfigError("rewards: give at least one weight, e.g. {format: 1, score_gaussian: 1}")
-        self._functions: dict[str, Reward] = {name: REWARDS[name] for name in self.weights}
-        vocabulary(self.options.vocabulary)
+        for name, weight in self.weights.items():
+            if not math.isfinite(weight):
+                raise ConfigError(f"rewards.{name}={weight} is no finite number")
+        own = _by_reward(options or {}, self.weights)
+        self._rewards = {name: create_reward(name, own.get(name, {})) for name in self.weights}
 
     def grade(self, name: str, rollouts: Rollouts) -> Tensor:
-        """(N,) one reward, float32 on the CPU, unweighted."""
-        values = self._functions[name](rollouts, self.options).float().cpu()
+        """(N,) one reward, float32 on the CPU, unweighted; raises :class:`ConfigError` for another shape."""
+        values = self._rewards[name](rollouts).float().cpu()
         if values.shape != (len(rollouts.texts),):
             raise ConfigError(
                 f"reward {name!r} gave shape {tuple(values.shape)} for {len(rollouts.texts)} texts"

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rali_zoo.data.sources import Item
 from rali_zoo.data.video import Clip, is_video, pool_frames, sample_frames
 from rali_zoo.errors import ConfigError, ImageDecodeError
-from rali_zoo.scoring.sources import Item
 from rali_zoo.types import Score
 
 if TYPE_CHECKING:

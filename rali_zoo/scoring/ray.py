@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from rali_zoo.data.images import MAX_PIXELS
+from rali_zoo.data.sources import Item
 from rali_zoo.errors import ConfigError, ImageDecodeError, MissingExtraError
 from rali_zoo.scoring.pipeline import Slice
-from rali_zoo.scoring.sources import Item
 from rali_zoo.types import Score
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from rali_zoo.data.sources import Item
 from rali_zoo.errors import ConfigError
 from rali_zoo.paths import atomic_path
-from rali_zoo.scoring.sources import Item
 from rali_zoo.types import Score
 
 if TYPE_CHECKING:

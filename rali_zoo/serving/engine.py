@@ -238,7 +238,7 @@ class Engine:
 
 
 class _Held(NamedTuple):
-    """A decoded image in the place of a :class:`~rali_zoo.scoring.sources.Item`."""
+    """A decoded image in the place of a :class:`~rali_zoo.data.sources.Item`."""
 
     path: str
     image: Image.Image

@@ -23,6 +23,7 @@ TEXT_ENCODERS = Table(
         "rali": "rali_zoo.text.hashing",
         "st": "rali_zoo.text.sentence_transformers",
     },
+    needs=("create", "names"),
 )
 
 

@@ -113,16 +113,24 @@ def build(uri: Uri, place: str, revision: str) -> TextEncoder:
     import transformers
 
     with from_library(uri, "transformers", ADVICE), quiet():
-        config = transformers.AutoConfig.from_pretrained(place, revision=revision)
+        config = transformers.AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
         tower, config = _tower(uri, config)
         extra: dict[str, bool] = {}
         recipe = Recipe("model", False, None) if tower else _recipe(uri, place, revision)
         if tower is None:
             tower, extra = plain_encoder(uri, config, "input_ids", "texts")
         net, report = tower.from_pretrained(
-            place, config=config, revision=revision, dtype=torch.float32, output_loading_info=True, **extra
+            place,
+            config=config,
+            revision=revision,
+            dtype=torch.float32,
+            output_loading_info=True,
+            trust_remote_code=False,
+            **extra,
         )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(place, revision=revision)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            place, revision=revision, trust_remote_code=False
+        )
     check_complete(uri, report["missing_keys"])
     if not tokenizer.is_fast:
         raise UriError(

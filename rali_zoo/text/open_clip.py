@@ -12,9 +12,8 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
-from rali_zoo.backbones.open_clip import ADVICE, build, find, names
+from rali_zoo.backbones.open_clip import build, find, loading, names
 from rali_zoo.backbones.options import choice, flag
-from rali_zoo.backbones.weights import from_library
 from rali_zoo.text.base import LongText, TextEncoder, Windows
 from rali_zoo.uri import Uri
 
@@ -22,10 +21,10 @@ __all__ = ["OpenClipText", "create", "names"]
 
 
 class OpenClipText(TextEncoder):
-    """The text tower of a CLIP model, any of open_clip's kinds.
+    """The text encoder of a CLIP model, any of open_clip's kinds.
 
     Args:
-        net: a model of open_clip without its visual tower.
+        net: a model of open_clip without its vision encoder.
         tokenizer: as ``open_clip.get_tokenizer`` gives it.
     """
 
@@ -82,7 +81,7 @@ def create(uri: Uri) -> TextEncoder:
     source = find(uri, needs_tag=weights)
     net = build(uri, source, weights)
     net.visual = nn.Identity()
-    with from_library(uri, "open_clip's tokenizer", ADVICE):
+    with loading(uri, "open_clip's tokenizer"):
         tokenizer = open_clip.get_tokenizer(source.model)
     dim = open_clip.get_model_config(source.model)["embed_dim"]
     encoder = OpenClipText(net, tokenizer, str(uri), dim, long_text)

@@ -188,9 +188,8 @@ class BackboneModule(IQAModule):
         plcc_weight: float = 0.0,
         fidelity_weight: float = 0.0,
     ) -> None:
+        check_settings(locals())
         super().__init__(network)
-        rates = {"lr": lr, "encoder_lr": encoder_lr, "weight_decay": weight_decay}
-        check_not_negative({**rates, "plcc_weight": plcc_weight, "fidelity_weight": fidelity_weight})
         self.lr, self.encoder_lr, self.weight_decay = lr, encoder_lr, weight_decay
         self.loss, self.plcc_weight, self.fidelity_weight = loss, plcc_weight, fidelity_weight
         self.encoder_is_frozen = encoder_lr == 0
@@ -265,13 +264,6 @@ def broadcast(tensors: Iterable[Tensor]) -> None:
             distributed.broadcast(tensor.data, src=0)
 
 
-def check_head(hidden: int, dropout: float) -> None:
-    """Refuse an impossible width or dropout; raises :class:`ConfigError`."""
-    check_not_negative({"hidden": hidden}, above=1)
-    if not 0 <= dropout < 1:
-        raise ConfigError(f"model.dropout={dropout!r} must be in [0, 1)")
-
-
 def warmup_cosine(step: int, total: int, warmup: float = 0.05) -> float:
     """Factor of the learning rate at a step of ``total``: linear warm-up, then half a cosine."""
     ramp = max(1, int(total * warmup))
@@ -281,18 +273,30 @@ def warmup_cosine(step: int, total: int, warmup: float = 0.05) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def check_not_negative(values: Mapping[str, float], above: float = 0.0, strict: bool = False) -> None:
-    """Refuse impossible settings.
+#: ends of names of settings, with the least value and whether it is itself allowed
+_LEAST = (
+    (("temperature",), 0.0, False),
+    (("lr", "weight_decay", "_weight", "beta", "epochs"), 0.0, True),
+    (("hidden", "buckets", "prototypes", "kept", "_dim"), 1.0, True),
+)
+
+
+def check_settings(given: Mapping[str, object]) -> None:
+    """Refuse impossible rates, weights, sizes and temperatures before anything is built.
 
     Args:
-        values: settings by name.
-        above: the least that they can be.
-        strict: whether they must be larger than that.
+        given: arguments of a trainer; those that are no numbers are not looked at.
 
     Raises:
-        ConfigError: names the first one that is too small, or not finite.
+        ConfigError: names the first one that is too small, too large, or not finite.
     """
-    for name, value in values.items():
-        if not math.isfinite(value) or value < above or (strict and value == above):
-            bound = "above" if strict else "at least"
-            raise ConfigError(f"model.{name}={value!r} must be a finite number, {bound} {above:g}")
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if name == "dropout" and not 0 <= value < 1:
+            raise ConfigError(f"model.dropout={value!r} must be in [0, 1)")
+        for ends, least, allowed in _LEAST:
+            fits = math.isfinite(value) and (value > least or (allowed and value == least))
+            if name.endswith(ends) and not fits:
+                bound = "at least" if allowed else "above"
+                raise ConfigError(f"model.{name}={value!r} must be a finite number, {bound} {least:g}")

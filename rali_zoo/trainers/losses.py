@@ -1,4 +1,8 @@
-"""The losses of alignment and of score fine-tuning. Pure functions of tensors."""
+"""The losses of alignment and of score fine-tuning. Pure functions of tensors.
+
+Whatever precision a network computes in, its losses sum small differences over a batch, and are computed in
+float32 at least.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 RegressionLoss = Literal["mse", "mae", "huber"]
+
+
+def _full(x: Tensor) -> Tensor:
+    """``x`` in float32, or in float64 if it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def info_nce(image: Tensor, text: Tensor, text_ids: Tensor, logit_scale: Tensor | float) -> Tensor:
@@ -28,16 +37,18 @@ def info_nce(image: Tensor, text: Tensor, text_ids: Tensor, logit_scale: Tensor 
     Returns:
         Scalar loss, nats.
     """
-    logits = logit_scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
-    same = (text_ids[:, None] == text_ids[None, :]).to(logits.dtype)
-    target = same / same.sum(dim=1, keepdim=True)
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    with torch.autocast(image.device.type, enabled=False):
+        image, text = F.normalize(_full(image), dim=-1), F.normalize(_full(text), dim=-1)
+        logits = logit_scale * image @ text.T
+        same = (text_ids[:, None] == text_ids[None, :]).to(logits.dtype)
+        target = same / same.sum(dim=1, keepdim=True)
+        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
 def pointwise(pred: Tensor, mos: Tensor, kind: RegressionLoss) -> Tensor:
     """Mean error of scores (B,) against MOS (B,), both in [1, 5]."""
     functions = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.smooth_l1_loss}
-    return functions[kind](pred, mos)
+    return functions[kind](_full(pred), _full(mos))
 
 
 def plcc_loss(pred: Tensor, mos: Tensor, eps: float = 1e-6) -> Tensor:
@@ -48,6 +59,7 @@ def plcc_loss(pred: Tensor, mos: Tensor, eps: float = 1e-6) -> Tensor:
         mos: (B,) targets.
         eps: added to the norms, so that a constant batch has a finite gradient.
     """
+    pred, mos = _full(pred), _full(mos)
     p, m = pred - pred.mean(), mos - mos.mean()
     return (1 - (p * m).sum() / (p.norm() * m.norm() + eps)) / 2
 
@@ -72,12 +84,13 @@ def fidelity_loss(pred: Tensor, mos: Tensor, std: Tensor | None = None, eps: flo
     i, j = torch.triu_indices(len(pred), len(pred), offset=1, device=pred.device)
     if len(i) == 0:
         return pred.sum() * 0.0
+    pred, mos = _full(pred), _full(mos)
     prob = torch.special.ndtr((pred[i] - pred[j]) / 2**0.5)
     target = (torch.sign(mos[i] - mos[j]) + 1) / 2
     if std is not None:
-        spread = (std[i] ** 2 + std[j] ** 2).sqrt()
-        soft = torch.special.ndtr((mos[i] - mos[j]) / spread.clamp_min(eps))
-        target = torch.where(torch.isfinite(spread) & (spread > eps), soft, target)
+        scale = (_full(std[i]) ** 2 + _full(std[j]) ** 2).sqrt()
+        soft = torch.special.ndtr((mos[i] - mos[j]) / scale.clamp_min(eps))
+        target = torch.where(torch.isfinite(scale) & (scale > eps), soft, target)
     fidelity = (prob * target + eps).sqrt() + ((1 - prob) * (1 - target) + eps).sqrt()
     return (1 - fidelity).clamp_min(0).mean()
 
@@ -108,6 +121,7 @@ def score_loss(
         kind: the pointwise loss.
         weights: of the pointwise, PLCC and fidelity terms.
     """
+    pred = _full(pred)
     total = pred.sum() * 0.0
     if weights[0]:
         total = total + weights[0] * pointwise(pred, mos, kind)

@@ -103,18 +103,18 @@ def bucket_centres(members: NDArray[np.integer], k: int) -> NDArray[np.integer]:
 def fit_prototypes(x: Array, mos: Array, buckets: int, k: int, seed: int = 0) -> Prototypes:
     """K-means inside equal-width score buckets; a centre's score is the mean MOS of its members.
 
-    The paper uses 240 buckets and 250 centres in all. Both are clamped to what the data allow: a
-    bucket asks for no more centres than it has distinct rows, and an empty bucket has none.
+    The paper uses 240 buckets and 250 centres in all. Centres are clamped to what the data allow: a
+    bucket asks for no more than it has distinct rows, and an empty bucket has none.
 
     Args:
         x: (N, d) projected embeddings.
         mos: (N,) in [1, 5].
-        buckets: equal-width buckets over the range of ``mos``; 1 is plain K-means.
-        k: prototypes in all.
+        buckets: equal-width buckets over the range of ``mos``, k at most; 1 is plain K-means.
+        k: prototypes in all, at most.
         seed: of K-means.
 
     Raises:
-        ConfigError: no rows, or a MOS that is missing or outside [1, 5].
+        ConfigError: no rows, more buckets than prototypes, or a MOS that is missing or outside [1, 5].
     """
     from sklearn.cluster import KMeans
 
@@ -122,6 +122,8 @@ def fit_prototypes(x: Array, mos: Array, buckets: int, k: int, seed: int = 0) ->
         raise ConfigError(
             f"prototypes need one MOS an embedding; got {len(x)} embeddings and {len(mos)} scores"
         )
+    if not 1 <= buckets <= k:
+        raise ConfigError(f"{buckets} score buckets each need a prototype, and there are {k}")
     low, high = MOS_RANGE
     if not np.isfinite(mos).all() or mos.min() < low - 1e-6 or mos.max() > high + 1e-6:
         raise ConfigError("prototypes need a MOS in [1, 5] for every training image")

@@ -1,7 +1,7 @@
 """RACT: one vision-language model for several data sets whose scores disagree, taught by texts.
 
 "Reasoning as representation" (ICLR 2026, arXiv 2510.11369), appendix A: a reasoner is reinforced on each data
-set alone, each describes the images of its own, and one model then imitates all descriptions. Words say
+set alone, each describes the images of its own, and one model then imitates all descriptions. Words name
 what is wrong with an image; what that costs in points is where annotators differ. Only the vision encoder
 learns by default, and labels without scores do as well as labels with them (table 5 of the paper).
 """
@@ -13,23 +13,24 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
+from rali_zoo.errors import ConfigError
 from rali_zoo.metrics.correlation import srcc
-from rali_zoo.models.vlm import Scoring
-from rali_zoo.rl.objective import Objective
-from rali_zoo.trainers.reasoner import Reasoner
-from rali_zoo.trainers.reasoner_options import Answers, Schedule, Tuning, as_settings, plain
+from rali_zoo.models.vlm import Scoring, parsed_scores
+from rali_zoo.trainers.reasoner import ReasonerBase, Schedule, as_settings
 from rali_zoo.types import Batch
 from rali_zoo.vlm.expectation import expected_scores
-from rali_zoo.vlm.generation import RolloutEngine, evaluating
+from rali_zoo.vlm.generation import Engine, evaluating
 from rali_zoo.vlm.model import VLM, Prompts
 from rali_zoo.vlm.parsing import parse
 from rali_zoo.vlm.prompts import Prompt, messages
+from rali_zoo.vlm.questions import Answers, Tasks
+from rali_zoo.vlm.tuning import Tuning
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class RACT(Reasoner):
+class RACT(ReasonerBase):
     """Cross-domain supervised fine-tuning on the texts of per-domain reasoners.
 
     ``data.train`` names the data sets and ``data.descriptions`` the tables that ``rali-zoo describe`` wrote
@@ -39,8 +40,8 @@ class RACT(Reasoner):
 
     Args:
         vlm: as in :class:`~rali_zoo.trainers.Reasoner`.
-        init_from: checkpoint of a reasoner of the same model: the eyes that go on learning, and the language
-            model that turns descriptions into scores. Which data set's matters little (table 1 of the paper).
+        init_from: checkpoint of a reasoner of the same model: the vision encoder that goes on learning, and the
+            language model that turns descriptions into scores. Which data set's matters little (table 1 of the paper).
         vision_from: as in :class:`~rali_zoo.trainers.Reasoner`.
         prompt: name of the question about the score.
         answers: ``text`` = descriptions alone: what ``init_from`` knows of scores is kept.
@@ -71,35 +72,36 @@ class RACT(Reasoner):
         max_completion_length: int = 256,
         seed: int = 0,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        learns = Tuning(freeze_vision=False, freeze_language=True)
+        if max_completion_length < 1:
+            raise ConfigError(f"model.max_completion_length={max_completion_length} is at least 1")
+        vision_alone = Tuning(freeze_vision=False, freeze_language=True)
         super().__init__(
             vlm,
-            "sft",
             init_from,
             vision_from,
-            prompt=prompt,
-            answers=answers,
-            tuning=learns if tuning is None else as_settings(Tuning, tuning),
-            schedule=schedule,
-            scoring=scoring,
-            grpo=Objective(max_completion_length=max_completion_length),
-            seed=seed,
+            prompt,
+            Tasks(prompt, None, 0.0, answers),
+            vision_alone if tuning is None else as_settings(Tuning, tuning),
+            as_settings(Schedule, schedule),
+            as_settings(Scoring, scoring),
+            max_completion_length,
+            1.0,
+            seed,
         )
-        self._set_hparams({k: plain(v) for k, v in given.items()})
+        self.save_hyperparameters()
+        self.plain_hparams()
 
     def score_texts(self, texts: list[str]) -> Tensor:
         """(N,) scores in [1, 5] of completions that the model is shown without an image."""
-        limit = self.grpo.max_completion_length
-        return score_texts(self.vlm, self.engine, texts, self.tasks.score, self.scoring, limit)
+        network = self.network
+        return score_texts(network.vlm, network.engine, texts, network.asked, network.scoring, self.limit)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Collect scores and texts of a test batch, and the scores that the texts alone tell."""
-        scored = self.network.scored(batch["image"])
-        alone = self.score_texts(scored.texts).tolist()
-        self.evaluation.add(
-            dataloader_idx, batch, scored.prediction, {"text": scored.texts, "text_score": alone}
-        )
+        """Collect scores and texts of a test batch, and the scores of the texts alone."""
+        out = self.predict_batch(batch)
+        texts = out.texts or []
+        alone = self.score_texts(texts).tolist()
+        self.evaluation.add(dataloader_idx, batch, out, {"text": texts, "text_score": alone})
 
     def test_metrics(self, frame: pd.DataFrame) -> dict[str, float]:
         """Adds ``srcc_from_text`` and the share ``failed_from_text``; ``text_score`` is a column of the table."""
@@ -110,7 +112,7 @@ def text_score_metrics(frame: pd.DataFrame) -> dict[str, float]:
     """How well the texts' scores agree with people.
 
     Args:
-        frame: columns mos and text_score; NaN where unknown or unreadable.
+        frame: columns mos and text_score; NaN where unknown or unparseable.
 
     Returns:
         ``srcc_from_text`` over the texts whose score can be read, and the share ``failed_from_text`` in
@@ -126,12 +128,12 @@ def text_score_metrics(frame: pd.DataFrame) -> dict[str, float]:
 
 @torch.no_grad()
 def score_texts(
-    vlm: VLM, engine: RolloutEngine, texts: list[str], asked: Prompt, scoring: Scoring, limit: int
+    vlm: VLM, engine: Engine, texts: list[str], asked: Prompt, scoring: Scoring, limit: int
 ) -> Tensor:
     """Scores that a model gives descriptions when it sees no image.
 
     The question is asked without an image, the description is put into the model's mouth, and it goes on to
-    its verdict. RACT's claim that reasoning carries the score stands or falls with this number; Kyoto's
+    its score. RACT's claim that reasoning carries the score stands or falls with this number; Kyoto's
     arXiv 2601.02441 finds that it drops a lot in models that were not trained for it.
 
     Args:
@@ -139,11 +141,11 @@ def score_texts(
         engine: what continues prompts.
         texts: N completions with their ``<think>…</think>``.
         asked: a prompt of the score task.
-        scoring: ``expectation`` as there; ``greedy`` and ``samples`` read the likeliest verdict.
+        scoring: ``expectation`` as there; ``greedy`` and ``samples`` read the likeliest score.
         limit: of length in tokens.
 
     Returns:
-        (N,) in [1, 5], NaN for a completion without a description, or a verdict that cannot be read.
+        (N,) in [1, 5], NaN for a completion without a description, or a score that cannot be parsed.
     """
     thoughts = [parse(text).think for text in texts]
     rows = [row for row, thought in enumerate(thoughts) if thought]
@@ -156,7 +158,7 @@ def score_texts(
         with evaluating(vlm.model):
             found[rows] = expected_scores(vlm, done)[0]
     else:
-        found[rows] = torch.tensor([float("nan") if p.score is None else p.score for p in done.parsed])
+        found[rows] = parsed_scores(done)
     return found
 
 
@@ -171,4 +173,4 @@ def _without_image(vlm: VLM, asked: Prompt, begun: list[str]) -> Prompts:
     texts = [question + answer for answer in begun]
     inputs = cast(Any, vlm.processor)(text=texts, padding=True, return_tensors="pt")
     tensors = {name: v.to(vlm.model.device) for name, v in inputs.items() if isinstance(v, Tensor)}
-    return Prompts(tensors, tuple(texts), torch.empty(len(texts), 3, 0, 0, dtype=torch.uint8))
+    return Prompts(tensors, tuple(texts), (torch.empty(3, 0, 0, dtype=torch.uint8),) * len(texts))

@@ -23,7 +23,7 @@ from rali_zoo.errors import ConfigError
 from rali_zoo.models.base import loading_weights
 from rali_zoo.models.files import read_checkpoint
 from rali_zoo.models.rali import Projector, RALINetwork
-from rali_zoo.trainers.base import BackboneModule, broadcast, check_not_negative, warmup_cosine
+from rali_zoo.trainers.base import BackboneModule, broadcast, check_settings, warmup_cosine
 from rali_zoo.trainers.losses import RegressionLoss, info_nce
 from rali_zoo.trainers.prototypes import fit_projection, fit_prototypes
 from rali_zoo.trainers.teacher import Teacher
@@ -54,7 +54,7 @@ class RALI(BackboneModule):
         encoder_lr: learning rate of the backbone in stage 1; 0 freezes it and lets features be cached.
         finetune_encoder_lr: learning rate of the backbone in stage 3; the paper's is 0.
         weight_decay: of AdamW, on backbone and projector.
-        buckets: equal-width score buckets (paper: 240).
+        buckets: equal-width score buckets (paper: 240), at most as many as prototypes.
         prototypes: K, clamped to what the data allow (paper: 250).
         pca_dim: components kept (paper: 512), clamped likewise; ``null`` leaves PCA out.
         standardise: divide embeddings by their standard deviation before projecting, as the
@@ -105,7 +105,7 @@ class RALI(BackboneModule):
         text_lr: float = 0.0,
         embedding_dim: int | None = None,
     ) -> None:
-        _check(locals())
+        check_settings(locals())
         teacher = Teacher(text_encoder)
         # Asked of nobody where a file tells it, so that a saved scorer is built without the text encoder.
         width = embedding_dim or (None if projector == "none" and loading_weights() else teacher.dim)
@@ -294,8 +294,9 @@ class RALI(BackboneModule):
         seed = int(torch.initial_seed() % 2**31)
         source, mos = source[torch.isfinite(mos)], mos[torch.isfinite(mos)]
         projection = fit_projection(source.double().numpy(), h["pca_dim"], h["standardise"], seed)
+        buckets = min(h["buckets"], h["prototypes"])  # each needs a prototype
         found = fit_prototypes(
-            projection(source.double().numpy()), mos.numpy(), h["buckets"], h["prototypes"], seed
+            projection(source.double().numpy()), mos.numpy(), buckets, h["prototypes"], seed
         )
         net, (k, d) = self.network, found.vectors.shape
         for buffer in (net.components, net.vectors, net.scores, net.active):
@@ -317,13 +318,15 @@ class RALI(BackboneModule):
         parts, mos, keys = [], [], []
         loader = self.datamodule.train_eval_dataloader()
         few = self.trainer.num_training_batches if self.smoke else None
+        precision = self.trainer.precision_plugin  # as in a step of training: this loader is not Lightning's
         for batch in islice(loader, int(few) if few else None):
-            batch = self.transfer_batch_to_device(batch, self.device, 0)
-            features = self.network.features(batch)
-            b, v = features.shape[:2]
-            embedded = self.network.embed(features.flatten(0, 1))
+            mos.append(batch["mos"])
+            batch = self.transfer_batch_to_device(precision.convert_input(batch), self.device, 0)
+            with precision.forward_context():
+                features = self.network.features(batch)
+                b, v = features.shape[:2]
+                embedded = self.network.embed(features.flatten(0, 1))
             parts.append(embedded.view(b, v, -1).mean(1).float().cpu())
-            mos.append(batch["mos"].cpu())
             keys += list(zip(batch["dataset"], batch["id"], strict=True))
         self.train(was_training)
         return torch.cat(parts), torch.cat(mos), keys
@@ -372,29 +375,3 @@ class RALI(BackboneModule):
                 f"model.init_from={path!r} has another shape than this model: {error}"
             ) from None
         self.on_load_checkpoint(checkpoint)
-
-
-def _check(given: Mapping[str, Any]) -> None:
-    """Refuse impossible settings before anything is built; raises :class:`ConfigError`."""
-    rates = (
-        "align_lr",
-        "finetune_projector_lr",
-        "finetune_lr",
-        "encoder_lr",
-        "finetune_encoder_lr",
-        "text_lr",
-    )
-    check_not_negative({name: given[name] for name in rates})
-    check_not_negative({n: given[n] for n in ("temperature", "align_temperature")}, strict=True)
-    counts = {name: given[name] for name in ("hidden", "buckets", "prototypes", "descriptions_kept")}
-    optional = {n: given[n] for n in ("pca_dim", "embedding_dim") if given[n] is not None}
-    check_not_negative({**counts, **optional}, above=1)
-    if given["align_epochs"] < 0 or not 0 <= given["dropout"] < 1:
-        raise ConfigError(
-            f"model.align_epochs={given['align_epochs']} is at least 0, and model.dropout={given['dropout']} in [0, 1)"
-        )
-    if given["prototypes"] < given["buckets"]:
-        raise ConfigError(
-            f"model.buckets={given['buckets']} each need a prototype, and there are "
-            f"model.prototypes={given['prototypes']}: lower the one or raise the other"
-        )

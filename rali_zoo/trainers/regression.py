@@ -11,7 +11,7 @@ from torch import Tensor
 from rali_zoo.errors import ConfigError
 from rali_zoo.metrics.intervals import ONE_SIGMA, conformal_quantile, interval_coverage
 from rali_zoo.models.regression import LEVELS, DistributionNetwork, Head, RegressionNetwork
-from rali_zoo.trainers.base import BackboneModule, check_head, check_not_negative
+from rali_zoo.trainers.base import BackboneModule, check_settings
 from rali_zoo.trainers.losses import RegressionLoss, score_loss
 from rali_zoo.types import Batch
 
@@ -49,7 +49,7 @@ class Regression(BackboneModule):
         plcc_weight: float = 0.0,
         fidelity_weight: float = 0.0,
     ) -> None:
-        check_head(hidden, dropout)
+        check_settings(locals())
         network = RegressionNetwork(backbone, head, hidden, dropout)
         super().__init__(network, lr, encoder_lr, weight_decay, loss, plcc_weight, fidelity_weight)
         self.save_hyperparameters()
@@ -117,8 +117,7 @@ class DistributionRegression(BackboneModule):
         beta: float = 0.5,
         plcc_weight: float = 0.0,
     ) -> None:
-        check_head(hidden, dropout)
-        check_not_negative({"beta": beta})
+        check_settings(locals())
         network = DistributionNetwork(backbone, head, hidden, dropout)
         super().__init__(network, lr, encoder_lr, weight_decay, plcc_weight=plcc_weight)
         self.save_hyperparameters()

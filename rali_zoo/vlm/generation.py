@@ -1,23 +1,27 @@
 """What a vision-language model writes of images, and how likely it is: sampling and teacher forcing.
 
-The sampler draws from the policy itself, softmax(logits / temperature) without the suppressed tokens: no
-top-k, no top-p, no penalties, or the gradient would be that of another distribution.
+The sampler draws from the model's own distribution, softmax(logits / temperature) without the suppressed tokens: no
+top-k, no top-p, no penalties, or what is computed of its log-probabilities would be of another distribution.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from rali_zoo.rl.objective import token_logps
+from rali_zoo.errors import ConfigError
 from rali_zoo.vlm.model import VLM, Prompts
 from rali_zoo.vlm.parsing import Parsed, parse
 from rali_zoo.vlm.sharding import gathered
+
+_CHUNK_ELEMENTS = 2**25  # logits turned to float32 at a time: 128 MiB
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Completions:
         return [parse(text) for text in self.texts]
 
 
-class RolloutEngine(Protocol):
+class Engine(Protocol):
     """Whatever continues prompts."""
 
     def generate(
@@ -66,7 +70,7 @@ class RolloutEngine(Protocol):
 
 
 class TransformersEngine:
-    """``generate`` of transformers, in this process, with the policy's own weights.
+    """``generate`` of transformers, in this process, with the model's own weights.
 
     Args:
         vlm: the model.
@@ -79,7 +83,7 @@ class TransformersEngine:
     def generate(
         self, prompts: Prompts, n: int, max_new_tokens: int, temperature: float, seed: int
     ) -> Completions:
-        """See :class:`RolloutEngine`; the state of torch's random numbers is left as it was."""
+        """See :class:`Engine`; the state of torch's random numbers is left as it was."""
         from transformers import GenerationConfig
 
         repeated = prompts.repeat(n) if n > 1 else prompts
@@ -125,7 +129,7 @@ def completion_logits(model: nn.Module, prompts: Prompts, ids: Tensor, mask: Ten
     """(N, C, V) logits: position t predicts ``ids[:, t]`` from the prompt and what stands before it.
 
     Args:
-        model: the policy.
+        model: what predicts.
         prompts: N questions.
         ids: (N, C) tokens of the completions.
         mask: (N, C) 1 for tokens, 0 for padding.
@@ -139,18 +143,87 @@ def completion_logits(model: nn.Module, prompts: Prompts, ids: Tensor, mask: Ten
 def completion_logps(
     vlm: VLM, model: nn.Module, prompts: Prompts, ids: Tensor, mask: Tensor, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and entropies of completions under a policy.
+    """Log-probabilities and entropies of completions under a model.
 
     Args:
         vlm: whose tokens are suppressed.
-        model: the policy, or a reference of the same family.
+        model: what predicts: ``vlm``'s, or another of the same family.
         prompts: N questions.
         ids: (N, C).
         mask: (N, C).
         temperature: of the sampler.
 
     Returns:
-        See :func:`rali_zoo.rl.objective.token_logps`.
+        See :func:`token_logps`.
     """
     logits = completion_logits(model, prompts, ids, mask)
     return token_logps(logits, ids, mask, temperature, vlm.suppressed)
+
+
+def token_logps(
+    logits: Tensor,
+    tokens: Tensor,
+    mask: Tensor,
+    temperature: float = 1.0,
+    suppressed: Sequence[int] = (),
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the tokens that were sampled, and the entropy of what they were sampled from.
+
+    Image placeholders and the like are suppressed when sampling, or the next forward pass fails on them. The
+    same ids must be suppressed here, or these are the probabilities of another distribution.
+
+    They are float32 whatever the model computes in, a slice at a time, and computed again in the backward pass: at
+    150,000 words of vocabulary a float32 copy of all logits would be the largest tensor of the step.
+
+    Args:
+        logits: (B, T, V), any float type; position t predicts ``tokens[:, t]``.
+        tokens: (B, T) ids.
+        mask: (B, T) nonzero on the tokens that count.
+        temperature: of the sampler, above 0; the logits are divided by it.
+        suppressed: ids that the sampler could not draw.
+
+    Returns:
+        Log-probabilities (B, T) in nats, float32, with gradient; entropies (B, T) in nats, float32, without.
+        Both are 0 outside the mask.
+
+    Raises:
+        ConfigError: a temperature that is not positive, or a suppressed id among the tokens that count.
+    """
+    if not 0 < temperature < math.inf:
+        raise ConfigError(
+            f"temperature={temperature} must be a number above 0; greedy decoding has no distribution"
+        )
+    keep = mask.bool()
+    banned = torch.tensor(sorted(set(suppressed)), dtype=torch.long, device=logits.device)
+    drawn = tokens[keep & torch.isin(tokens, banned)].unique().tolist()
+    if drawn:
+        raise ConfigError(
+            f"suppressed token ids {drawn} were sampled; the sampler needs the same suppress_tokens"
+        )
+    flat, ids, counts = logits.flatten(0, 1), tokens.flatten(), keep.flatten()
+    step = max(1, _CHUNK_ELEMENTS // logits.shape[-1])
+    logps, entropies = [], []
+    for start in range(0, len(ids), step):
+        part = slice(start, start + step)
+        chunk = (flat[part], ids[part], counts[part], banned, temperature)
+        if torch.is_grad_enabled() and logits.requires_grad:
+            logp, entropy = checkpoint(_chunk, *chunk, use_reentrant=False, preserve_rng_state=False)
+        else:
+            logp, entropy = _chunk(*chunk)
+        logps.append(logp)
+        entropies.append(entropy)
+    return torch.cat(logps).view_as(tokens), torch.cat(entropies).view_as(tokens)
+
+
+def _chunk(
+    logits: Tensor, ids: Tensor, counts: Tensor, banned: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    # before anything is computed of them: a NaN of the padding would make the gradient NaN, though times 0
+    scaled = logits.float().masked_fill(~counts[:, None], 0.0) / temperature
+    if len(banned):
+        scaled = scaled.index_fill(1, banned, float("-inf"))
+    norm = scaled.logsumexp(dim=1)
+    with torch.no_grad():
+        entropy = torch.special.entr((scaled - norm[:, None]).exp()).sum(dim=1)
+    logp = scaled.gather(1, ids[:, None]).squeeze(1) - norm
+    return logp.masked_fill(~counts, 0.0), entropy.masked_fill(~counts, 0.0)

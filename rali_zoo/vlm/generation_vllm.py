@@ -31,7 +31,7 @@ _NEVER = -100.0
 
 
 class VLLMEngine:
-    """A :class:`~rali_zoo.vlm.generation.RolloutEngine` on ``vllm.LLM``, made when it is first needed.
+    """A :class:`~rali_zoo.vlm.generation.Engine` on ``vllm.LLM``, made when it is first needed.
 
     vLLM computes with kernels of its own and in the type of the model's config, so that its probabilities
     differ a little from the policy's; the loss takes its samples for the policy's own.
@@ -43,7 +43,7 @@ class VLLMEngine:
 
     Raises:
         MissingExtraError: vLLM is not installed.
-        ConfigError: ``rali:vlm-tiny``, whose vision tower vLLM does not know.
+        ConfigError: ``rali:vlm-tiny``, whose vision encoder vLLM does not know.
     """
 
     def __init__(self, vlm: VLM, memory: float, length: int) -> None:
@@ -82,7 +82,7 @@ class VLLMEngine:
     def generate(
         self, prompts: Prompts, n: int, max_new_tokens: int, temperature: float, seed: int
     ) -> Completions:
-        """See :class:`~rali_zoo.vlm.generation.RolloutEngine`.
+        """See :class:`~rali_zoo.vlm.generation.Engine`.
 
         Raises:
             ConfigError: vLLM reads a prompt as other tokens than the policy does.

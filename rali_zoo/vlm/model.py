@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from rali_zoo.backbones.base import Backbone
 
 Precision = Literal["float32", "bfloat16"]
+#: (B, 3, H, W) in [0, 1], or B tensors (3, H, W) of different sizes
+Images = Tensor | Sequence[Tensor]
 
 ADVICE = (
     "'hf:local-dir:FOLDER' (config.json, weights, and the processor's files); 'rali:vlm-tiny' needs no files"
@@ -42,8 +44,8 @@ ADVICE = (
 _TINY = "vlm-tiny"
 _TINY_OPTIONS = {"seed": int, "vision": str, "width": int, "layers": int, "image_size": int, "grid": int}
 _TINY_SOURCES = ("vlm/tiny/*.py", "vlm/p*.py", "data/phrases.py", "data/captioners.py", "backbones/tiny.py")
-#: Where the families keep their vision tower, below the model without its head.
-_TOWERS = ("visual", "vision_tower", "vision_model")
+#: Where the families keep their vision encoder, below the model without its head.
+_ENCODERS = ("visual", "vision_tower", "vision_model")
 #: Where they keep what leads from it to the language model; Qwen's is a part of the tower.
 _PROJECTORS = ("multi_modal_projector", "connector")
 #: Settings that name a token which stands for images or frames them.
@@ -63,12 +65,12 @@ class Prompts:
         inputs: what the model's ``forward`` takes: ``input_ids`` and ``attention_mask`` (N, P), the image's
             tensors, and where the family has them ``mm_token_type_ids`` (N, P).
         texts: N, before the processor has made room for the image's tokens.
-        images: (N, 3, H, W) uint8, as the processor got them.
+        images: N of (3, H, W) uint8, as the processor got them.
     """
 
     inputs: dict[str, Tensor]
     texts: tuple[str, ...]
-    images: Tensor
+    images: tuple[Tensor, ...]
 
     def __len__(self) -> int:
         return len(self.inputs["input_ids"])
@@ -98,7 +100,7 @@ class Prompts:
                     f"the processor gives {name!r} of shape {tuple(value.shape)} for {count} images, and "
                     "how to repeat it is not known; use a family with one row an image, or Qwen's"
                 )
-        return Prompts(taken, tuple(self.texts[row] for row in rows), self.images[list(rows)])
+        return Prompts(taken, tuple(self.texts[row] for row in rows), tuple(self.images[row] for row in rows))
 
     def repeat(self, n: int) -> Prompts:
         """Each prompt ``n`` times, side by side."""
@@ -172,11 +174,11 @@ class VLM:
                 return Preprocess((size["height"], size["width"]), resize="none")
         return Preprocess(_ANY_SIZE, resize="none")
 
-    def ask(self, image: Tensor, asked: Sequence[Prompt]) -> Prompts:
+    def ask(self, image: Images, asked: Sequence[Prompt]) -> Prompts:
         """Ask a question about each image, the image first.
 
         Args:
-            image: (B, 3, H, W) in [0, 1].
+            image: (B, 3, H, W) in [0, 1], or B tensors (3, H, W) of different sizes.
             asked: B questions.
 
         Returns:
@@ -185,7 +187,7 @@ class VLM:
         write: Any = self.processor.apply_chat_template
         texts = {q: write(messages(q), add_generation_prompt=True, tokenize=False) for q in set(asked)}
         # whole numbers, as a file has them: the processor scales them itself
-        images = (image.detach().float().cpu() * 255).round().clamp(0, 255).to(torch.uint8)
+        images = tuple((x.detach().float().cpu() * 255).round().clamp(0, 255).to(torch.uint8) for x in image)
         each = tuple(texts[q] for q in asked)
         inputs = self.processor(text=list(each), images=list(images), padding=True, return_tensors="pt")
         tensors = {k: v.to(self.model.device) for k, v in inputs.items() if isinstance(v, Tensor)}
@@ -235,7 +237,7 @@ def load_vlm(
         pretrained: whether to read the weights; without them they are whatever lies in memory, for a
             checkpoint to fill.
         precision: of the weights.
-        vision: trained backbone whose weights ``rali:vlm-tiny`` gets for its vision tower.
+        vision: trained backbone whose weights ``rali:vlm-tiny`` gets for its vision encoder.
 
     Raises:
         UriError: a reference that cannot be read, or a folder that is not there.
@@ -254,7 +256,9 @@ def load_vlm(
             load_vision(own, vision)
             return _load(uri, str(own), "main", pretrained, precision)
     if vision is not None:
-        raise ConfigError(f"'{ref}' has a vision tower of its own; only 'rali:{_TINY}' can be given another")
+        raise ConfigError(
+            f"'{ref}' has a vision encoder of its own; only 'rali:{_TINY}' can be given another"
+        )
     uri.take(())
     return _load(uri, *locate(uri), pretrained, precision)
 
@@ -269,15 +273,16 @@ def _load(uri: Uri, place: str, revision: str, pretrained: bool, precision: Prec
         from transformers.initialization import no_init_weights
 
         # said, not left out: unset, transformers asks on a terminal whether to run code from the repository
-        known: Any = {"revision": revision, "trust_remote_code": False}
-        processor = AutoProcessor.from_pretrained(place, **known)
+        processor = AutoProcessor.from_pretrained(place, revision=revision, trust_remote_code=False)
         dtype = getattr(torch, precision)
         if pretrained:
-            loading: Any = AutoModelForImageTextToText.from_pretrained
-            model, report = loading(place, **known, dtype=dtype, output_loading_info=True)
+            family: Any = AutoModelForImageTextToText
+            model, report = family.from_pretrained(
+                place, revision=revision, trust_remote_code=False, dtype=dtype, output_loading_info=True
+            )
             check_complete(uri, report["missing_keys"])
         else:
-            config = AutoConfig.from_pretrained(place, **known)
+            config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
             with no_init_weights():
                 model = AutoModelForImageTextToText.from_config(config, dtype=dtype, trust_remote_code=False)
     return finish(model, processor, str(uri))
@@ -330,27 +335,27 @@ def _suppressed(
     return tuple(sorted(found))
 
 
-def vision_tower(model: torch.nn.Module) -> tuple[str, torch.nn.Module]:
-    """Dotted name and module of a model's vision tower; raises :class:`ConfigError` where none is known."""
+def vision_encoder(model: torch.nn.Module) -> tuple[str, torch.nn.Module]:
+    """Dotted name and module of a model's vision encoder; raises :class:`ConfigError` where none is known."""
     for name, module in model.named_modules():
-        if name.rpartition(".")[2] in _TOWERS:
+        if name.rpartition(".")[2] in _ENCODERS:
             return name, module
     raise ConfigError(
-        f"no vision tower in a {type(model).__name__}: none of its parts is named {', '.join(_TOWERS)}"
+        f"no vision encoder in a {type(model).__name__}: none of its parts is named {', '.join(_ENCODERS)}"
     )
 
 
 def copy_vision(source: VLM, target: VLM) -> None:
-    """Give a model another one's vision tower; raises :class:`ConfigError` where the weights do not fit."""
-    weights = vision_tower(source.model)[1].state_dict()
+    """Give a model another one's vision encoder; raises :class:`ConfigError` where the weights do not fit."""
+    weights = vision_encoder(source.model)[1].state_dict()
     try:
-        vision_tower(target.model)[1].load_state_dict(weights)
+        vision_encoder(target.model)[1].load_state_dict(weights)
     except RuntimeError as error:
-        raise ConfigError(f"the vision tower of {source.uri} does not fit {target.uri}: {error}") from None
+        raise ConfigError(f"the vision encoder of {source.uri} does not fit {target.uri}: {error}") from None
 
 
 def projector(model: torch.nn.Module) -> torch.nn.Module | None:
-    """What leads from the vision tower to the language model; ``None`` where the tower has it, as Qwen's."""
+    """What leads from the vision encoder to the language model; ``None`` where the tower has it, as Qwen's."""
     for name, module in model.named_modules():
         if name.rpartition(".")[2] in _PROJECTORS:
             return module

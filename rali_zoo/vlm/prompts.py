@@ -166,6 +166,14 @@ def prompt(name: str) -> Prompt:
     return PROMPTS[name]
 
 
+def score_prompt(name: str) -> Prompt:
+    """The question of the score task with a name; raises :class:`ConfigError` for one of another task."""
+    asked = prompt(name)
+    if asked.task != "score":
+        raise ConfigError(f"prompt={name!r} asks about the degradation; give one of the score task")
+    return asked
+
+
 def messages(asked: Prompt, image: object = None, completion: str | None = None) -> list[Message]:
     """The conversation for ``processor.apply_chat_template``: image first, then the question.
 

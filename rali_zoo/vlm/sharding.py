@@ -1,7 +1,7 @@
 """Weights spread over processes by torch's FSDP2, so that a model need not fit on one GPU with its optimizer.
 
 Every process holds a slice of each weight, gathers the weights of a block when it computes with them, and
-lets them go afterwards. Sampling would gather everything again for each token, and processes whose texts end
+gives them up again. Sampling would gather everything again for each token, and processes whose texts end
 earlier would leave the others waiting: :func:`gathered` keeps the weights whole while text is written.
 """
 
@@ -26,7 +26,7 @@ def without_adapter(model: nn.Module) -> nn.Module:
 
 
 def shard(model: nn.Module, mesh: DeviceMesh, half: bool) -> None:
-    """Spread the weights of a model, in place: one group a block of its towers, one for the rest.
+    """Spread the weights of a model, in place: one group a block of its encoders, one for the rest.
 
     Args:
         model: of transformers, or of peft around one.
@@ -67,12 +67,12 @@ def gathered(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        let_go(model)
+        reshard(model)
         _keep(root, False)
 
 
-def let_go(model: nn.Module) -> None:
-    """Let go of gathered weights; what is set on one while it is gathered is not set on its slices."""
+def reshard(model: nn.Module) -> None:
+    """Give gathered weights up again; what is set on one while it is gathered is not set on its slices."""
     for part in _sharded_parts(without_adapter(model)):
         part.reshard()
 
@@ -96,7 +96,7 @@ def _sharded_parts(root: nn.Module) -> list[FSDPModule]:
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """Members of the outermost lists of modules: the layers of every tower."""
+    """Members of the outermost lists of modules: the layers of every encoder and decoder."""
     for child in module.children():
         if isinstance(child, nn.ModuleList):
             yield from child

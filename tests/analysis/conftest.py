@@ -19,7 +19,7 @@ def settings() -> Settings:
 
 @pytest.fixture(scope="session")
 def reasoner():
-    from rali_zoo.analysis.common import load_reasoner
+    from rali_zoo.zoo import load_reasoner
 
     return load_reasoner("reasoner-tiny-synthetic", "score", None)
 
@@ -34,7 +34,7 @@ def frames(settings):
 @pytest.fixture(scope="session")
 def build_family():
     """Maker of tiny models of the families that the reasoner is meant for."""
-    place = Path(__file__).parents[1] / "models" / "vlm_families.py"
+    place = Path(__file__).parents[1] / "vlm_families.py"
     spec = importlib.util.spec_from_file_location("vlm_families", place)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -9,8 +9,9 @@ from conftest import REFS
 
 from rali_zoo.analysis import interventions as verdicts
 from rali_zoo.analysis import texts
-from rali_zoo.analysis.common import Settings, batches, choose, load_reasoner, readable, written
+from rali_zoo.analysis.common import Settings, batches, choose, readable, written
 from rali_zoo.errors import ConfigError, UnknownNameError
+from rali_zoo.zoo import load_reasoner
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,7 @@ import torch
 from conftest import REFS
 
 from rali_zoo.analysis import attention as looks
-from rali_zoo.rl.objective import Objective
-from rali_zoo.trainers import Reasoner
+from rali_zoo.models.vlm import VLMNetwork
 
 SHORT = '<think>Blur.</think><answer>{"rating": 3.42}</answer>'
 LONG = '<think>Obvious noise, 3.42 of it.</think>\n<answer> {"rating": 2.5} </answer>'
@@ -21,7 +20,7 @@ def module(request, build_family, tmp_path_factory):
     ref = "rali:vlm-tiny?image_size=32&width=32&layers=2&grid=2"
     if request.param != "tiny":
         ref = build_family(request.param, tmp_path_factory.mktemp("vlm") / request.param)
-    return Reasoner(ref, grpo=Objective(max_completion_length=8)).eval()
+    return VLMNetwork(ref, max_completion_length=8).eval()
 
 
 def images(n: int) -> torch.Tensor:
@@ -34,7 +33,7 @@ def looked(module, texts, images):
     where = [
         looks.places(vlm, row[m.bool()].tolist(), text) for row, m, text in zip(ids, mask, texts, strict=True)
     ]
-    prompts = vlm.ask(images, [module.tasks.score] * len(texts))
+    prompts = vlm.ask(images, [module.asked] * len(texts))
     return prompts, ids, mask, where
 
 

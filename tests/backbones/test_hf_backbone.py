@@ -177,3 +177,34 @@ def test_missing_files_and_foreign_models_are_named(clip, tmp_path):
     tf.BertConfig(**WORDS).save_pretrained(tmp_path / "bert")
     with pytest.raises(UriError, match="takes no images"):
         create_backbone(f"hf:local-dir:{tmp_path / 'bert'}")
+
+
+@torch.inference_mode()
+def test_a_saved_vision_model_without_projection_gives_its_own_pooling(clip, tmp_path, image):
+    model, path = clip
+    vision, folder = save(tf.CLIPVisionModel.from_pretrained(path), tmp_path)
+    backbone = create_backbone(f"hf:local-dir:{folder}").eval()
+    torch.testing.assert_close(backbone(image).pooled, vision(normalised(image)).pooler_output)
+    assert backbone.dim == TOWER["hidden_size"]
+
+
+def test_a_size_in_the_reference_is_enough_for_a_processor_without_one(tmp_path):
+    tower = {k: v for k, v in TOWER.items() if k != "image_size"} | {"num_patches": 16}
+    text = {**WORDS, "vocab_size": 99, "projection_size": 32}
+    tf.Siglip2Model(tf.Siglip2Config(text_config=text, vision_config=tower)).save_pretrained(tmp_path)
+    tf.Siglip2ImageProcessor(patch_size=8, max_num_patches=16).save_pretrained(tmp_path)
+    backbone = create_backbone(f"hf:local-dir:{tmp_path}?size=32")
+    assert backbone.preprocess.size == (32, 32)
+    assert backbone(torch.rand(1, 3, 32, 32)).pooled.shape == (1, backbone.dim)
+    with pytest.raises(UriError, match="add size=PIXELS"):
+        create_backbone(f"hf:local-dir:{tmp_path}")
+
+
+@pytest.mark.parametrize("scheme", ["hf", "open_clip"])
+def test_nobody_is_told_what_they_have_typed(scheme, tmp_path):
+    with pytest.raises(CheckpointError) as plain:
+        create_backbone(f"{scheme}:local-dir:{tmp_path}")
+    assert "?pretrained=false" in str(plain.value)
+    with pytest.raises(CheckpointError) as random:
+        create_backbone(f"{scheme}:local-dir:{tmp_path}?pretrained=false")
+    assert "?pretrained=false' starts" not in str(random.value)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from rali_zoo.backbones import create_backbone
-from rali_zoo.errors import CheckpointError, ConfigError
+from rali_zoo.errors import CheckpointError, ConfigError, UriError
 from rali_zoo.text import create_text_encoder
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
@@ -139,3 +139,73 @@ def test_long_texts_are_cut_or_chunked_by_choice(vit):
     torch.testing.assert_close(truncated[0], cut.encode(pieces[:1])[0])
     torch.testing.assert_close(whole.encode([long])[0], cut.encode(pieces).mean(0))
     torch.testing.assert_close(whole.encode(["short"])[0], truncated[1])
+
+
+@pytest.mark.parametrize(
+    ("arch", "open_"),
+    [
+        ("ViT-B-32", "quick_gelu"),  # openai's weights want QuickGELU, laion's do not
+        (
+            "ViT-L-14-336",
+            "quick_gelu",
+        ),  # all published weights want it, the architecture's file does not say so
+        ("ViT-B-16-SigLIP2", "mean, std, resize"),
+    ],
+)
+def test_a_weights_file_that_fits_with_several_settings_needs_them(arch, open_, tmp_path):
+    (tmp_path / "w.pt").touch()
+    with pytest.raises(UriError, match=f"several settings of {open_},.*/TAG.checkpoint=FILE"):
+        create_backbone(f"open_clip:{arch}?checkpoint={tmp_path / 'w.pt'}")
+
+
+def test_settings_of_a_weights_file_by_tag_or_by_option(tmp_path, monkeypatch):
+    (tmp_path / "w.pt").touch()
+    seen = []
+
+    def spy(model, **kwargs):
+        seen.append(kwargs["force_quick_gelu"])
+        raise RuntimeError("seen enough")
+
+    monkeypatch.setattr(open_clip, "create_model", spy)
+    for head in ("ViT-B-32/openai?", "ViT-B-32?quick_gelu=true&", "ViT-B-32?quick_gelu=false&"):
+        with pytest.raises(CheckpointError, match="seen enough"):
+            create_backbone(f"open_clip:{head}checkpoint={tmp_path / 'w.pt'}")
+    assert seen == [True, True, False]
+
+
+@torch.inference_mode()
+def test_quick_gelu_is_what_openai_calls_it():
+    exact = create_backbone("open_clip:ViT-S-32-alt?pretrained=false").eval()
+    quick = create_backbone("open_clip:ViT-S-32-alt?pretrained=false&quick_gelu=true").eval()
+    quick.load_state_dict(exact.state_dict())
+    gelus = [m for m in quick.modules() if type(m).__name__ == "QuickGELU"]
+    assert gelus
+    image = torch.rand(1, 3, *exact.preprocess.size)
+    assert not torch.allclose(exact(image).pooled, quick(image).pooled, atol=1e-4)
+
+
+def test_no_load_is_called_random(vit, caplog):
+    create_backbone(f"open_clip:local-dir:{vit}?checkpoint={vit / 'open_clip_model.safetensors'}")
+    create_backbone(f"open_clip:local-dir:{vit}?pretrained=false")
+    create_text_encoder(f"open_clip:local-dir:{vit}")
+    assert "randomly" not in caplog.text
+
+
+def test_code_of_a_repository_is_refused_without_asking(tmp_path, monkeypatch):
+    """A config may name a transformers model for the texts, and that one code of its own."""
+    named = tmp_path / "named"
+    named.mkdir()
+    (named / "config.json").write_text(
+        json.dumps(
+            {"model_type": "odd", "auto_map": {"AutoConfig": "code.Odd", "AutoModel": "code.OddModel"}}
+        )
+    )
+    (named / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    config = {"embed_dim": 24, "vision_cfg": VISION["vit"]}
+    config["text_cfg"] = {"hf_model_name": str(named), "hf_tokenizer_name": str(named), "hf_proj_type": "mlp"}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    monkeypatch.setattr("builtins.input", lambda _: "yes")
+    for create in (create_backbone, create_text_encoder):
+        with pytest.raises(CheckpointError):
+            create(f"open_clip:local-dir:{tmp_path}?pretrained=false")
+    assert not (tmp_path / "ran").exists()

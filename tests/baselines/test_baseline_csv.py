@@ -51,7 +51,7 @@ def test_what_it_says_of_itself(table):
     table.write_text(table.read_text().replace("3.5", "3.6"))
     assert rali_zoo.load_model(f"csv:{table}").revision != plain.revision
     with pytest.raises(ConfigError, match="only gives scores"):
-        _ = plain.module
+        _ = plain.network
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ import torch
 import rali_zoo
 from rali_zoo.cli.main import main
 from rali_zoo.models.files import save_scorer
-from rali_zoo.trainers import Regression
+from rali_zoo.models.regression import RegressionNetwork
 
 
 @pytest.fixture
 def scorer(tmp_path):
     torch.manual_seed(0)
-    return save_scorer(Regression("rali:tiny"), tmp_path / "folder" / "model.safetensors")
+    return save_scorer(RegressionNetwork("rali:tiny"), tmp_path / "folder" / "model.safetensors")
 
 
 def test_the_file_scores_as_what_it_was_made_of(scorer, tmp_path, photo, capsys):

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from rali_zoo.cli.main import main
+from rali_zoo.data.sources import Item, find_items
 from rali_zoo.data.video import (
     Clip,
     is_video,
@@ -25,7 +26,6 @@ from rali_zoo.data.video import (
 )
 from rali_zoo.errors import ConfigError, ImageDecodeError
 from rali_zoo.scoring.pipeline import make_stages, run, slices
-from rali_zoo.scoring.sources import Item, find_items
 from rali_zoo.types import Preprocess, Score
 from rali_zoo.views import View
 

@@ -10,8 +10,9 @@ import torch
 from export_toys import CLIP_SIDE, fill_prototypes, random_images
 
 import rali_zoo
+from rali_zoo.models.rali import RALINetwork
+from rali_zoo.models.regression import RegressionNetwork
 from rali_zoo.models.scorer import NetworkScorer
-from rali_zoo.trainers import RALI, Regression
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -77,7 +78,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> NetworkScorer:
     tf.CLIPImageProcessor(
         size={"shortest_edge": CLIP_SIDE}, crop_size={"height": CLIP_SIDE, "width": CLIP_SIDE}
     ).save_pretrained(folder)
-    module = RALI(f"hf:local-dir:{folder}", projector="none", prototypes=9, pca_dim=10, encoder_lr=0.0).eval()
+    module = RALINetwork(f"hf:local-dir:{folder}", projector="none", prototypes=9, pca_dim=10).eval()
     with torch.no_grad():
         module.backbone.net.vision_model.embeddings.patch_embedding.weight.mul_(40)  # so that images differ
     fill_prototypes(module, random_images(6, CLIP_SIDE, CLIP_SIDE))
@@ -89,7 +90,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> NetworkScorer:
 def regression() -> NetworkScorer:
     """A random Regression: scores only, no prototypes."""
     torch.manual_seed(0)
-    return NetworkScorer(Regression("rali:tiny", hidden=16), "regression")
+    return NetworkScorer(RegressionNetwork("rali:tiny", hidden=16), "regression")
 
 
 @pytest.fixture(scope="session")

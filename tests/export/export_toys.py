@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rali_zoo.trainers import RALI
+from rali_zoo.models.rali import RALINetwork
 
 CLIP_SIDE = 32
 
@@ -19,7 +19,7 @@ def random_images(count: int, height: int, width: int, seed: int = 0) -> torch.T
 
 
 @torch.no_grad()
-def fill_prototypes(module: RALI, images: torch.Tensor) -> RALI:
+def fill_prototypes(module: RALINetwork, images: torch.Tensor) -> RALINetwork:
     """Prototypes at the embeddings of images, so that scores spread."""
     torch.manual_seed(1)
     module.components.copy_(torch.linalg.qr(torch.randn(module.components.T.shape))[0].T)

@@ -48,7 +48,7 @@ def test_a_folder_loads_as_what_was_saved(clip, tmp_path, photo):
     loaded = rali_zoo.from_pretrained(folder)
     assert loaded.revision == clip.revision and loaded.training_sets == clip.training_sets
     first, second = loaded.score(photo())[0], clip.score(photo())[0]
-    assert first.score == second.score and first.reasons == second.reasons
+    assert first.score == second.score and first.explanation == second.explanation
     with pytest.raises(ConfigError, match="no revision 'main'"):
         rali_zoo.from_pretrained(folder, revision="main")
 

@@ -20,11 +20,11 @@ from rali_zoo.export.int8 import Change, compare, export_int8, quantise  # noqa:
 def check(tiny, labelled, change, ref, weights):
     """The file scores as it was said to, and is smaller than float32."""
     exported = rali_zoo.load_model(ref)
-    assert exported.module.header.precision == "int8"
+    assert exported.network.header.precision == "int8"
     again = compare(tiny, exported, load_table(labelled).split("test"))
     assert again == change and change.n == 24
     assert abs(change.loss) <= 0.05 and 0 < change.largest < 0.3
-    assert weights.stat().st_size < 0.8 * 4 * sum(p.numel() for p in tiny.module.parameters())
+    assert weights.stat().st_size < 0.8 * 4 * sum(p.numel() for p in tiny.network.parameters())
 
 
 def test_openvino_int8_is_smaller_near_and_measured(tiny, labelled, tmp_path):
@@ -74,7 +74,7 @@ def test_a_transformer_is_quantised_and_its_head_is_not(clip, kind, tmp_path):
     files = int8._files(kind)
     files.write(quantised, tmp_path / f"a{files.SUFFIX}")
     module = files.load_module(tmp_path / f"a{files.SUFFIX}", threads=1)
-    change = (module(images) - clip.module(images)).abs().max()
+    change = (module(images) - clip.network(images)).abs().max()
     assert 0 < change < 0.5
 
 

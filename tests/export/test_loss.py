@@ -82,7 +82,7 @@ def test_the_gradient_leads_to_better_scores(tiny):
 
 def test_values_are_scores_turned_over(tiny):
     image = random_images(3, 160, 160)
-    score = tiny.module(image).detach()
+    score = tiny.network(image).detach()
     each = rali_zoo.quality_loss(tiny, reduction="none")
     assert torch.equal(each.score(image).detach(), score)
     assert torch.allclose(each(image), (5 - score) / 4)
@@ -99,8 +99,8 @@ def test_the_network_stays_as_it_is(tiny):
     assert not any(p.requires_grad for p in parent.parameters())
     assert torch.equal(parent(image), before)
     assert all(torch.equal(value, state[key]) for key, value in parent.state_dict().items())
-    assert any(p.requires_grad for p in tiny.module.parameters())  # the scorer that was given keeps its own
-    assert parent.double()[0].module.dtype == torch.float64
+    assert any(p.requires_grad for p in tiny.network.parameters())  # the scorer that was given keeps its own
+    assert parent.double()[0].network.dtype == torch.float64
 
 
 def test_what_has_no_gradients_is_refused(tiny, tmp_path):

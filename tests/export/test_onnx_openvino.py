@@ -10,8 +10,8 @@ import torch
 
 import rali_zoo
 from rali_zoo.errors import CheckpointError, ConfigError, UriError
+from rali_zoo.models.regression import RegressionNetwork
 from rali_zoo.models.scorer import NetworkScorer
-from rali_zoo.trainers import Regression
 from rali_zoo.types import Batch
 from rali_zoo.views import View
 
@@ -48,12 +48,12 @@ CASES = [
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_scores_and_weights_are_those_of_torch(name, kind, exported, request):
     source, runtime = request.getfixturevalue(name), rali_zoo.load_model(exported(name, kind))
-    size = source.module.preprocess.size
+    size = source.network.preprocess.size
     for count in (1, 5):  # the number of images is free
         image = torch.rand(count, 3, *size, generator=torch.Generator().manual_seed(count))
         with torch.inference_mode():
-            expected = source.module.predict_batch(Batch(image=image))
-        found = runtime.module.predict_batch(Batch(image=image))
+            expected = source.network.predict_batch(Batch(image=image))
+        found = runtime.network.predict_batch(Batch(image=image))
         assert torch.allclose(found.score, expected.score, rtol=0, atol=CLOSE)
         assert (found.weights is None) == (expected.weights is None) == (found.std is None)
         if expected.weights is not None:
@@ -72,19 +72,19 @@ def test_files_of_any_shape_score_as_with_torch(name, kind, exported, request, p
     pairs = [(a.score, b.score) for a, b in zip(found, expected, strict=True) if a.error is None]
     assert len(pairs) == 3 and np.allclose(*zip(*pairs, strict=True), rtol=0, atol=CLOSE)
     assert runtime.training_sets == source.training_sets
-    assert runtime.module.header.revision == source.revision != runtime.revision
-    assert runtime.module.view == source.module.view
-    assert runtime.module.preprocess == source.module.preprocess
+    assert runtime.network.header.revision == source.revision != runtime.revision
+    assert runtime.network.view == source.network.view
+    assert runtime.network.preprocess == source.network.preprocess
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
 def test_any_size_where_the_network_allows_it(tiny, kind, tmp_path):
-    exported = rali_zoo.load_model(written(tiny, tmp_path, kind, any_size=True)).module
+    exported = rali_zoo.load_model(written(tiny, tmp_path, kind, any_size=True)).network
     for size in ((160, 160), (77, 203), (256, 40)):
         image = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
-            assert torch.allclose(exported(image), tiny.module(image), rtol=0, atol=CLOSE)
+            assert torch.allclose(exported(image), tiny.network(image), rtol=0, atol=CLOSE)
 
 
 @pytest.mark.slow
@@ -95,15 +95,15 @@ def test_a_network_of_one_size_is_not_exported_for_any(clip, tmp_path):
 
 
 def test_images_of_another_size_are_said(exported):
-    runtime = rali_zoo.load_model(exported("tiny", "onnx")).module
+    runtime = rali_zoo.load_model(exported("tiny", "onnx")).network
     with pytest.raises(ConfigError, match=r"takes \(B, 3, 160, 160\), not \(1, 3, 96, 96\)"):
         runtime(torch.rand(1, 3, 96, 96))
 
 
 @pytest.mark.slow
 def test_several_views_are_averaged_as_in_torch(regression, tmp_path, photo):
-    module = Regression("rali:tiny", hidden=16)
-    module.load_state_dict(regression.module.state_dict())
+    module = RegressionNetwork("rali:tiny", hidden=16)
+    module.load_state_dict(regression.network.state_dict())
     module.view = View("multi", size=64, crops=3)
     scorer = NetworkScorer(module, "multi")
     exported = rali_zoo.load_model(written(scorer, tmp_path, "onnx"))
@@ -114,8 +114,8 @@ def test_several_views_are_averaged_as_in_torch(regression, tmp_path, photo):
 
 @pytest.mark.slow
 def test_native_sizes_need_any_size(regression, tmp_path, photo):
-    module = Regression("rali:tiny?resize=none", hidden=16)
-    module.load_state_dict(regression.module.state_dict())
+    module = RegressionNetwork("rali:tiny?resize=none", hidden=16)
+    module.load_state_dict(regression.network.state_dict())
     scorer = NetworkScorer(module, "native")
     with pytest.raises(ConfigError, match="add --any_size"):
         export_onnx(scorer, tmp_path / "a.onnx")
@@ -127,10 +127,10 @@ def test_native_sizes_need_any_size(regression, tmp_path, photo):
 
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
 def test_descriptions_travel_and_paths_do_not(clip, kind, tmp_path):
-    runtime = rali_zoo.load_model(written(clip, tmp_path, kind)).module
-    assert runtime.prototype_texts[:6] == clip.module.prototype_texts
+    runtime = rali_zoo.load_model(written(clip, tmp_path, kind)).network
+    assert runtime.prototype_texts[:6] == clip.network.prototype_texts
     weights = torch.tensor([0.0, 0.0, 1.0, 0, 0, 0, 0, 0, 0])
-    assert runtime.reasons(weights, 1) == clip.module.reasons(weights, 1)
+    assert runtime.explain(weights, 1) == clip.network.explain(weights, 1)
     written_bytes = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert b"site-packages" not in written_bytes and b"rali_zoo/models" not in written_bytes
     assert str(tmp_path.parent).encode() not in written_bytes
@@ -149,7 +149,7 @@ def test_the_metadata_are_plain_json(tiny, exported):
 
 def test_an_export_that_differs_is_refused(tiny, regression, exported):
     """The check compares with another network's scores, which it must notice."""
-    runtime = rali_zoo.load_model(exported("tiny", "onnx")).module
+    runtime = rali_zoo.load_model(exported("tiny", "onnx")).network
     assert check_parity(tiny, runtime) < 1e-5 < TOLERANCE
     with pytest.raises(ConfigError, match="differ from torch's by"):
         check_parity(regression, runtime)

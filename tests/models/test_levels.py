@@ -85,7 +85,7 @@ def test_a_scorer_like_the_others(folder, photo_folder, tmp_path):
     turned = rali_zoo.load_model(f"{ref}?words={','.join(reversed(LEVELS))}")
     assert [6 - s.score for s in turned.score(paths[:3])] == pytest.approx(alone, abs=1e-4)
     asked = rali_zoo.load_model(f"{ref}?question={quote('Is it sharp?')}&words=yes,no")
-    assert asked.module.asked.question == "Is it sharp?" and asked.module.words == ["yes", "no"]
+    assert asked.network.asked.question == "Is it sharp?" and asked.network.words == ["yes", "no"]
     assert len({scorer.revision, turned.revision, asked.revision}) == 3
     assert 1 < asked.score(paths[0])[0].score < 5
 

@@ -93,7 +93,7 @@ def change(folder, **entries):
 
 
 def test_scores_are_the_authors_on_identical_pixels(release):
-    module = rali_zoo.load_model(f"local-dir:{release}").module
+    module = rali_zoo.load_model(f"local-dir:{release}").network
     image = torch.rand(6, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     processor = tf.CLIPImageProcessorPil.from_pretrained(release / "best")
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (processor.image_mean, processor.image_std))
@@ -122,7 +122,7 @@ def test_images_are_cut_as_by_clips_processor(release, photo, size):
 
 
 def test_only_the_vision_tower_is_loaded(release):
-    module = rali_zoo.load_model(f"local-dir:{release}").module
+    module = rali_zoo.load_model(f"local-dir:{release}").network
     clip = tf.CLIPModel.from_pretrained(release / "best")
     vision = [p for n, p in clip.named_parameters() if n.startswith(("vision_model.", "visual_projection."))]
     assert sum(p.numel() for p in module.backbone.parameters()) == sum(p.numel() for p in vision)

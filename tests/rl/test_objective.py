@@ -17,8 +17,8 @@ from rali_zoo.rl.objective import (
     group_advantages,
     k3_kl,
     policy_loss,
-    token_logps,
 )
+from rali_zoo.vlm.generation import token_logps
 
 NAN = float("nan")
 TEMPERATURE, MAX_LENGTH, VOCABULARY = 0.7, 12, 29
@@ -163,7 +163,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     base = torch.randn(3, 5, 11)
     results = []
     for elements in (2**25, 22):  # all at once; two tokens at a time
-        monkeypatch.setattr("rali_zoo.rl.objective._CHUNK_ELEMENTS", elements)
+        monkeypatch.setattr("rali_zoo.vlm.generation._CHUNK_ELEMENTS", elements)
         logits = base.clone().requires_grad_()
         logps, entropy = token_logps(logits, tokens, mask)
         (logps * torch.arange(15.0).view(3, 5)).sum().backward()
@@ -266,3 +266,16 @@ def test_settings_that_cannot_work_are_refused() -> None:
             Objective(**bad)
     with pytest.raises(ConfigError, match="reference"):
         policy_loss(Objective(beta=0.1), torch.zeros(1, 1), torch.zeros(1), torch.ones(1, 1))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_of_padding_may_be_anything(value: float) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 7)
+    logits[:, 2] = value
+    logits.requires_grad_()
+    tokens, mask = torch.randint(0, 7, (2, 3)), torch.tensor([[1, 1, 0], [1, 1, 0]])
+    logps, entropy = token_logps(logits, tokens, mask)
+    policy_loss(Objective(beta=0.0), logps, torch.tensor([1.0, -1.0]), mask).loss.backward()
+    assert logits.grad is not None and logits.grad.isfinite().all() and (logits.grad[:, 2] == 0).all()
+    assert entropy.isfinite().all() and logits.grad[:, :2].abs().sum() > 0

@@ -1,5 +1,6 @@
 """Rewards against numbers worked out by hand, by SciPy and by TRL."""
 
+import functools
 import math
 import pickle
 from types import SimpleNamespace
@@ -11,15 +12,15 @@ from scipy.stats import norm
 from rali_zoo.errors import ConfigError, UnknownNameError
 from rali_zoo.rl.rewards import (
     REWARDS,
-    RewardOptions,
     RewardSet,
     Rollouts,
+    create_reward,
     gaussian,
     soft_overlong,
     thurstone,
     within,
 )
-from rali_zoo.rl.trl_rewards import as_trl_rewards
+from rali_zoo.rl.trl import as_trl_rewards
 
 NAN = float("nan")
 
@@ -36,7 +37,7 @@ def class_text(name: str | None, level: str | None) -> str:
 
 
 def one(name: str, rollouts: Rollouts, **options: float | str) -> list[float]:
-    return REWARDS[name](rollouts, RewardOptions(**options)).tolist()
+    return create_reward(name, options)(rollouts).tolist()
 
 
 def test_score_rewards() -> None:
@@ -48,6 +49,12 @@ def test_score_rewards() -> None:
         [norm.pdf(d / 0.5) / norm.pdf(0) for d in (0, 0.3, 0.5)] + [0.0]
     )
     assert within(pred, mos, 0.35)[4].isnan() and bell[4].isnan()
+
+
+def test_a_band_ends_where_decimal_numbers_say() -> None:
+    """3.75 - 3.40 is below 0.35 in float32; labels come as float32 out of a batch."""
+    pred, mos = torch.tensor([3.75, 3.74, 1.35, 4.35]), torch.tensor([3.40, 3.40, 1.0, 4.0])
+    assert within(pred, mos, 0.35).tolist() == [0, 1, 0, 0]
 
 
 def test_score_rewards_leave_the_other_task_alone() -> None:
@@ -79,7 +86,7 @@ def test_thurstone_is_the_formula_of_the_paper() -> None:
     assert torch.allclose(values, torch.tensor(expected), atol=1e-6)
 
 
-def test_thurstone_with_unreadable_rollouts() -> None:
+def test_thurstone_with_unparseable_rollouts() -> None:
     q, mos = torch.tensor([[4.0, NAN], [2.0, 2.2], [NAN, NAN]]), torch.tensor([4.0, 2.0, 3.0])
     values = thurstone(q, mos, 1e-6)
     assert values[0, 1] == 0 and values[2].tolist() == [0, 0]
@@ -216,7 +223,7 @@ def test_errors_say_what_is_wrong() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'score_within'"):
         RewardSet({"scor_within": 1})
     with pytest.raises(UnknownNameError, match="q-insight"):
-        RewardSet(options=RewardOptions(vocabulary="qinsight"))
+        RewardSet()(Rollouts(["3"], ["score"], mos=[3], distortion=[""], level=[0], vocabulary="qinsight"))
     with pytest.raises(ConfigError, match="at least one weight"):
         RewardSet({})
     with pytest.raises(ConfigError, match="column 'mos'"):
@@ -225,20 +232,65 @@ def test_errors_say_what_is_wrong() -> None:
         Rollouts(["3"], mos=[1, 2])
     with pytest.raises(UnknownNameError, match="'degradation'"):
         Rollouts(["3"], ["degredation"])
-    for bad in ({"epsilon": 0}, {"sigma": -1}, {"length_cache": 0}, {"length_cache": 300}):
-        with pytest.raises(ConfigError):
-            RewardOptions(**bad)
+    for name, bad in [
+        ("score_within", {"epsilon": 0}),
+        ("score_gaussian", {"sigma": -1}),
+        ("thurstone_fidelity", {"gamma": NAN}),
+        ("length_guard", {"cache": 0}),
+        ("score_within", {"epsilon": "wide"}),
+    ]:
+        with pytest.raises(ConfigError, match=name):
+            RewardSet({name: 1}, {name: bad})
+    with pytest.raises(UnknownNameError, match="Did you mean 'epsilon'"):
+        RewardSet({"score_within": 1}, {"score_within": {"epsilom": 1}})
+    with pytest.raises(UnknownNameError, match="reward with a weight"):
+        RewardSet({"format": 1}, {"score_within": {"epsilon": 1}})
+    with pytest.raises(ConfigError, match="limit of length"):
+        RewardSet({"length_guard": 1})(Rollouts(["3"], length=[1]))
+    for weight in (NAN, math.inf):
+        with pytest.raises(ConfigError, match="finite"):
+            RewardSet({"format": weight})
+
+
+def test_options_reach_their_reward_also_in_the_form_of_0_1_0() -> None:
+    rollouts = Rollouts([score_text(3.5)], ["score"], mos=[3.0], length=[5], limit=8)
+    weights = {"score_within": 1.0, "score_gaussian": 1.0, "length_guard": 1.0}
+    own = {"score_within": {"epsilon": 0.6}, "score_gaussian": {"sigma": 0.5}, "length_guard": {"cache": 4}}
+    old = {
+        "epsilon": 0.6, "sigma": 0.5, "gamma": 1e-6, "vocabulary": "q-insight", "max_length": 8, "length_cache": 4
+    }  # fmt: skip
+    for options in (own, old):
+        assert RewardSet(weights, options)(rollouts).matrix[0].tolist() == pytest.approx(
+            [1, math.exp(-0.5), -0.25]
+        )
+
+
+def bonus(rollouts: Rollouts, word: str) -> torch.Tensor:
+    return torch.tensor([float(word in text) for text in rollouts.texts])
+
+
+def words_reward(word: str = "blur"):
+    """What a package may add: a function that takes options and returns a reward."""
+    return functools.partial(bonus, word=word)
+
+
+def test_a_reward_of_another_package_has_options_too(monkeypatch) -> None:
+    monkeypatch.setattr(REWARDS, "_rows", dict(REWARDS._rows))
+    REWARDS.register("words", f"{__name__}:words_reward")
+    rollouts = Rollouts(["some noise", "some blur"])
+    assert RewardSet({"words": 1.0})(rollouts).total.tolist() == [0, 1]
+    assert RewardSet({"words": 2.0}, {"words": {"word": "noise"}})(rollouts).total.tolist() == [2, 0]
+    with pytest.raises(UnknownNameError, match="Did you mean 'word'"):
+        RewardSet({"words": 1.0}, {"words": {"wrod": "noise"}})
 
 
 def test_trl_functions_give_the_same_numbers() -> None:
-    reward_set = RewardSet(
-        {**RewardSet().weights, "length_guard": 0.5}, RewardOptions(max_length=10, length_cache=5)
-    )
+    reward_set = RewardSet({**RewardSet().weights, "length_guard": 0.5}, {"length_guard": {"cache": 5}})
     ours = multi_task()
     ids = [[0] * n for n in (3, 7, 10, 30)]
     columns = {"task": ours.task, "distortion": ours.distortion, "level": ours.level}
-    graded = reward_set(Rollouts(ours.texts, mos=ours.mos, length=[len(i) for i in ids], **columns))
-    functions = as_trl_rewards(reward_set)
+    graded = reward_set(Rollouts(ours.texts, mos=ours.mos, length=[len(i) for i in ids], limit=10, **columns))
+    functions = as_trl_rewards(reward_set, limit=10)
     assert [f.__name__ for f in functions] == list(graded.names)
     shapes = (
         [[{"role": "assistant", "content": t}] for t in ours.texts],

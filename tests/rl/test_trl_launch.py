@@ -12,9 +12,9 @@ from PIL import Image
 from rali_zoo.cli.main import main
 from rali_zoo.errors import ConfigError, UnknownNameError
 from rali_zoo.rl.rewards import RewardSet
-from rali_zoo.rl.trl_launch import questions_table, trl_settings
-from rali_zoo.trainers.reasoner_tasks import Tasks, ask_rows
+from rali_zoo.rl.trl import questions_table, trl_settings
 from rali_zoo.vlm.model import load_vlm
+from rali_zoo.vlm.questions import Tasks, ask_rows
 
 TINY = "rali:vlm-tiny?image_size=40&width=32&layers=1&grid=2"
 
@@ -95,7 +95,7 @@ def test_two_steps_through_the_command_line(method, rows, tmp_path, monkeypatch)
         "vlm": TINY, "train": json.dumps([f"csv:{folder / 's.csv'}?mos_range=0,5"]), "output": "run",
         "prompt": "score-short", "tuning.method": method, "tuning.rank": 2,
         "rewards": '{"format": 0.5, "length_guard": 1.0}',
-        "reward_options": '{"max_length": 8, "length_cache": 8}', "grpo.use_cpu": "true",
+        "grpo.use_cpu": "true",
         "grpo.bf16": "false", "grpo.max_steps": 2, "grpo.num_generations": 4, "grpo.beta": 0.1,
         "grpo.per_device_train_batch_size": 4, "grpo.max_completion_length": 8,
         "grpo.learning_rate": 0.01, "grpo.gradient_checkpointing": "false", "grpo.report_to": "none",

@@ -13,10 +13,10 @@ def model(tmp_path_factory) -> str:
     import torch
 
     from rali_zoo.models.files import save_scorer
-    from rali_zoo.trainers import Regression
+    from rali_zoo.models.regression import RegressionNetwork
 
     torch.manual_seed(0)
-    path = save_scorer(Regression("rali:tiny"), tmp_path_factory.mktemp("m") / "model.safetensors")
+    path = save_scorer(RegressionNetwork("rali:tiny"), tmp_path_factory.mktemp("m") / "model.safetensors")
     return f"local-dir:{path}"
 
 

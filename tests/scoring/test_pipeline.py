@@ -11,11 +11,11 @@ import torch
 
 import rali_zoo
 from rali_zoo.data.images import load_image
+from rali_zoo.data.sources import Item
 from rali_zoo.errors import ConfigError
 from rali_zoo.models.scorer import overlapped
 from rali_zoo.scoring import runtime
 from rali_zoo.scoring.pipeline import make_stages, run, slices
-from rali_zoo.scoring.sources import Item
 from rali_zoo.types import Score
 
 

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from rali_zoo.cli.main import main
+from rali_zoo.data.sources import Item
 from rali_zoo.errors import ConfigError
 from rali_zoo.scoring.pipeline import Slice
 from rali_zoo.scoring.ray import Recipe, _Decoder, _fitting, _unpack, _Worker, run_ray
-from rali_zoo.scoring.sources import Item
 
 
 def test_images_survive_the_journey_exactly(model, photo_folder):

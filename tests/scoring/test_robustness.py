@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 import rali_zoo
+from rali_zoo.data.sources import find_items
 from rali_zoo.scoring.pipeline import make_stages, run, slices
-from rali_zoo.scoring.sources import find_items
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "scoring.md"
 #: a score
@@ -122,13 +122,13 @@ def test_each_costs_one_row(cases, model, decode):
 def test_models_of_native_sizes_refuse_an_image_and_go_on(cases):
     import torch
 
+    from rali_zoo.models.regression import RegressionNetwork
     from rali_zoo.models.scorer import NetworkScorer
-    from rali_zoo.trainers import Regression
     from rali_zoo.types import Preprocess
 
     folder, _ = cases
     torch.manual_seed(0)
-    module = Regression("rali:tiny")
+    module = RegressionNetwork("rali:tiny")
     module.backbone.preprocess = Preprocess((32, 32), resize="none")
     names = ["one.png", "plain.jpg", "zero.jpg", "moving.png"]
     scores = NetworkScorer(module, "native").score([folder / n for n in names])

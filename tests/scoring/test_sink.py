@@ -13,11 +13,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from rali_zoo.data.sources import Item
 from rali_zoo.errors import ConfigError
 from rali_zoo.scoring import sink as sink_module
 from rali_zoo.scoring.pipeline import slices
 from rali_zoo.scoring.sink import Job, Sink
-from rali_zoo.scoring.sources import Item
 from rali_zoo.types import Score
 
 JOB = Job(["photos"], "/", "1/1", "toy", "abc", "exact", "float32")
@@ -158,7 +158,7 @@ import sys, time
 from pathlib import Path
 from rali_zoo.scoring import sink
 from rali_zoo.scoring.pipeline import slices
-from rali_zoo.scoring.sources import Item
+from rali_zoo.data.sources import Item
 from rali_zoo.types import Score
 sink.PART = 8
 job = sink.Job(["photos"], "/", "1/1", "toy", "abc", "exact", "float32")

@@ -165,8 +165,8 @@ def test_scores_are_those_of_the_scorer(photo):
     wanted = scorer.score(images)
     np.testing.assert_allclose([a.score.score for a in answers], [s.score for s in wanted], atol=1e-5)
     np.testing.assert_allclose([a.score.std for a in answers], [s.std for s in wanted], atol=1e-5)
-    assert [len(a.score.reasons) for a in answers] == [3] * 4
-    assert [a.score.reasons[0][2] for a in answers] == [s.reasons[0][2] for s in wanted]
+    assert [len(a.score.explanation) for a in answers] == [3] * 4
+    assert [a.score.explanation[0][2] for a in answers] == [s.explanation[0][2] for s in wanted]
     assert is_synthetic(scorer) and "synthetic" in caution(scorer) and "people" in caution(scorer)
     assert score_range(scorer) == (1.0, 5.0)
 

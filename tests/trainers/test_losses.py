@@ -67,3 +67,22 @@ def test_ranking_never_crosses_data_sets():
     by_hand = (fidelity_loss(pred[:2], mos[:2]) + fidelity_loss(pred[2:], mos[2:])) / 2
     torch.testing.assert_close(value, by_hand)
     assert within_groups(["a", "b", "a"]) == [[0, 2]]
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_losses_of_half_precision_are_computed_in_full(half):
+    generator = torch.Generator().manual_seed(0)
+    image, text = (torch.randn(6, 8, generator=generator).to(half) for _ in range(2))
+    ids, scale = torch.arange(6), torch.tensor(20.0)
+    whole = info_nce(image.float(), text.float(), ids, scale)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = info_nce(image, text.float(), ids, scale)
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, whole)
+    pred, mos, std = (1 + 4 * torch.rand(6, generator=generator) for _ in range(3))
+    pred = pred.to(half)
+    sets, weights = ["a"] * 6, (1.0, 1.0, 1.0)
+    for kind in ("mse", "mae", "huber"):
+        value = score_loss(pred, mos, std, sets, kind, weights)
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, score_loss(pred.float(), mos, std, sets, kind, weights))

@@ -44,10 +44,11 @@ def test_prototypes_are_never_nan_nor_empty(n, buckets, k, seed, duplicates):
     if duplicates:  # fewer distinct rows than clusters asked for made the first prototypes NaN
         x = x[rng.integers(0, max(1, n // 4), n)]
     mos = rng.uniform(1, 5, n)
+    k = max(k, buckets)
     found = fit_prototypes(x, mos, buckets, k, seed)
     assert np.isfinite(found.vectors).all()
     assert (found.counts > 0).all() and found.counts.sum() == n
-    assert len(found.scores) <= max(k, buckets)
+    assert len(found.scores) <= k
     assert (found.scores >= mos.min() - 1e-9).all() and (found.scores <= mos.max() + 1e-9).all()
     # Centres are means of a partition, so their weighted mean is the mean of the data.
     np.testing.assert_allclose(np.average(found.scores, weights=found.counts), mos.mean())
@@ -69,3 +70,9 @@ def test_bad_scores_are_refused(mos):
 def test_nan_embeddings_are_refused():
     with pytest.raises(ConfigError, match="learning rate"):
         fit_projection(np.full((3, 2), np.nan), 1)
+
+
+@pytest.mark.parametrize(("buckets", "k"), [(5, 4), (0, 4)])
+def test_buckets_that_cannot_all_have_a_prototype_are_refused(buckets, k):
+    with pytest.raises(ConfigError, match=f"{buckets} score buckets each need a prototype"):
+        fit_prototypes(np.random.default_rng(0).normal(size=(9, 2)), np.linspace(1, 5, 9), buckets, k)

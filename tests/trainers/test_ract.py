@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import lightning as L
 import numpy as np
 import pandas as pd
@@ -13,25 +15,27 @@ from rali_zoo.data.datamodule import IQADataModule
 from rali_zoo.data.descriptions import write_descriptions
 from rali_zoo.data.tables import load_table
 from rali_zoo.metrics import srcc
-from rali_zoo.models.files import load_checkpoint
+from rali_zoo.models.files import load_checkpoint, read_checkpoint
+from rali_zoo.models.vlm import Scoring, VLMNetwork
 from rali_zoo.rl.objective import Objective
 from rali_zoo.trainers import RACT, Reasoner
 from rali_zoo.trainers.ract import score_texts, text_score_metrics
-from rali_zoo.trainers.reasoner_options import Schedule, Scoring, Tuning
+from rali_zoo.trainers.reasoner import Schedule
 from rali_zoo.vlm.prompts import write_completion
+from rali_zoo.vlm.tuning import Tuning
 
 LIMIT = 40
 DOMAINS = ["synthetic:lab?n=60&size=64", "synthetic:wild?n=60&size=64"]
 
 
-def described(ref: str, verdicts: bool) -> pd.DataFrame:
+def described(ref: str, answers: bool) -> pd.DataFrame:
     """Descriptions of the training images of a domain: their strongest distortion, and a grade."""
     rows = load_table(ref).split("train")
     grades = (
         rows["mos"].round().astype(int).map(dict(enumerate(("bad", "poor", "fair", "good", "excellent"), 1)))
     )
     seen = rows["level"].map(lambda level: "Strong noise." if level > 3 else "Sharp and clean.")
-    texts = seen + (" Overall quality: " + grades + "." if verdicts else "")
+    texts = seen + (" Overall quality: " + grades + "." if answers else "")
     table = pd.DataFrame({"dataset": ref, "image_id": rows["id"].astype(str), "text": texts})
     return table.assign(score=np.nan, teacher="test", revision="0", seed=0)
 
@@ -82,7 +86,7 @@ def run(teacher: str, texts: list[str], folder, **options) -> tuple[RACT, set[st
     return module, parts, data
 
 
-def test_only_the_eyes_learn_and_the_tests_give_both_scores(teacher, texts, tmp_path):
+def test_only_the_vision_encoder_learns_and_the_tests_give_both_scores(teacher, texts, tmp_path):
     module, parts, _ = run(teacher, texts, tmp_path)
     assert "vision" in parts and parts <= {"vision", "joint"}
     tables = module.test_tables
@@ -92,9 +96,10 @@ def test_only_the_eyes_learn_and_the_tests_give_both_scores(teacher, texts, tmp_
         read = frame["text_score"].dropna()
         assert len(read) > 6 and read.between(1, 5).all()
     again = load_checkpoint(str(tmp_path / "ract.ckpt"))
-    assert isinstance(again, RACT) and again.hparams["answers"] == "text" and "grpo" not in again.hparams
-    assert again.training_sets == tuple(DOMAINS)
-    assert again.write(images()).texts == module.eval().write(images()).texts
+    assert isinstance(again, VLMNetwork) and again.training_sets == tuple(DOMAINS)
+    assert again.write(images()).texts == module.eval().network.write(images()).texts
+    kept = read_checkpoint(str(tmp_path / "ract.ckpt"))["hyper_parameters"]
+    assert kept["answers"] == "text" and set(kept) <= set(inspect.signature(RACT).parameters)
 
 
 def test_the_language_model_or_both_can_learn(teacher, texts, tmp_path):
@@ -107,10 +112,10 @@ def test_the_language_model_or_both_can_learn(teacher, texts, tmp_path):
 
 def test_a_score_is_told_by_the_text_without_the_image(teacher):
     module = load_checkpoint(teacher)
-    assert isinstance(module, Reasoner)
+    assert isinstance(module, VLMNetwork)
     good = write_completion("Sharp and clean. Overall quality: good.", 4.0)
     bad = write_completion("Strong noise. Overall quality: bad.", 1.5)
-    asked = module.tasks.score
+    asked = module.asked
     seen: list[dict[str, torch.Tensor]] = []
     generate = module.engine.generate
     module.engine.generate = lambda prompts, *rest: (seen.append(prompts.inputs), generate(prompts, *rest))[1]
@@ -121,7 +126,7 @@ def test_a_score_is_told_by_the_text_without_the_image(teacher):
         assert found.shape == (4,) and torch.isnan(found[2]) and found[0] == pytest.approx(float(found[3]))
         assert ((found[[0, 1]] >= 1) & (found[[0, 1]] <= 5)).all()
     assert all("pixel_values" not in inputs for inputs in seen)
-    # the verdict that stands in the text itself is not read: another number there changes nothing
+    # the score that stands in the text itself is not read: another number there changes nothing
     other = good.replace("4.00", "1.11")
     pair = score_texts(module.vlm, module.engine, [good, other], asked, Scoring(), LIMIT)
     assert pair[0] == pair[1]

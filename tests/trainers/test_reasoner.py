@@ -16,14 +16,15 @@ from vlm_families import build
 import rali_zoo
 from rali_zoo.data.datamodule import IQADataModule
 from rali_zoo.errors import CheckpointError, ConfigError, UnknownNameError
-from rali_zoo.models.files import save_scorer
+from rali_zoo.models.files import load_checkpoint, save_scorer
+from rali_zoo.models.vlm import Scoring
+from rali_zoo.rl.grpo import Sampling
 from rali_zoo.rl.objective import Objective
-from rali_zoo.rl.rewards import RewardOptions
 from rali_zoo.trainers import Reasoner, Regression
-from rali_zoo.trainers.reasoner_options import Sampling, Schedule, Scoring, Tuning
-from rali_zoo.trainers.reasoner_scores import UNPARSEABLE, text_metrics
-from rali_zoo.trainers.reasoner_tasks import Tasks
+from rali_zoo.trainers.reasoner import UNPARSEABLE, Schedule, text_metrics
 from rali_zoo.vlm.generation import completion_logps
+from rali_zoo.vlm.questions import Tasks
+from rali_zoo.vlm.tuning import Tuning
 
 
 class Losses(L.Callback):
@@ -57,7 +58,7 @@ def cold(blurred, texts, tmp_path_factory) -> tuple[Path, list[float]]:
 def test_cold_start_teaches_the_form(cold):
     path, losses = cold
     assert losses[-1] < 0.5 * losses[0]
-    module = rali_zoo.load_model(f"ckpt:{path}").module
+    module = load_checkpoint(str(path))
     written = module.write(images()).parsed
     assert all(p.think.startswith("The image has blur of strength") for p in written)
     assert all(p.format_grade == 1 and 1 <= p.score <= 5 for p in written)
@@ -67,7 +68,7 @@ def test_scores_of_every_kind(cold):
     scorer = rali_zoo.load_model(f"ckpt:{cold[0]}")
     greedy = scorer.network.predict_batch({"image": images()})
     assert greedy.std is None
-    scorer.network.sampling = Sampling(temperature=0.3)  # after so few steps a bold sample cannot be read
+    scorer.network.temperature = 0.3  # after so few steps a bold sample cannot be parsed
     for kind in ("samples", "expectation"):
         scorer.network.scoring = Scoring(kind)
         out = scorer.network.predict_batch({"image": images()})
@@ -82,14 +83,14 @@ def test_scores_of_every_kind(cold):
     assert (sure.std < 0.05).all()
 
 
-def test_unreadable_answers_are_errors_not_numbers(blurred, tmp_path):
+def test_unparseable_answers_are_errors_not_numbers(blurred, tmp_path):
     module = Reasoner(TINY, grpo=SHORT)
     (metrics,) = trainer(tmp_path).test(module, data(blurred), verbose=False)
     assert metrics[f"test/{blurred}/n"] == 0 and metrics[f"test/{blurred}/failed"] == 16
     table = module.test_tables[blurred]
     assert set(table["error"]) == {UNPARSEABLE} and table["score"].isna().all()
     assert table["text"].str.len().gt(0).all()
-    (score,) = rali_zoo.models.scorer.NetworkScorer(module, "x").score(images(1)[0])
+    (score,) = rali_zoo.models.scorer.NetworkScorer(module.network, "x").score(images(1)[0])
     assert score.score is None and score.error
 
 
@@ -149,7 +150,7 @@ def test_three_steps_change_only_what_learns(options, cold, blurred, tmp_path):
     module = grpo(cold, **options)
     before = {k: v.clone() for k, v in module.state_dict().items()}
     image = images()
-    said = module.eval().write(image, n=4, temperature=1.0, seed=0)
+    said = module.eval().network.write(image, n=4, temperature=1.0, seed=0)
     losses = Losses()
     loop = trainer(tmp_path, max_epochs=1, limit_train_batches=3, callbacks=[losses])
     loop.fit(module, data(blurred))
@@ -157,7 +158,9 @@ def test_three_steps_change_only_what_learns(options, cold, blurred, tmp_path):
     assert all(torch.isfinite(v).all() for v in module.state_dict().values())
     moved = changed(module, before)
     learning = {name for name, p in module.named_parameters() if p.requires_grad}
-    assert moved and moved <= learning | {"policy.lm_head.weight"}  # tied to the embedding, and named twice
+    assert moved and moved <= learning | {
+        "network.policy.lm_head.weight"
+    }  # tied to the embedding, and named twice
     assert any("vision_tower" in name for name in moved) == (not module.tuning.freeze_vision)
     assert all("lora" in name for name in moved) == (module.tuning.method == "lora")
     metrics = loop.callback_metrics
@@ -187,7 +190,7 @@ def test_reinforcement_earns_more_reward(cold, blurred, tmp_path):
     )
 
     def grade() -> float:
-        written = module.eval().write(images(), n=32, temperature=1.0, seed=0).parsed
+        written = module.eval().network.write(images(), n=32, temperature=1.0, seed=0).parsed
         return sum(p.format_grade for p in written) / len(written)
 
     before = grade()
@@ -205,10 +208,10 @@ def test_adapter_is_all_that_its_checkpoint_holds(blurred, tmp_path):
     assert kept and all("lora" in name for name in kept) and not any("vision" in name for name in kept)
     # the next run starts from the sum, and measures its KL from there
     follows = grpo(TINY, init_from=str(tmp_path / "a.ckpt"), tuning=Tuning(method="lora", rank=2))
-    assert follows.write(images()).texts == module.eval().write(images()).texts
+    assert follows.network.write(images()).texts == module.eval().network.write(images()).texts
     assert not follows.adapter_only
     full = grpo(TINY, init_from=str(tmp_path / "a.ckpt"))
-    assert full.write(images()).texts == module.write(images()).texts
+    assert full.network.write(images()).texts == module.network.write(images()).texts
 
 
 def test_resumed_reinforcement_goes_on_as_it_would_have(cold, blurred, tmp_path):
@@ -249,7 +252,6 @@ def test_both_tasks_in_one_batch_are_rewarded(tmp_path, photo_folder):
     module = grpo(
         TINY, degradation_prompt="degradation-short", degradation_share=1.0,
         rewards={"score_gaussian": 1.0, "degradation_class": 0.25},
-        reward_options=RewardOptions(vocabulary="synthetic"),
     )  # fmt: skip
     ref = f"csv:{files[0].parent / 's.csv'}?mos_range=0,10"
     loop = trainer(tmp_path)
@@ -261,18 +263,9 @@ def test_both_tasks_in_one_batch_are_rewarded(tmp_path, photo_folder):
 # ---- settings ----
 
 
-def test_eyes_of_a_regression(tmp_path):
+def test_vision_encoder_of_a_regression(tmp_path):
     regression = Regression("rali:tiny?size=40")
-    path = tmp_path / "eyes.ckpt"
-    loop = trainer(tmp_path)
-    loop.strategy.connect(regression)
-    torch.save(
-        {
-            "state_dict": regression.state_dict(), "hyper_parameters": dict(regression.hparams),
-            "rali_zoo": regression.extra_state(),
-        },
-        path,
-    )  # fmt: skip
+    path = save_scorer(regression, tmp_path / "encoder.safetensors")
     module = Reasoner(TINY, vision_from=str(path))
     for name, value in regression.backbone.net.state_dict().items():
         torch.testing.assert_close(
@@ -284,7 +277,7 @@ def test_eyes_of_a_regression(tmp_path):
     for (name, old), new in zip(module.policy.named_parameters(), again.policy.parameters(), strict=True):
         assert "vision_tower" not in name or torch.equal(old, new), name
     with pytest.raises(ConfigError, match="does not fit"):
-        Reasoner(TINY, vision_from="reasoner-tiny-synthetic")  # whose tower is the larger one
+        Reasoner(TINY, vision_from="reasoner-tiny-synthetic")  # whose encoder is the larger one
 
 
 @pytest.mark.parametrize(
@@ -295,8 +288,15 @@ def test_eyes_of_a_regression(tmp_path):
         ({"vlm": "rali:vlm-tny"}, UnknownNameError, "vlm-tiny"),
         ({"vlm": "hf:local-dir:/nowhere"}, ValueError, "no folder"),
         ({"vlm": "rali:vlm-tiny?width=x"}, ConfigError, "whole number"),
-        ({"rewards": {"length_guard": 1.0}, "grpo": SHORT}, ConfigError, "give both the same"),
-        ({"degradation_prompt": "degradation-short"}, ConfigError, "vocabulary=synthetic"),
+        ({"rewards": {"format": math.nan}}, ConfigError, "rewards.format=nan is no finite number"),
+        ({"rewards": {"format": math.inf}}, ConfigError, "no finite number"),
+        ({"reward_options": {"score_within": {"sigma": 1.0}}}, UnknownNameError, "epsilon"),
+        ({"sampling": {"temperature": math.nan}}, ConfigError, "temperature=nan"),
+        ({"grpo": {"beta": math.nan}}, ConfigError, "beta=nan"),
+        ({"schedule": {"lr": -1.0}}, ConfigError, "lr=-1.0"),
+        ({"schedule": {"max_grad_norm": math.nan}}, ConfigError, "max_grad_norm=nan"),
+        ({"tuning": {"method": "lora", "alpha": math.inf}}, ConfigError, "alpha=inf"),
+        ({"limits": {"entropy": math.nan}}, ConfigError, "entropy=nan"),
         ({"tuning": {"methd": "lora"}}, UnknownNameError, "method"),
         ({"init_from": "nowhere.ckpt"}, CheckpointError, "no checkpoint"),
     ],
@@ -327,6 +327,6 @@ def test_runs_that_cannot_work_are_said(kind, blurred, tmp_path):
 
 
 def test_weights_of_another_vocabulary_are_refused(cold):
-    state = rali_zoo.load_model(f"ckpt:{cold[0]}").module.extra_state()
+    state = load_checkpoint(str(cold[0])).extra_state()
     with pytest.raises(CheckpointError, match="tokenizer"):
-        Reasoner(TINY).load_extra_state({**state, "words": "other"})
+        Reasoner(TINY).network.load_extra_state({**state, "words": "other"})

@@ -9,62 +9,84 @@ import sys
 
 import pandas as pd
 import pytest
+from reasoner_toys import images
 
 import rali_zoo
+from rali_zoo.models.files import read_checkpoint
 
 SCRIPT = """
 import json, sys
 import lightning as L
+import torch
 from torch import distributed
 from rali_zoo.data import IQADataModule
-from rali_zoo.trainers import Reasoner
-from rali_zoo.trainers.reasoner_options import Sampling, Schedule
+from rali_zoo.rl.grpo import Sampling
+from rali_zoo.trainers import RACT, Reasoner
+from rali_zoo.trainers.reasoner import Schedule
 from rali_zoo.rl.objective import Objective
+from rali_zoo.vlm.tuning import Tuning
 
-ref, updates, loss = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-module = Reasoner(
-    "rali:vlm-tiny?image_size=40&width=32&layers=1&grid=2", "grpo", rewards={"format": 1, "length_guard": 1},
-    reward_options={"max_length": 6, "length_cache": 6}, schedule=Schedule(lr=1e-2),
-    sampling=Sampling(rollouts=3, updates=updates),
-    grpo=Objective(loss=loss, beta=0.01, max_completion_length=6),
-)
+ref, texts, kind, folder = sys.argv[1:]
+tiny = "rali:vlm-tiny?image_size=40&width=32&layers=1&grid=2"
 seen = []
-roll_out = module.reinforcement.roll_out
-def watched(questions, prompts, seed):
-    done = roll_out(questions, prompts, seed)
-    seen.extend((q.id, text) for q, text in zip(questions, done.completions.texts[::3]))
-    # one completion in six ends early: without that all rewards are equal and nothing is learned
-    return done._replace(advantages=done.advantages + (done.completions.ids[:, 0] % 2).float())
-module.reinforcement.roll_out = watched
+if kind == "ract":
+    module = RACT(tiny, schedule=Schedule(lr=1e-2), max_completion_length=6)
+elif kind == "sft":
+    tuning = Tuning(freeze_vision=False)
+    module = Reasoner(tiny, tuning=tuning, schedule=Schedule(lr=1e-2), grpo=Objective(max_completion_length=6))
+else:
+    loss, updates = kind.split("-")
+    module = Reasoner(
+        tiny, "grpo", rewards={"format": 1, "length_guard": 1}, schedule=Schedule(lr=1e-2),
+        sampling=Sampling(rollouts=3, updates=int(updates)), tuning=Tuning(freeze_vision=False),
+        grpo=Objective(loss=loss, beta=0.01, max_completion_length=6),
+    )
+    roll_out = module.reinforcement.roll_out
+    def watched(questions, prompts, seed):
+        done = roll_out(questions, prompts, seed)
+        seen.extend((q.id, text) for q, text in zip(questions, done.completions.texts[::3]))
+        # one completion in six ends early: without that all rewards are equal and nothing is learned
+        return done._replace(advantages=done.advantages + (done.completions.ids[:, 0] % 2).float())
+    module.reinforcement.roll_out = watched
 loop = L.Trainer(
     max_epochs=1, limit_train_batches=2, accelerator="cpu", devices=2, strategy="ddp", logger=False,
     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
 )
-before = module.revision
-loop.fit(module, IQADataModule(train=ref, batch_size=4))
+before = module.network.revision
+loop.fit(module, IQADataModule(train=ref, batch_size=4, descriptions=texts))
+loop.save_checkpoint(folder + "/last.ckpt")
+state = {k: [v.double().sum().item(), v.double().square().sum().item()] for k, v in module.state_dict().items()}
+image = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+written = module.eval().network.write(image).texts
 everyone = [None, None]
-distributed.all_gather_object(everyone, {"seen": seen, "revision": module.revision, "before": before})
+mine = {"seen": seen, "revision": module.network.revision, "before": before, "state": state, "written": written}
+distributed.all_gather_object(everyone, mine)
 if loop.is_global_zero:
     print("RESULT" + json.dumps(everyone))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("updates", "loss"), [(1, "grpo"), (2, "dapo")])
-def test_two_processes_end_with_the_same_weights(updates, loss, blurred, tmp_path):
+@pytest.mark.parametrize("kind", ["grpo-1", "dapo-2", "sft", "ract"])
+def test_two_processes_end_with_the_same_model(kind, blurred, texts, tmp_path):
+    """Every parameter and buffer; and one process that loads the checkpoint writes the same."""
     script = tmp_path / "run.py"
     script.write_text(SCRIPT)
     done = subprocess.run(
-        [sys.executable, str(script), blurred, str(updates), loss], capture_output=True, timeout=300,
-        cwd=tmp_path,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        [sys.executable, str(script), blurred, texts, kind, str(tmp_path)], capture_output=True, timeout=300,
+        cwd=tmp_path, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     first, second = json.loads(done.stdout.decode().partition("RESULT")[2].splitlines()[0])
+    assert first["state"] == second["state"]
     assert first["revision"] == second["revision"] != first["before"] == second["before"]
-    ids = [{name for name, _ in part["seen"]} for part in (first, second)]
-    assert len(ids[0]) == len(ids[1]) == 8 and not ids[0] & ids[1]
-    assert {text for _, text in first["seen"]} != {text for _, text in second["seen"]}
+    network = rali_zoo.load_model(f"ckpt:{tmp_path / 'last.ckpt'}").network
+    assert network.revision == first["revision"]
+    assert network.write(images()).texts == first["written"] == second["written"]
+    if kind in ("grpo-1", "dapo-2"):
+        ids = [{name for name, _ in part["seen"]} for part in (first, second)]
+        assert len(ids[0]) == len(ids[1]) == 8 and not ids[0] & ids[1]
+        assert {text for _, text in first["seen"]} != {text for _, text in second["seen"]}
 
 
 @pytest.mark.slow
@@ -90,6 +112,7 @@ def test_the_command_line_trains_resumes_and_scores(photo_folder, tmp_path):
     result = json.loads((tmp_path / "run" / "results.json").read_text())["datasets"]
     (numbers,) = result.values()
     assert numbers["n"] + numbers["failed"] == 5
-    module = rali_zoo.load_model(f"ckpt:{last}").module
-    assert module.tuning.method == "lora" and module.limits.entropy == 0.1
-    assert module.grpo.max_completion_length == 8 and module.training_sets
+    network = rali_zoo.load_model(f"ckpt:{last}").network
+    assert network.settings["adapter"]["rank"] == 2 and network.limit == 8 and network.training_sets
+    kept = read_checkpoint(str(last))["hyper_parameters"]
+    assert kept["tuning"]["method"] == "lora" and kept["limits"]["entropy"] == 0.1

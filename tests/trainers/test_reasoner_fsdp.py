@@ -19,7 +19,9 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.tensor import DTensor
 from rali_zoo.data import IQADataModule
 from rali_zoo.trainers import Reasoner
-from rali_zoo.trainers.reasoner_options import Sampling, Schedule, Tuning
+from rali_zoo.rl.grpo import Sampling
+from rali_zoo.trainers.reasoner import Schedule
+from rali_zoo.vlm.tuning import Tuning
 from rali_zoo.rl.objective import Objective
 
 ref, texts, processes = sys.argv[1:]
@@ -55,7 +57,7 @@ def fit(objective, method, start=None):
     L.seed_everything(0)
     module = Same(
         "rali:vlm-tiny?image_size=40&width=32&layers=2&grid=2", objective,
-        rewards={"format": 1, "length_guard": 1}, reward_options={"max_length": 6, "length_cache": 6},
+        rewards={"format": 1, "length_guard": 1},
         schedule=Schedule(lr=1e-2), sampling=Sampling(rollouts=4),
         tuning=Tuning(method=method, rank=4, freeze_vision=False),
         grpo=Objective(beta=0.01, max_completion_length=6),

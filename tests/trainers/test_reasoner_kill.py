@@ -28,7 +28,6 @@ def command(folder: Path, ref: str, texts: str, objective: str, *more: str) -> l
         "trainer.limit_val_batches": "1", "trainer.default_root_dir": str(folder),
         "trainer.enable_progress_bar": "false", "test_after_fit": "false",
         "model.rewards": '{"format": 1, "length_guard": 1}',
-        "model.reward_options": '{"max_length": 12, "length_cache": 12}',
     }  # fmt: skip
     words = [f"--{name}={value}" for name, value in settings.items()]
     return [sys.executable, "-m", "rali_zoo", "fit", *words, *more]

@@ -9,10 +9,9 @@ from vlm_families import build
 
 from rali_zoo.errors import ConfigError
 from rali_zoo.trainers import Reasoner
-from rali_zoo.trainers.reasoner_options import Schedule, Tuning
-from rali_zoo.trainers.reasoner_tasks import Tasks
-
-EYES = Tuning(freeze_vision=False, freeze_language=True)
+from rali_zoo.trainers.reasoner import Schedule
+from rali_zoo.vlm.questions import Tasks
+from rali_zoo.vlm.tuning import Tuning
 
 
 @pytest.mark.parametrize(
@@ -20,7 +19,7 @@ EYES = Tuning(freeze_vision=False, freeze_language=True)
     [("tiny", {"vision_tower", "multi_modal_projector"}), ("qwen2_5_vl", {"visual"})],
 )
 @pytest.mark.parametrize("answers", ["text", "text-and-score"])
-def test_eyes_alone_learn(kind, where, answers, blurred, texts, tmp_path):
+def test_vision_encoder_alone_learns(kind, where, answers, blurred, texts, tmp_path):
     torch.manual_seed(0)
     vlm = TINY if kind == "tiny" else build(kind, tmp_path / kind)
     tuning = Tuning(freeze_vision=False, freeze_language=True, gradient_checkpointing=True)
@@ -34,13 +33,13 @@ def test_eyes_alone_learn(kind, where, answers, blurred, texts, tmp_path):
     assert module.policy.model.language_model.layers[0].self_attn.q_proj.weight.grad is None
 
 
-def test_adapter_of_eyes_alone_is_in_the_tower(tmp_path):
+def test_adapter_of_the_vision_encoder_alone_is_in_it(tmp_path):
     tuning = Tuning(method="lora", rank=2, freeze_vision=False, freeze_language=True)
     module = Reasoner(build("qwen2_5_vl", tmp_path / "qwen"), tuning=tuning)
     learning = {name for name, p in module.named_parameters() if p.requires_grad}
     assert learning and all(".visual." in name and "lora" in name for name in learning)
     assert any(".merger." in name for name in learning)
-    with pytest.raises(ConfigError, match="method=full"):  # its tower is made of convolutions
+    with pytest.raises(ConfigError, match="method=full"):  # its encoder is made of convolutions
         Reasoner(TINY, tuning=tuning)
 
 
@@ -49,7 +48,7 @@ def test_nothing_left_to_learn_is_refused():
         Tuning(freeze_language=True)
 
 
-def test_text_alone_stops_before_the_verdict():
+def test_text_alone_stops_before_the_score():
     batch = {
         "id": ["a"], "dataset": ["d"], "mos": torch.tensor([float("nan")]), "text": ["Blurred edges."],
         "distortion": ["gaussian_blur"], "level": ["3"],

@@ -87,11 +87,14 @@ def test_a_saved_scorer_gives_the_scores_of_the_test(trained, blurred, tmp_path,
     scores = scorer.score([images / i for i in table["id"]], batch_size=5)
     np.testing.assert_allclose([s.score for s in scores], table["score"], atol=1e-5)
     assert scorer.training_sets == (blurred,)
-    assert scorer.network.text_tower is None and scorer.network.teacher._encoder is None
+    names = set(scorer.network.state_dict())
+    assert not any(name.startswith(("text_", "align_")) for name in names), (
+        "what only training needs stays out"
+    )
 
 
 def test_descriptions_follow_the_prototypes_through_fine_tuning(trained):
-    module = rali_zoo.load_model(f"ckpt:{trained[0] / 'last.ckpt'}").module
+    module = rali_zoo.load_model(f"ckpt:{trained[0] / 'last.ckpt'}").network
     k = int(module.active.sum())
     blur = [int(texts[0].rstrip(".")[-1]) for texts in module.prototype_texts]
     assert len(blur) == k
@@ -102,8 +105,8 @@ def test_scores_explain_themselves(trained, photo):
     scorer = rali_zoo.load_model(f"ckpt:{trained[0] / 'best.ckpt'}")
     (score,) = scorer.score(photo())
     assert score.path == "[0]" and 1 <= score.score <= 5 and score.std >= 0
-    assert len(score.reasons) == 3
-    assert score.reasons[0][0] >= score.reasons[1][0] > 0
+    assert len(score.explanation) == 3
+    assert score.explanation[0][0] >= score.explanation[1][0] > 0
     assert "blur of strength" in score.explain()
 
 
@@ -142,9 +145,9 @@ def test_resume_ends_where_an_undisturbed_run_ends(blurred, texts, tmp_path):
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         interrupted.fit(rali(align_epochs=2, dropout=0.0), data(blurred, descriptions=[texts]))
     resumed = run(tmp_path / "part", 4, tmp_path / "part" / "last.ckpt")
-    assert bool(resumed.ready)
-    torch.testing.assert_close(resumed.vectors, whole.vectors, atol=1e-5, rtol=1e-4)
-    assert resumed.prototype_texts == whole.prototype_texts
+    assert bool(resumed.network.ready)
+    torch.testing.assert_close(resumed.network.vectors, whole.network.vectors, atol=1e-5, rtol=1e-4)
+    assert resumed.network.prototype_texts == whole.network.prototype_texts
 
 
 def test_stages_one_by_one(blurred, texts, tmp_path):
@@ -155,14 +158,14 @@ def test_stages_one_by_one(blurred, texts, tmp_path):
         rali_zoo.load_model(f"ckpt:{first / 'last.ckpt'}")
     start = {"init_from": str(first / "last.ckpt"), "stages": ["prototypes"]}
     trainer(second, 1).fit(rali(**start), data(blurred, descriptions=[texts]))
-    made = rali_zoo.load_model(f"ckpt:{second / 'last.ckpt'}").module
+    made = rali_zoo.load_model(f"ckpt:{second / 'last.ckpt'}").network
     aligned = torch.load(first / "last.ckpt", weights_only=True)["state_dict"]
-    torch.testing.assert_close(made.state_dict()["backbone.mean"], aligned["backbone.mean"])
+    torch.testing.assert_close(made.state_dict()["backbone.mean"], aligned["network.backbone.mean"])
     for name, value in made.projector.state_dict().items():
-        torch.testing.assert_close(value, aligned[f"projector.{name}"])
+        torch.testing.assert_close(value, aligned[f"network.projector.{name}"])
     start = {"init_from": str(second / "last.ckpt"), "stages": ["finetune"]}
     trainer(third, 3).fit(rali(**start), data(blurred))
-    tuned = rali_zoo.load_model(f"ckpt:{third / 'last.ckpt'}").module
+    tuned = rali_zoo.load_model(f"ckpt:{third / 'last.ckpt'}").network
     assert not torch.equal(tuned.vectors, made.vectors)
     for name, value in made.state_dict().items():  # statistics of frozen parts too
         if name.startswith(("backbone.", "projector.", "components", "projection_")):
@@ -201,9 +204,9 @@ def test_prototypes_of_texts(blurred, texts, tmp_path, source):
     L.seed_everything(0)
     module = rali(prototype_source=source, align_epochs=2)
     trainer(tmp_path, 3).fit(module, data(blurred, descriptions=[texts]))
-    assert bool(module.ready) and torch.isfinite(module.vectors).all()
+    assert bool(module.network.ready) and torch.isfinite(module.network.vectors).all()
     # Eight distinct texts: a bucket has no more prototypes of texts than it has different ones.
-    assert 1 <= int(module.active.sum()) <= 12
+    assert 1 <= int(module.network.active.sum()) <= 12
 
 
 def test_several_views_are_averaged(blurred, tmp_path):

@@ -14,9 +14,10 @@ from PIL import Image
 from rali_zoo.data.datamodule import IQADataModule
 from rali_zoo.errors import ConfigError
 from rali_zoo.models.files import build, load_checkpoint, read_scorer, save_scorer
+from rali_zoo.models.regression import LEVELS, DistributionNetwork
 from rali_zoo.models.scorer import NetworkScorer
 from rali_zoo.trainers import DistributionRegression
-from rali_zoo.trainers.regression import LEVELS, distribution_loss
+from rali_zoo.trainers.regression import distribution_loss
 from rali_zoo.types import Batch
 
 
@@ -89,7 +90,7 @@ def test_known_noise_is_found_and_covered_as_often_as_promised(trained):
     hard = np.array([int(Path(i).stem) % 2 == 1 for i in table["id"]])
     # What is known: errors of standard deviation 0.1 or 0.8; the calibrated spread tells one from the other.
     assert 0.05 < table["std"][~hard].median() < 0.35 and 0.5 < table["std"][hard].median() < 1.3
-    assert int(module.calibrated_on) == 150
+    assert int(module.network.calibrated_on) == 150
     for level in (0.5, 0.8, 0.95):
         coverage = float(trainer.callback_metrics[f"test/{ref}/coverage_{100 * level:.0f}"])
         error = 3 * np.sqrt(level * (1 - level) * (1 / 150 + 1 / 150))  # of calibration and of test
@@ -103,7 +104,12 @@ def test_known_noise_is_found_and_covered_as_often_as_promised(trained):
 def test_intervals_of_a_checkpoint_a_scorer_file_and_the_module_agree(trained, tmp_path):
     module, _, checkpoint, _ = trained
     again = load_checkpoint(str(checkpoint))
-    assert isinstance(again, DistributionRegression) and "loss" not in again.hparams
+    assert isinstance(again, DistributionNetwork) and set(again.settings) == {
+        "backbone",
+        "head",
+        "hidden",
+        "dropout",
+    }
     file = save_scorer(again, tmp_path / "model.safetensors")
     image = torch.rand(3, 3, 32, 32)
     expected = module.eval().predict_batch(Batch(image=image))
@@ -138,9 +144,9 @@ def test_calibration_scales_whatever_the_head_says():
     error = torch.arange(1, 1000) / 1000.0
     for told in (0.01, 1.0, 20.0):
         module.calibrate(error, torch.full((999,), told))
-        assert float(module.scale) * told == pytest.approx(0.683, abs=2e-3)
-        assert float(module.quantiles[LEVELS.index(0.5)] * module.scale) * told == pytest.approx(
-            0.5, abs=2e-3
-        )
+        assert float(module.network.scale) * told == pytest.approx(0.683, abs=2e-3)
+        assert float(
+            module.network.quantiles[LEVELS.index(0.5)] * module.network.scale
+        ) * told == pytest.approx(0.5, abs=2e-3)
     with pytest.raises(ConfigError, match="2 validation images"):
         module.calibrate(error[:1], torch.ones(1))

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from vlm_families import build
 
 from rali_zoo.errors import ConfigError, MissingExtraError
+from rali_zoo.rl.grpo import Sampling
 from rali_zoo.rl.objective import Objective
 from rali_zoo.trainers import Reasoner
-from rali_zoo.trainers.reasoner_options import Sampling, Schedule, Tuning
+from rali_zoo.trainers.reasoner import Schedule
 from rali_zoo.vlm.generation import TransformersEngine
 from rali_zoo.vlm.generation_vllm import VLLMEngine, merged_weights
 from rali_zoo.vlm.model import load_vlm
 from rali_zoo.vlm.prompts import prompt
-
-MODELS = Path(__file__).parents[1] / "models"
-
-
-def helper(name: str):
-    """A helper of the tests of models, which is no package."""
-    spec = importlib.util.spec_from_file_location(name, MODELS / f"{name}.py")
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
+from rali_zoo.vlm.tuning import Tuning
 
 
 @pytest.fixture(scope="module")
 def qwen(tmp_path_factory) -> str:
-    return helper("vlm_families").build("qwen2_5_vl", tmp_path_factory.mktemp("vlm") / "qwen")
+    return build("qwen2_5_vl", tmp_path_factory.mktemp("vlm") / "qwen")
 
 
 @pytest.fixture
@@ -60,7 +51,7 @@ def test_without_vllm_the_extra_is_named(qwen, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(MissingExtraError, match=r"rali-zoo\[vllm\]"):
         reasoner(qwen)
-    assert isinstance(reasoner(qwen, sampling=Sampling()).engine, TransformersEngine)
+    assert isinstance(reasoner(qwen, sampling=Sampling()).network.engine, TransformersEngine)
 
 
 def test_a_model_that_it_cannot_run_is_refused(vllm):
@@ -74,12 +65,12 @@ def test_the_same_tokens_make_the_same_completions(qwen, vllm):
     asked = [module.tasks.score, prompt("degradation-short")]
     prompts = module.vlm.ask(images(2), asked)
     before = dict(os.environ)
-    greedy = module.engine.generate(prompts, 1, 6, 0.0, 5)
+    greedy = module.network.engine.generate(prompts, 1, 6, 0.0, 5)
     expected = TransformersEngine(module.vlm).generate(prompts, 1, 6, 0.0, 5)
     assert greedy.texts == expected.texts and greedy.truncated == expected.truncated
     assert torch.equal(greedy.ids, expected.ids) and torch.equal(greedy.mask, expected.mask)
 
-    sampled = module.engine.generate(prompts, 3, 6, 1.3, 5)
+    sampled = module.network.engine.generate(prompts, 3, 6, 1.3, 5)
     (llm,) = vllm.LLM.made
     seeds = [s.seed for _, s in llm.asked[-2:]]
     assert seeds == [5, 8], "the completions of one prompt use seeds that no other prompt uses"
@@ -100,7 +91,7 @@ def test_ends_and_limits_are_told_apart(qwen, vllm):
     module = reasoner(qwen)
     end = module.vlm.end[0]
     prompts = module.vlm.ask(images(2), [module.tasks.score] * 2)
-    done = module.engine._completions(prompts, [[40, end], [41, 42, 43]])
+    done = module.network.engine._completions(prompts, [[40, end], [41, 42, 43]])
     assert done.truncated == [False, True] and done.mask.tolist() == [[1, 1, 0], [1, 1, 1]]
     assert done.texts[0] == module.vlm.tokenizer.decode([40])
 
@@ -116,7 +107,7 @@ def test_a_prompt_that_is_read_otherwise_is_an_error(qwen, vllm, monkeypatch):
 
     monkeypatch.setattr(vllm.LLM, "_answer", other)
     with pytest.raises(ConfigError, match="reads a prompt"):
-        module.write(images(1))
+        module.network.write(images(1))
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -133,7 +124,7 @@ def test_weights_are_pushed_after_a_step(qwen, vllm, method, tmp_path, photo_fol
     torch.manual_seed(0)
     module = reasoner(
         qwen, tuning=Tuning(method=method, rank=2, freeze_vision=False), schedule=Schedule(lr=0.1),
-        rewards={"length_guard": 1.0}, reward_options={"max_length": 6, "length_cache": 6},
+        rewards={"length_guard": 1.0},
     )  # fmt: skip
     roll_out = module.reinforcement.roll_out
 
@@ -157,7 +148,7 @@ def test_weights_are_pushed_after_a_step(qwen, vllm, method, tmp_path, photo_fol
         limit_val_batches=0,
     ).fit(module, IQADataModule(train=f"csv:{files[0].parent / 's.csv'}?mos_range=0,5", batch_size=2))
     (llm,) = vllm.LLM.made
-    written = module.eval().write(images(2), n=2, temperature=1.0).texts
+    written = module.eval().network.write(images(2), n=2, temperature=1.0).texts
     now = dict(merged_weights(module.vlm.model))
     moved = [name for name in now if not torch.equal(now[name], start[name])]
     assert any(".visual." in name for name in moved)

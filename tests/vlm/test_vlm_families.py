@@ -10,8 +10,8 @@ from vlm_families import build
 import rali_zoo
 from rali_zoo.models.files import save_scorer
 from rali_zoo.trainers import Reasoner
-from rali_zoo.trainers.reasoner_tasks import Tasks
 from rali_zoo.vlm.generation import completion_logps
+from rali_zoo.vlm.questions import Tasks
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl", "llava", "tiny")
 
@@ -38,18 +38,18 @@ def test_round_trip_of_a_family(family, kind, blurred, tmp_path):
     loop.fit(module, data(blurred))
     loop.save_checkpoint(tmp_path / "last.ckpt")
     save_scorer(module, tmp_path / "model.safetensors")
-    module.save_pretrained(tmp_path / "hf")
-    said = module.eval().write(images()).texts
+    module.network.save_pretrained(tmp_path / "hf")
+    said = module.eval().network.write(images()).texts
     for ref in (f"ckpt:{tmp_path / 'last.ckpt'}", f"local-dir:{tmp_path}"):
-        assert rali_zoo.load_model(ref).module.write(images()).texts == said
-    assert Reasoner(f"hf:local-dir:{tmp_path / 'hf'}", grpo=SHORT).write(images()).texts == said
+        assert rali_zoo.load_model(ref).network.write(images()).texts == said
+    assert Reasoner(f"hf:local-dir:{tmp_path / 'hf'}", grpo=SHORT).network.write(images()).texts == said
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_sampler_and_policy_are_one_distribution(family, kind):
     """What was sampled is as likely as the entropy says, whatever the authors set for chatting."""
     module = Reasoner(family(kind), grpo=SHORT).eval()
-    done = module.write(images(), n=64, temperature=1.3, seed=1)
+    done = module.network.write(images(), n=64, temperature=1.3, seed=1)
     with torch.no_grad():
         logps, entropy = completion_logps(module.vlm, module.policy, done.prompts, done.ids, done.mask, 1.3)
     surprise = -logps.sum() / done.mask.sum()
@@ -70,7 +70,7 @@ def test_suppressed_tokens_are_never_sampled(family, kind):
         favoured.weight.copy_(head.weight)
         favoured.bias.zero_()[banned] = 50.0
     module.policy.set_output_embeddings(favoured)
-    done = module.write(images(), n=4, temperature=1.0, seed=0)
+    done = module.network.write(images(), n=4, temperature=1.0, seed=0)
     assert not torch.isin(done.ids[done.mask.bool()], banned).any()
     logps, _ = completion_logps(module.vlm, module.policy, done.prompts, done.ids, done.mask)
     assert torch.isfinite(logps).all()
@@ -83,9 +83,9 @@ def test_batches_of_prompts_of_several_lengths(family, kind):
     tasks = Tasks("score-short", "degradation-short", 1.0)
     asked = [tasks.score, tasks.degradation, tasks.score]
     image = torch.cat([images(), images(1)])
-    together = module.engine.generate(module.vlm.ask(image, asked), 1, 12, 0.0, 0).texts
-    apart = [module.write(image[i : i + 1], asked[i]).texts[0] for i in range(3)]
-    repeated = module.engine.generate(module.vlm.ask(image, asked).repeat(2), 1, 12, 0.0, 0).texts
+    together = module.network.engine.generate(module.vlm.ask(image, asked), 1, 12, 0.0, 0).texts
+    apart = [module.network.write(image[i : i + 1], asked[i]).texts[0] for i in range(3)]
+    repeated = module.network.engine.generate(module.vlm.ask(image, asked).repeat(2), 1, 12, 0.0, 0).texts
     assert together == apart == repeated[::2] == repeated[1::2]
 
 

@@ -260,8 +260,8 @@ def _load(folder: Path) -> tuple[FastVlmForConditionalGeneration, int]:
     from transformers import FastVlmForConditionalGeneration, LlavaProcessor
 
     try:
-        model = FastVlmForConditionalGeneration.from_pretrained(folder)
-        size = LlavaProcessor.from_pretrained(folder).image_processor.size["height"]
+        model = FastVlmForConditionalGeneration.from_pretrained(folder, trust_remote_code=False)
+        size = LlavaProcessor.from_pretrained(folder, trust_remote_code=False).image_processor.size["height"]
     except Exception as error:  # a broken file can make the readers raise anything
         raise CheckpointError(f"{folder} holds no model of build_tiny_vlm: {error}") from error
     return model.eval(), size

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from rali_zoo.errors import ConfigError
-from rali_zoo.models.vlm import score_prompt
-from rali_zoo.rl.rewards import Rollouts
-from rali_zoo.trainers.reasoner_options import Answers
 from rali_zoo.types import Batch
-from rali_zoo.vlm.generation import Completions
 from rali_zoo.vlm.parsing import NO_DISTORTION, TAG
-from rali_zoo.vlm.prompts import Prompt, Vocabulary, prompt, vocabulary, write_completion
+from rali_zoo.vlm.prompts import Prompt, Vocabulary, prompt, score_prompt, vocabulary, write_completion
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: What is imitated: descriptions alone (RACT's labels), with the answer behind them, or the answer alone.
+Answers = Literal["text", "text-and-score", "score"]
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ class Tasks:
         degradation: name of a prompt of the degradation task; ``None`` for the score task alone.
         share: probability in [0, 1] that an image of known degradation is asked about it. An image without
             a MOS always is, unless no answer is wanted.
-        answers: whether :meth:`answer` is the description alone, with the verdict behind it, or the verdict
-            behind an empty description.
+        answers: whether :meth:`answer` is the description alone, with the score or degradation behind it, or
+            that behind an empty description.
 
     Raises:
         UnknownNameError: no such prompt.
@@ -119,8 +118,8 @@ class Tasks:
         return max(known, key=lambda pair: pair[1]) if known else None
 
     def answer(self, question: Question) -> str:
-        """The completion to imitate; with ``answers="text"`` it stops where the verdict would begin, and with
-        ``answers="score"`` nothing stands before the verdict.
+        """The completion to imitate; with ``answers="text"`` it stops where the score would begin, and with
+        ``answers="score"`` the description is empty.
 
         Raises:
             ConfigError: an image without a description, or tags in it.
@@ -166,19 +165,3 @@ def ask_rows(
     batch: Any = {name: rows[name].to_list() for name in ("id", "dataset", "distortion", "level")}
     batch["mos"] = torch.tensor(rows["mos"].to_numpy(float))
     return rows, [question.asked for question in tasks.ask(batch, seed)]
-
-
-def rollouts_of(questions: Sequence[Question], completions: Completions) -> Rollouts:
-    """Completions with what is known of their images, as the rewards want them."""
-    each = len(completions.texts) // len(questions)
-    rows = [q for q in questions for _ in range(each)]
-    return Rollouts(
-        completions.texts,
-        task=[q.asked.task for q in rows],
-        dataset=[q.dataset for q in rows],
-        id=[q.id for q in rows],
-        mos=torch.tensor([q.mos for q in rows]),
-        distortion=[q.distortion for q in rows],
-        level=[q.level for q in rows],
-        length=completions.mask.sum(dim=1).cpu(),
-    )

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rali_zoo.data.sources import Item, find_items
 from rali_zoo.errors import ConfigError, ImageDecodeError
-from rali_zoo.scoring.sources import Item, find_items
 
 
 def names(paths, shard="1/1"):

@@ -1,0 +1,121 @@
+"""What :meth:`NetworkScorer.score` takes, and what it refuses, in Python."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import rali_zoo
+from rali_zoo.errors import CheckpointError, ConfigError
+from rali_zoo.models.files import read_scorer
+from rali_zoo.models.regression import RegressionNetwork
+from rali_zoo.paths import SHIPPED
+from rali_zoo.trainers import DistributionRegression, Regression
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    return rali_zoo.load_model("regression-tiny-synthetic")
+
+
+def values(scores):
+    return [score.score for score in scores]
+
+
+def test_images_in_every_form_a_program_has_them(scorer, photo, photo_folder):
+    paths = photo_folder(3)
+    arrays = [np.array(Image.open(path)) for path in paths]
+    batch = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+    expected = values(scorer.score(paths))
+    assert values(scorer.score(batch)) == pytest.approx(expected, abs=1e-5)
+    assert values(scorer.score(batch / 255)) == pytest.approx(expected, abs=1e-5)
+    assert values(scorer.score(np.stack(arrays))) == pytest.approx(expected, abs=1e-5)
+    assert values(scorer.score(batch[0])) == pytest.approx(expected[:1], abs=1e-5)
+    assert values(scorer.score(path.read_bytes() for path in paths)) == pytest.approx(expected, abs=1e-5)
+    assert values(scorer.score(Image.open(paths[1]))) == pytest.approx(expected[1:2], abs=1e-5)
+    assert [s.path for s in scorer.score(batch)] == ["[0]", "[1]", "[2]"]
+
+
+def test_folders_and_patterns(scorer, photo_folder, tmp_path):
+    paths = photo_folder(3)
+    below = photo_folder(1, tmp_path / "photos" / "more")
+    found = scorer.score(tmp_path / "photos")
+    assert [s.path for s in found] == [str(p) for p in sorted([*paths, *below])]
+    assert [s.path for s in scorer.score(f"{tmp_path}/photos/*.png")] == [str(p) for p in paths]
+    assert [s.path for s in scorer.score([paths[2], tmp_path / "photos" / "more"])] == [
+        str(paths[2]),
+        str(below[0]),
+    ]
+    (tmp_path / "odd[1].png").write_bytes(paths[0].read_bytes())  # a name, though it looks like a pattern
+    assert values(scorer.score(str(tmp_path / "odd[1].png"))) == pytest.approx(values(found)[1:2], abs=1e-5)
+    (tmp_path / "empty").mkdir()
+    for nothing in (tmp_path / "empty", f"{tmp_path}/*.jpg"):
+        with pytest.raises(ConfigError, match="no image below"):
+            scorer.score(nothing)
+
+
+def test_a_generator_is_taken_as_it_comes(scorer, photo):
+    taken = []
+
+    def images():
+        for seed in range(6):
+            taken.append(seed)
+            yield photo(seed=seed)
+
+    first = next(scorer.iterate(images(), batch_size=1, workers=1))
+    assert first.score is not None
+    assert len(taken) < 6
+
+
+def test_a_network_and_its_trainer_are_models(photo):
+    trainer = Regression("rali:tiny?size=40")
+    network = trainer.network
+    by_trainer, by_network = rali_zoo.load_model(trainer), rali_zoo.load_model(network)
+    assert values(by_trainer.score(photo())) == values(by_network.score(photo()))
+    assert not network.training
+    with pytest.raises(ConfigError, match="not a Linear"):
+        rali_zoo.load_model(torch.nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("device", ["cuda:97", "gpu"])
+def test_a_device_that_is_not_there_is_named_before_anything_is_loaded(device):
+    for ref in (
+        "regression-tiny-synthetic",
+        "ckpt:absent.ckpt",
+        RegressionNetwork("rali:tiny?size=40"),
+    ):
+        with pytest.raises(
+            ConfigError, match=f"device='{device}' cannot be used on this machine.*it has cpu"
+        ):
+            rali_zoo.load_model(ref, device=device)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda w: w.round().to(torch.int32), "is of torch.int32"),
+        (lambda w: torch.full_like(w, float("nan")), "not finite"),
+        (lambda w: torch.full_like(w, float("inf")), "not finite"),
+        (lambda w: w[:1], "does not fit its own settings"),
+    ],
+)
+def test_weights_that_would_score_wrongly_are_refused(change, says, tmp_path):
+    import json
+
+    from safetensors.torch import save_file
+
+    header, weights = read_scorer(SHIPPED["regression-tiny-synthetic"])
+    name = "head.layers.2.weight"
+    weights[name] = change(weights[name]).contiguous()
+    save_file(weights, tmp_path / "model.safetensors", metadata={"rali_zoo": json.dumps(header)})
+    with pytest.raises(CheckpointError, match=says):
+        rali_zoo.load_model(f"local-dir:{tmp_path}")
+
+
+def test_an_interval_that_cannot_be_promised_is_kept_as_infinite(tmp_path):
+    trainer = DistributionRegression("rali:tiny?size=40")
+    trainer.calibrate(torch.tensor([0.1, 0.2, 0.3]), torch.ones(3))
+    assert trainer.network.half_width(0.95) == float("inf")
+    rali_zoo.save_scorer(trainer, tmp_path / "model.safetensors")
+    loaded = rali_zoo.load_model(f"local-dir:{tmp_path}").network
+    assert loaded.half_width(0.95) == float("inf")

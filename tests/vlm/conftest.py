@@ -1,0 +1,3 @@
+"""The small data set of graded blur."""
+
+from blurred_set import blurred, texts  # noqa: F401
