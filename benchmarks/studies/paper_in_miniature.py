@@ -201,13 +201,14 @@ def gaps(folder: Path, seeds: list[int]) -> dict[str, Any]:
     """The gap between the domains before and after: means over folds and pairs, and by seed; pooled SRCC."""
     rows, pooled = [], []
     for seed, part, domain in itertools.product(seeds, ("gap", "gap_text"), DOMAINS):
-        content = json.loads((folder / str(seed) / part / f"{domain}.json").read_text())
-        for space in content["spaces"]:
-            means = {k: _mean([pair[k] for pair in space["pairs"]]) for k in ("cka", "mmd2", "classifier")}
-            name = f"{space['space']}, {space['name']}"
-            everyone = {"everyone": space["classifier"], "chance": space["chance"]}
+        path = folder / str(seed) / part / domain / "domains.json"
+        content = json.loads(path.read_text())["results"]
+        for name, space in content["spaces"].items():
+            keys = ("cka", "mmd2", "classifier")
+            means = {k: _mean([pair[k]["value"] for pair in space["pairs"]]) for k in keys}
+            everyone = {"everyone": space["classifier"]["value"], "chance": space["classifier"]["chance"]}
             rows.append({"space": name, "seed": seed, **means, **everyone})
-        for name, row in (content.get("scores") or {}).items():
+        for name, row in content["scores"].items():
             pooled.append({"method": name, "mean": row["mean"], "pooled": row["pooled"]})
     frame = pd.DataFrame(rows)
     spaces = frame.drop(columns="seed").groupby("space").mean().to_dict("index")

@@ -45,6 +45,7 @@ from tables import number
 import rali_zoo
 from rali_zoo.backbones import create_backbone
 from rali_zoo.data.images import load_image
+from rali_zoo.data.sources import Item
 from rali_zoo.data.tables import load_table
 from rali_zoo.models.files import save_scorer
 from rali_zoo.models.regression import RegressionNetwork
@@ -56,7 +57,6 @@ from rali_zoo.scoring.pipeline import Slice, make_stages, run, slices
 from rali_zoo.scoring.preprocess import FastView
 from rali_zoo.scoring.runtime import available_cores
 from rali_zoo.scoring.sink import Job, Sink
-from rali_zoo.scoring.sources import Item
 from rali_zoo.types import Preprocess, Score
 from rali_zoo.views import View
 from rali_zoo.zoo import load_ours

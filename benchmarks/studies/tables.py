@@ -383,7 +383,7 @@ def domains() -> str:
     """Gap between data sets by space."""
     content = read("analysis/domains")
     rows = []
-    for space, row in content["results"].items():
+    for space, row in content["results"]["spaces"].items():
         every = row["classifier"]
         rows.append([space, f"all (chance {every['chance']:.2f})", brackets(every), "", "", ""])
         for p in row["pairs"]:
