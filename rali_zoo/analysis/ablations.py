@@ -159,7 +159,7 @@ def table(
         each = np.array([[srcc(x, mos) for x in row] for row in scores])
         boot = Resamples(len(mos), resamples, seed, content)
         values = boot.srcc(list(scores.reshape(-1, len(mos))), mos).reshape(*each.shape, -1)
-        means = np.stack([values[:, drawn[i], i].mean(axis=1) for i in range(resamples)], axis=1)
+        means = over_seeds(values, drawn)
         exact.append(each)
         resampled.append(means)
         rows = _rows(names, each, means)
@@ -174,18 +174,31 @@ def table(
     return {"tests": tests, "mean": overall}
 
 
+def over_seeds(values: NDArray[np.float64], drawn: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(V, R) means over the seeds that each resample draws.
+
+    Args:
+        values: (V, S, R) of each variant and seed in each resample of images.
+        drawn: (R, S) positions of seeds.
+    """
+    return np.stack([values[:, row, i].mean(axis=1) for i, row in enumerate(drawn)], axis=1)
+
+
+def estimate(value: float, resampled: NDArray[np.float64]) -> dict[str, float]:
+    """A value with its percentile interval, of (R,) values in resamples: ``value, low, high``."""
+    low, high = percentile_interval(resampled)
+    return {"value": float(value), "low": low, "high": high}
+
+
 def _rows(
     names: Sequence[str], each: NDArray[np.float64], resampled: NDArray[np.float64]
 ) -> dict[str, dict[str, Any]]:
     """Rows of the table from (variants, seeds) values and (variants, resamples) means over seeds."""
     rows: dict[str, dict[str, Any]] = {}
     for i, name in enumerate(names):
-        low, high = percentile_interval(resampled[i])
-        value = {"value": float(each[i].mean()), "low": low, "high": high}
-        rows[name] = {"srcc": value, "seeds": [float(x) for x in each[i]]}
+        rows[name] = {"srcc": estimate(each[i].mean(), resampled[i]), "seeds": [float(x) for x in each[i]]}
         if i:
             gap = resampled[i] - resampled[0]
-            low, high = percentile_interval(gap)
-            minus = float(each[i].mean() - each[0].mean())
-            rows[name]["minus"] = {"value": minus, "low": low, "high": high, "p": p_of_no_difference(gap)}
+            minus = estimate(each[i].mean() - each[0].mean(), gap)
+            rows[name]["minus"] = minus | {"p": p_of_no_difference(gap)}
     return rows

@@ -1,7 +1,7 @@
 """What goes beyond the paper, measured: uncertainty, routing, fusion of several stages, native crops.
 
-    python benchmarks/beyond.py                         # all parts, about 10 minutes of one core
-    python benchmarks/beyond.py --parts routing         # one part; the others stay in the results file
+    python benchmarks/studies/beyond.py                         # all parts, about 10 minutes of one core
+    python benchmarks/studies/beyond.py --parts routing         # one part; the others stay in the results file
 
 writes ``benchmarks/results/beyond.json``. The parts on photographs need ``../shared/data/biq2021`` and the
 MobileNetV2 weights that ``configs/regression/biq2021_mobilenetv2.yaml`` names.
@@ -22,13 +22,12 @@ import yaml
 
 from rali_zoo.analysis.routing import route
 from rali_zoo.analysis.uncertainty import coverage_report
-from rali_zoo.cli.report import provenance
 from rali_zoo.data.datamodule import IQADataModule
 from rali_zoo.data.features import CPU_BATCH, cached_features
 from rali_zoo.data.tables import load_table
 from rali_zoo.metrics import bootstrap_ci, paired_bootstrap, plcc
 from rali_zoo.models.scorer import NetworkScorer
-from rali_zoo.paths import atomic_path
+from rali_zoo.report import provenance, write_json
 from rali_zoo.trainers import DistributionRegression, Regression
 from rali_zoo.trainers.base import IQAModule
 from rali_zoo.views import View
@@ -62,12 +61,14 @@ def fitted(make: Callable[[], IQAModule], data: IQADataModule, epochs: int, seed
 
 def tables(module: IQAModule, data: IQADataModule) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Validation and test rows (id, mos, score, std) of a trained module, each sorted by id."""
-    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
-    trainer.test(module, data, verbose=False)
-    (test,) = module.test_tables.values()
-    trainer.validate(module, data, verbose=False)
-    val = module.evaluation._frame(0)
-    return val.sort_values("id", ignore_index=True), test.sort_values("id", ignore_index=True)
+    scorer = NetworkScorer(module.network, "trained here")
+    parts = []
+    for role in ("val", "test"):
+        rows = load_table(data.train, data.root).split(role).sort_values("id", ignore_index=True)
+        scores = scorer.score(rows["path"].tolist(), batch_size=64)
+        numbers = {"score": [s.score for s in scores], "std": [s.std for s in scores]}
+        parts.append(rows[["id", "mos"]].assign(**{k: np.array(v, float) for k, v in numbers.items()}))
+    return parts[0], parts[1]
 
 
 def correlations(test: pd.DataFrame) -> dict[str, float]:
@@ -97,7 +98,7 @@ def runs_of(
     seeds: tuple[int, ...],
     against: str,
 ) -> dict[str, Any]:
-    """Every variant with every seed: correlations, coverage where it tells a spread, and differences."""
+    """Every variant with every seed: correlations, coverage where it gives a std, and differences."""
     found: dict[str, Any] = {}
     tests: dict[tuple[str, int], pd.DataFrame] = {}
     for name, make in variants.items():
@@ -122,8 +123,8 @@ def runs_of(
 def on_shipped(make: Callable[..., Regression], **settings: Any) -> Regression:
     """A regression on the frozen encoder of the shipped regression-tiny-synthetic."""
     trained: Any = load_model("regression-tiny-synthetic")
-    module = make(backbone=trained.module.backbone.uri, encoder_lr=0.0, **settings)
-    module.backbone.load_state_dict(trained.module.backbone.state_dict())
+    module = make(backbone=trained.network.backbone.uri, encoder_lr=0.0, **settings)
+    module.network.backbone.load_state_dict(trained.network.backbone.state_dict())
     return module
 
 
@@ -141,7 +142,7 @@ def distribution() -> dict[str, Any]:
             {
                 "Regression": lambda: on_shipped(Regression),
                 "DistributionRegression, target mos": lambda: on_shipped(DistributionRegression),
-                "DistributionRegression, target opinions": lambda: on_shipped(
+                "DistributionRegression, target ratings": lambda: on_shipped(
                     DistributionRegression, target="opinions"
                 ),
             },
@@ -162,7 +163,7 @@ def routing() -> dict[str, Any]:
     regression: Any = load_model("regression-tiny-synthetic")
     remembered = Remembered(reasoner)
     found: dict[str, Any] = {
-        "rali-tiny-synthetic, by its spread": route(rali, remembered, val, test),
+        "rali-tiny-synthetic, by its std": route(rali, remembered, val, test),
         "regression-tiny-synthetic, by disagreement with rali-tiny-synthetic": route(
             regression, remembered, val, test, second=rali
         ),
@@ -171,9 +172,9 @@ def routing() -> dict[str, Any]:
         fitted(lambda: on_shipped(DistributionRegression), lab_data(), EPOCHS, 0),
         "DistributionRegression on the encoder of regression-tiny-synthetic",
     )
-    found["DistributionRegression, by its spread"] = route(own, remembered, val, test)
+    found["DistributionRegression, by its std"] = route(own, remembered, val, test)
     for curve in found.values():  # the answers are remembered: their time is that of the first curve
-        curve["seconds"]["expensive"] = found["rali-tiny-synthetic, by its spread"]["seconds"]["expensive"]
+        curve["seconds"]["expensive"] = found["rali-tiny-synthetic, by its std"]["seconds"]["expensive"]
     return {
         "data": "synthetic:lab, 800 test images (SYNTHETIC labels)",
         "expensive": reasoner.name,
@@ -275,17 +276,6 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def plain(value: Any) -> Any:
-    """As JSON can hold it: what is not finite is null."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return value
-
-
 def main() -> None:
     """Run the parts and put each into the results file as it is done."""
     parser = argparse.ArgumentParser(
@@ -295,10 +285,12 @@ def main() -> None:
     for name in parser.parse_args().parts:
         found = PARTS[name]()
         content = json.loads(TARGET.read_text()) if TARGET.exists() else {}
-        content[name] = plain({**found, **provenance({"part": name, "seed_everything": 0})})
-        with atomic_path(TARGET) as temporary:
-            temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-        print(f"{name} written to {TARGET}; python benchmarks/tables.py shows it in the docs", flush=True)
+        content[name] = {**found, **provenance({"part": name, "seed_everything": 0})}
+        write_json(TARGET, content)
+        print(
+            f"{name} written to {TARGET}; python benchmarks/studies/tables.py shows it in the docs",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -21,11 +21,10 @@ import yaml
 from rali_zoo.backbones import create_backbone
 from rali_zoo.backbones.weights import weights_hash
 from rali_zoo.cli.main import main as rali_zoo
-from rali_zoo.cli.report import provenance
 from rali_zoo.data.features import cached_features
 from rali_zoo.data.tables import load_table
 from rali_zoo.metrics import bootstrap_ci, paired_bootstrap, plcc, plcc_mapped, rmse, srcc
-from rali_zoo.paths import atomic_path
+from rali_zoo.report import provenance, text_sha256, write_json
 from rali_zoo.views import View
 
 CONFIGS = {
@@ -130,6 +129,17 @@ def every_level() -> tuple[pd.DataFrame, np.ndarray]:
     return pd.concat(frames, ignore_index=True), np.vstack(parts)
 
 
+def rows() -> dict[str, dict[str, Any]]:
+    """By role, how many rows there are, and a hash of their names and MOS: other rows give other numbers."""
+    table = load_table("biq2021", yaml.safe_load(Path(CONFIGS["Regression"]).read_text())["data"]["root"])
+    found = {}
+    for role in ("train", "val", "test"):
+        part = table.split(role).sort_values("id")
+        text = part[["id", "mos"]].to_csv(index=False, float_format="%.6g")
+        found[role] = {"n": len(part), "sha256": text_sha256(text)}
+    return found
+
+
 def numbers(table: pd.DataFrame) -> dict[str, Any]:
     """Correlations of a test table, with the 95 % bootstrap interval of SRCC."""
     x, y = table["score"].to_numpy(), table["mos"].to_numpy()
@@ -164,7 +174,8 @@ def main() -> None:
     fixed = classical()
     svr = fixed["RBF SVR, mean and deviation at 384 and 224"]
     content = {
-        "data": "BIQ2021, the 500 test images of a random part of it (2,000 train / 500 test)",
+        "data": "the part of BIQ2021 that is at hand; by role, how many rows there are and their hash",
+        "rows": rows(),
         "measured": {
             **{
                 f"{name}, seed {seed}": numbers(t)
@@ -185,8 +196,7 @@ def main() -> None:
         "seeds": seeds,
         **provenance({name: yaml.safe_load(Path(path).read_text()) for name, path in CONFIGS.items()}),
     }
-    with atomic_path(TARGET) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+    write_json(TARGET, content)
     print(json.dumps({k: content[k] for k in ("measured", "paired")}, indent=2))
 
 

@@ -1,6 +1,6 @@
 """Gather the photographs that the shipped tiny reasoner was trained with from Debian's wallpaper packages.
 
-    python benchmarks/photographs.py FOLDER_OF_DEBS photos
+    python benchmarks/studies/photographs.py FOLDER_OF_DEBS photos
 
 FOLDER_OF_DEBS holds the packages of Debian 12 below (``apt-get download NAME``), unpacked with ``dpkg -x``.
 The images are free (GPL-2+, CC BY, CC BY-SA, CC0: see each package's copyright file); they are sources for

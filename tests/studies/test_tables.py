@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -13,16 +12,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def tables(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    spec = importlib.util.spec_from_file_location("beyond_tables", ROOT / "benchmarks" / "beyond_tables.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "studies"))
+    import tables
+
+    return tables
 
 
-def test_a_part_that_was_not_run_is_said_and_one_that_was_is_shown(tables, tmp_path):
-    tables.RESULTS = tmp_path / "beyond.json"
-    assert "Not measured yet" in tables.fusion()
+def test_a_part_that_was_not_run_is_said_and_one_that_was_is_shown(tables, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    fusion = tables.TABLES["beyond_fusion"]
+    assert "Not measured yet" in fusion()
     row = {"n": 9, "dimensions": 4, "srcc": 0.5, "srcc_low": 0.1, "srcc_high": 0.8}
     other = {**row, "srcc": 0.6, "minus a": {"difference": 0.1, "low": -0.1, "high": 0.3, "p": 0.2}}
     content = {
@@ -31,6 +30,6 @@ def test_a_part_that_was_not_run_is_said_and_one_that_was_is_shown(tables, tmp_p
         "versions": {"torch": "2", "rali-zoo": "0"},
         "written": "2026-01-01T00:00:00",
     }  # fmt: skip
-    tables.RESULTS.write_text(json.dumps({"fusion": content}))
-    assert "| b | 4 | 0.600 (0.100 to 0.800) | +0.100 (-0.100 to +0.300) |" in tables.fusion()
-    assert "9 test images" in tables.fusion()
+    (tmp_path / "beyond.json").write_text(json.dumps({"fusion": content}))
+    assert "| b | 4 | 0.600 (0.100 to 0.800) | +0.100 (-0.100 to +0.300) |" in fusion()
+    assert "9 test images" in fusion()

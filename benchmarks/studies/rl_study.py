@@ -1,6 +1,6 @@
 """Does reinforcement help? A cold start, GRPO from it, and the two controls that matter, over several seeds.
 
-    python benchmarks/rl_study.py --vision ckpt --seeds 0 1 2
+    python benchmarks/studies/rl_study.py --vision ckpt --seeds 0 1 2
 
 A tiny reasoner learns to describe and to rate ``synthetic:lab`` from *noisy* labels: the MOS pulled to the
 middle (x 0.6) with noise of 0.6. Then, from the same cold start: GRPO, whose reward sees the *clean* MOS;
@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rali_zoo.cli.report import provenance
 from rali_zoo.data.phrases import distortion_in
 from rali_zoo.data.tables import load_table
 from rali_zoo.metrics import bootstrap_ci, paired_bootstrap, plcc, srcc
 from rali_zoo.paths import atomic_path
+from rali_zoo.report import provenance, write_json
 
 TARGET = Path("benchmarks/results/rl_study.json")
 RUNS = Path("runs/rl_study")
@@ -102,7 +102,7 @@ def measures(table: pd.DataFrame) -> dict[str, Any]:
     low, high = _interval(read)
     found: dict[str, Any] = {
         "n": len(table),
-        "unreadable": int(table["score"].isna().sum()),
+        "unparseable": int(table["score"].isna().sum()),
         "srcc": srcc(read["score"], read["mos"]),
         "srcc_low": low,
         "srcc_high": high,
@@ -201,8 +201,7 @@ def main() -> None:
     settings = {k: getattr(options, k) for k in ("vlm", "seeds", "cold_steps", "grpo_steps")}
     settings |= {"label_shrink": SHRINK, "label_noise": NOISE}
     content = {"settings": settings, **provenance(settings), "mean": summary(seeds), "by_seed": seeds}
-    with atomic_path(TARGET) as path:
-        path.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(TARGET, content)
     print(json.dumps(content["mean"], indent=1))
 
 

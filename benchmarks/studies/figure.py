@@ -1,6 +1,6 @@
 """Draw docs/img/output.png: six versions of one synthetic image, and what the shipped models say of them.
 
-python benchmarks/figure.py [--content leaves-19] [--distortion gaussian_blur] [--seed 0]
+python benchmarks/studies/figure.py [--content leaves-19] [--distortion gaussian_blur] [--seed 0]
 
 The image is a procedural texture of the test part, which no shipped model was trained on. Nothing is
 corrected by hand: texts are the reasoner's greedy ones, scores those of ``load_model(...)``, the MOS is the
@@ -30,7 +30,7 @@ from rali_zoo.data.synthetic import rater, sources
 from rali_zoo.data.synthetic.distortions import LEVELS, distort
 from rali_zoo.paths import atomic_path
 
-OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "img" / "output.png"
+OUTPUT = Path(__file__).resolve().parents[2] / "docs" / "img" / "output.png"
 SIZE = 160
 MODELS = {
     "reasoner": "reasoner-tiny-synthetic",
@@ -66,7 +66,7 @@ def texts(table: pd.DataFrame, folder: Path) -> list[str]:
     if run([*words, "--split", "all", "--temperature", "0", "--output", str(output)]) != 0:
         raise SystemExit("describe failed")
     written = pd.read_parquet(output).set_index("image_id")["text"]
-    return [written.get(name, "(unreadable)") for name in table["image"]]
+    return [written.get(name, "(unparseable)") for name in table["image"]]
 
 
 def draw(table: pd.DataFrame, title: str, target: Path) -> None:
