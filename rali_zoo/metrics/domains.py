@@ -213,8 +213,8 @@ def separability(
     accuracies = []
     for train, test in splitter(folds, shuffle=True, random_state=seed).split(x, y, together):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
-        predicted = model.fit(x[train], y[train]).predict(x[test])
-        accuracies.append(float(balanced_accuracy_score(y[test], predicted)))
+        told = model.fit(x[train], y[train]).predict(x[test])
+        accuracies.append(float(balanced_accuracy_score(y[test], told)))
     return Separability(float(np.mean(accuracies)), 1 / len(parts), tuple(accuracies))
 
 
