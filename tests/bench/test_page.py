@@ -98,7 +98,7 @@ def test_images_of_synthetic_pairs(board: Board, tmp_path: Path, monkeypatch: py
     # The made-up scores, as if they were of the first rows of a real synthetic set.
     ids = [*frame["id"], *(f"gone-{i}.png" for i in range(60))]
     targets = column.targets.model_copy(update={"ids": ids})
-    real: Column = replace(column, dataset=replace(column.dataset, ref=ref), targets=targets)
+    real: Column = replace(column, dataset=column.dataset.model_copy(update={"ref": ref}), targets=targets)
     shown = write_images(replace(board, columns=(real,)), tmp_path / "images")
     wanted = {name for p in gmad_pairs(real, board) for name in (p.better, p.worse)}
     found = shown[real.dataset.key]
