@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from filelock import FileLock
     from torch import Tensor
 
+    from rali_zoo.data.sources import Item
     from rali_zoo.models.vlm import VLMNetwork
-    from rali_zoo.scoring.sources import Item
     from rali_zoo.vlm.parsing import Parsed
 
 PART = 256
@@ -156,7 +156,7 @@ def _images(
     """The rows to describe (columns of a data set's table; ``id``, ``path`` and no MOS for images), and their files."""
     import pandas as pd
 
-    from rali_zoo.scoring.sources import Item, find_items
+    from rali_zoo.data.sources import Item, find_items
 
     if bool(paths) == (data is not None):
         raise ConfigError("give either images or --data: rali-zoo describe photo.jpg folder/")
@@ -303,8 +303,12 @@ class Output:
         if self.path is None:
             return
         for file in (self.path, _errors(self.path)):
-            if file.exists() and _digest(file) not in (self._read() or {}).get("made", []):
+            if file.exists() and _digest(file) not in self._made():
                 raise ConfigError(f"{file} is there already; remove it, or give another --output")
+
+    def _made(self) -> list[object]:
+        found = (self._read() or {}).get("made", [])
+        return found if isinstance(found, list) else []
 
     def _read(self) -> dict[str, object] | None:
         if self.path is None or not self._manifest.exists():
@@ -364,7 +368,8 @@ def _by_reasoner(
         for number, part in enumerate(parts):
             if tables[number] is not None:
                 continue
-            seed, texts = zlib.crc32(f"{job.data}|{number}".encode()), []
+            seed = zlib.crc32(f"{job.data}|{number}".encode())
+            texts: list[Text] = []
             for start in range(0, len(part), job.batch_size):
                 wanted = part[start : start + job.batch_size]
                 texts += _write(network, [items[row] for row, _ in wanted], job.temperature, seed + start)

@@ -13,24 +13,26 @@ folder, renamed, and then the folder goes. Nothing is written anywhere else.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
+import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal, cast
 
 from rali_zoo.data.sources import Item
 from rali_zoo.errors import ConfigError
-from rali_zoo.paths import atomic_path
+from rali_zoo.outputs import Output, OutputError, csv_cell, sha256
 from rali_zoo.types import Score
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+Sort = Literal["none", "worst", "best"]  #: which rows come first; those without a score are last
 
 COLUMNS = ("path", "score", "std", "error", "model")
 #: Images in a part: what a killed run can lose at most, besides what is in the model.
@@ -66,32 +68,29 @@ class Sink(AbstractContextManager["Sink"]):
     """Takes scores in any order and makes one table of them.
 
     Args:
-        output: the table, ``.parquet`` or ``.csv``.
+        output: the table, ``.parquet``, ``.csv`` or ``.jsonl``.
+        overwrite: whether a table that is there is replaced.
 
     Raises:
-        ConfigError: another suffix, a table that is there already, or another process that writes it now.
+        ConfigError: another suffix.
+        OutputError: a table that is there already, or another process that writes it now.
     """
 
-    def __init__(self, output: str | Path) -> None:
-        self.output = Path(output)
-        self.folder = self.output.with_name(f"{self.output.name}.parts")
-        self._job, self._list = self.folder / "job.json", self.folder / "images.jsonl"
-        if self.output.suffix not in (".parquet", ".csv"):
-            raise ConfigError(f"--output {output}: the file ends in .parquet or .csv")
-        if self.output.exists() and not self._job.exists():
-            with contextlib.suppress(OSError):
-                self.folder.rmdir()  # empty: all that a run killed at its very end left to do
-            raise ConfigError(f"{output} is there already; remove it, or give another --output")
+    def __init__(self, output: str | Path, overwrite: bool = False) -> None:
+        target = Path(output)
+        if target.suffix not in _WRITERS:
+            raise ConfigError(f"--output {output}: the file ends in {', '.join(_WRITERS)}")
+        self.output = Output(target, r"\d{8}\.parquet|images\.jsonl|table\.\w+", overwrite)
+        self._list = self.output.folder / "images.jsonl"
         self.total = self.done = self.part = 0
         self._open: dict[int, dict[int, Sequence[Score]]] = {}
-        self._lock: IO[str] | None = None
 
     # ---- beginning, or going on ---------------------------------------------------------------
 
     @property
     def started(self) -> bool:
         """Whether an earlier run has frozen the list of images."""
-        return self._job.exists()
+        return self.output.started
 
     def start(self, job: Job, items: Iterable[Item], batch_size: int = 1) -> None:
         """Freeze the list of images, or take up an earlier run's; sets ``total`` and ``done``.
@@ -102,52 +101,38 @@ class Sink(AbstractContextManager["Sink"]):
             batch_size: of the model; a new list is cut into parts of whole batches.
 
         Raises:
-            ConfigError: the folder belongs to another job.
+            OutputError: the folder belongs to another job, or the list in it is damaged.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
-        for left in self.folder.glob(".*.tmp"):
-            left.unlink()  # of a run that was killed while it wrote
-        if not self.started:
-            self._freeze(job, items, -(-PART // batch_size) * batch_size)
-        state = json.loads(self._job.read_text())
-        now = asdict(job)
-        changed = [f"{k}: {state[k]!r} before, {now[k]!r} now" for k in now if state.get(k) != now[k]]
-        if changed:
-            raise ConfigError(
-                f"{self.folder} holds parts of another run ({'; '.join(changed)}); remove the folder, or "
-                "give another --output"
-            )
-        self.total, self.part = state["images"], state["part"]
-        self.done = self.total
-        if not self.output.exists():  # else the earlier run had only the folder left to remove
+        self._job = job
+        self.output.begin(asdict(job))
+        if "images" not in self.output.state:
+            self._freeze(items, -(-PART // batch_size) * batch_size)
+        total, part = self.output.state["images"], self.output.state.get("part")
+        if not (isinstance(total, int) and isinstance(part, int) and total > 0 and part > 0):
+            raise self._damaged("job.json")
+        self.total = self.done = total
+        self.part = part
+        if not self.output.complete:  # else the earlier run had only the folder left to remove
+            if sha256(self._list) != self.output.state.get("list"):
+                raise self._damaged(self._list.name)
             self.done = sum(self._rows(n) for n in self._parts() if self._is_done(n))
 
-    def _take_lock(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # Windows: two runs at once do double work, and no harm
-            return
-        self._lock = (self.folder / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
-        except OSError:
-            raise ConfigError(
-                f"another process is writing {self.output}; wait for it or give another --output"
-            ) from None
+    def _damaged(self, name: str) -> OutputError:
+        return OutputError(
+            f"{self.output.folder / name} is damaged, so nobody knows which images the parts are of; "
+            "remove the folder, or give --overwrite"
+        )
 
-    def _freeze(self, job: Job, items: Iterable[Item], part: int) -> None:
+    def _freeze(self, items: Iterable[Item], part: int) -> None:
         count = 0
-        with atomic_path(self._list) as path, path.open("w", encoding="ascii") as file:
+        with self.output.part(self._list.name) as path, path.open("w", encoding="ascii") as file:
             for item in items:
                 file.write(json.dumps(item) + "\n")  # ASCII: names need not be UTF-8
                 count += 1
-        with atomic_path(self._job) as path:
-            path.write_text(json.dumps({**asdict(job), "images": count, "part": part}, indent=1))
+        self.output.save({"images": count, "part": part, "list": sha256(self._list)})
 
     def __exit__(self, *error: object) -> None:
-        if self._lock is not None:
-            self._lock.close()
+        self.output.__exit__(*error)
 
     # ---- parts --------------------------------------------------------------------------------
 
@@ -179,62 +164,79 @@ class Sink(AbstractContextManager["Sink"]):
         return min(self.part, self.total - number * self.part)
 
     def _file(self, number: int) -> Path:
-        return self.folder / f"{number:08d}.parquet"
+        return self.output.folder / f"{number:08d}.parquet"
 
     def _is_done(self, number: int) -> bool:
-        """Whether a part is there with all its rows: a power cut may leave a file that is not."""
+        return self._read(number) is not None
+
+    def _read(self, number: int) -> pa.Table | None:
+        """A part, if it is there whole: a power cut or a bad disk may leave a file that is not."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
-            return pq.read_metadata(self._file(number)).num_rows == self._rows(number)
+            found = pq.read_table(self._file(number), page_checksum_verification=True)
         except (OSError, pa.ArrowException):
-            return False
+            return None
+        return found if len(found) == self._rows(number) and found.schema.equals(_part_schema()) else None
 
     def _write(self, number: int, scores: Sequence[Score]) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        columns = {
-            "path": pa.array([os.fsencode(s.path) for s in scores], pa.binary()),
-            "score": pa.array([s.score for s in scores], pa.float64()),
-            "std": pa.array([s.std for s in scores], pa.float64()),
-            "error": pa.array([s.error for s in scores], pa.string()),
-        }
-        with atomic_path(self._file(number)) as path:
-            pq.write_table(pa.table(columns), path)
+        rows = [(os.fsencode(s.path), s.score, s.std, s.error) for s in scores]
+        schema = _part_schema()
+        columns = [
+            pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), schema.types, strict=True)
+        ]
+        with self.output.part(self._file(number).name) as path:
+            table = pa.Table.from_arrays(columns, schema=schema)
+            pq.write_table(table, path, write_page_checksum=True)
 
     # ---- the table ----------------------------------------------------------------------------
 
-    def finish(self) -> int:
+    def finish(self, sort: Sort = "none") -> int:
         """Make one table of all parts, remove the folder, and return the number of rows with an error.
 
-        Raises:
-            ConfigError: parts are missing.
-        """
-        if not self.output.exists():
-            missing = sum(not self._is_done(n) for n in self._parts())
-            if missing:
-                raise ConfigError(f"{missing} parts of {self.output} are missing; run the same command again")
-            made = self.folder / f"table{self.output.suffix}"
-            with atomic_path(made) as path:
-                state = json.loads(self._job.read_text())
-                (_to_parquet if self.output.suffix == ".parquet" else _to_csv)(path, self._groups(), state)
-            os.replace(made, self.output)
-        # job.json last: until it goes, the table is known to be of this run.
-        for file in (*self.folder.glob("*.parquet"), self._list, self.folder / "lock", self._job):
-            file.unlink(missing_ok=True)
-        self.folder.rmdir()
-        return _failed(self.output)
+        Args:
+            sort: the order of the rows; one by score takes the whole table in memory.
 
-    def _groups(self) -> Iterator[pa.Table]:
+        Raises:
+            OutputError: parts are missing, the table cannot be written, or another one has taken its name.
+        """
+        if not self.output.complete:
+            made = self.output.folder / f"table{self.output.target.suffix}"
+            failed = 0
+            writer = _WRITERS[self.output.target.suffix]
+            with self.output.part(made.name) as path, writer(path, self._job) as write:
+                for group in self._groups(sort):
+                    failed += len(group) - group["error"].null_count
+                    write(group)
+            self.output.save({"failed": failed})
+            self.output.publish(made)
+        found = cast(int, self.output.state["failed"])
+        self.output.clear()
+        return found
+
+    def _groups(self, sort: Sort) -> Iterator[pa.Table]:
         """The parts in order, joined to tables of about :data:`_GROUP` rows."""
+        if sort == "none":
+            yield from self._joined()
+            return
         import pyarrow as pa
-        import pyarrow.parquet as pq
+
+        order = "ascending" if sort == "worst" else "descending"
+        yield pa.concat_tables(self._joined()).sort_by([("score", order)])
+
+    def _joined(self) -> Iterator[pa.Table]:
+        import pyarrow as pa
 
         waiting: list[pa.Table] = []
         for number in self._parts():
-            waiting.append(pq.read_table(self._file(number)))
+            part = self._read(number)
+            if part is None:
+                raise OutputError(f"parts of {self.output.target} are missing; run the same command again")
+            waiting.append(part)
             if sum(map(len, waiting)) >= _GROUP:
                 yield pa.concat_tables(waiting)
                 waiting = []
@@ -242,41 +244,76 @@ class Sink(AbstractContextManager["Sink"]):
             yield pa.concat_tables(waiting)
 
 
+def _part_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    kinds = (pa.binary(), pa.float64(), pa.float64(), pa.string())
+    return pa.schema(list(zip(COLUMNS[:-1], kinds, strict=True)))
+
+
 def readable(path: bytes) -> str:
     """A file name as text; bytes that are no UTF-8 are written as ``\\xNN``."""
     return path.decode("utf-8", "backslashreplace")
 
 
-def _to_parquet(target: Path, groups: Iterator[pa.Table], state: dict[str, Any]) -> None:
+def json_row(score: Score) -> str:
+    """A line of JSON of one score, whatever its name; numbers that are none are null."""
+    numbers = [x if x is not None and math.isfinite(x) else None for x in (score.score, score.std)]
+    values = (readable(os.fsencode(score.path)), *numbers, score.error, score.model)
+    return json.dumps(dict(zip(COLUMNS, values, strict=True)), ensure_ascii=False)
+
+
+_Writer = Callable[["pa.Table"], object]
+
+
+@contextmanager
+def _parquet(target: Path, job: Job) -> Iterator[_Writer]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     kinds = (pa.string(), pa.float64(), pa.float64(), pa.string(), pa.string())
-    schema = pa.schema(list(zip(COLUMNS, kinds, strict=True)), metadata={"rali_zoo": json.dumps(state)})
+    state = json.dumps(asdict(job))
+    schema = pa.schema(list(zip(COLUMNS, kinds, strict=True)), metadata={"rali_zoo": state})
     with pq.ParquetWriter(target, schema) as writer:
-        for group in groups:
+
+        def write(group: pa.Table) -> None:
             names = pa.array([readable(path) for path in group["path"].to_pylist()], pa.string())
-            model = pa.array([state["model"]] * len(group), pa.string())
+            model = pa.array([job.model] * len(group), pa.string())
             columns = [names, group["score"], group["std"], group["error"], model]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
+        yield write
 
-def _to_csv(target: Path, groups: Iterator[pa.Table], state: dict[str, Any]) -> None:
+
+@contextmanager
+def _csv(target: Path, job: Job) -> Iterator[_Writer]:
     with target.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        for group in groups:
+
+        def write(group: pa.Table) -> None:
             for row in group.to_pylist():
                 numbers = ["" if row[k] is None else f"{row[k]:.6f}" for k in ("score", "std")]
-                writer.writerow([os.fsdecode(row["path"]), *numbers, row["error"] or "", state["model"]])
+                texts = [
+                    csv_cell(os.fsdecode(row["path"])),
+                    csv_cell(row["error"] or ""),
+                    csv_cell(job.model),
+                ]
+                writer.writerow([texts[0], *numbers, *texts[1:]])
+
+        yield write
 
 
-def _failed(table: Path) -> int:
-    """Rows of a table that have an error."""
-    import pyarrow.parquet as pq
+@contextmanager
+def _jsonl(target: Path, job: Job) -> Iterator[_Writer]:
+    with target.open("w", encoding="utf-8") as file:
 
-    if table.suffix == ".parquet":
-        batches = pq.ParquetFile(table).iter_batches(columns=["error"])
-        return sum(len(batch) - batch.column(0).null_count for batch in batches)
-    with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return sum(row["error"] != "" for row in csv.DictReader(file))
+        def write(group: pa.Table) -> None:
+            for row in group.to_pylist():
+                path = os.fsdecode(row["path"])
+                file.write(f"{json_row(Score(row['score'], row['std'], row['error'], path, job.model))}\n")
+
+        yield write
+
+
+_WRITERS = {".parquet": _parquet, ".csv": _csv, ".jsonl": _jsonl}

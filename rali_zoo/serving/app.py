@@ -7,13 +7,19 @@ content security policy forbids the browser what a later version of gradio might
 from __future__ import annotations
 
 import asyncio
+import json
+import re
+import secrets
 from collections.abc import Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from fastapi import FastAPI
+from gradio.utils import get_upload_folder
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 
 from rali_zoo.serving.cards import CSS, cards, comparison, header
 from rali_zoo.serving.engine import Answer, BusyError, Engine, Upload, caution, score_range
@@ -30,6 +36,21 @@ _POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; object-src 'none'; "
     "base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
+_HEADERS = (
+    (b"content-security-policy", _POLICY.encode("ascii")),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+)
+_COOKIE = "rali-zoo-client"
+_UPLOAD, _JOIN = "/gradio_api/upload", "/gradio_api/queue/join"
+#: What the page asks for; every other route of gradio's is closed.
+_READS = re.compile(
+    r"/|/(?:assets|static|svelte)/.+|/(?:gradio_api/)?theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/config"
+    r"|/gradio_api/(?:info|app_id|startup-events|upload_progress|queue/data|queue/status|heartbeat/\w+)"
+)
+_WRITES = re.compile(r"/gradio_api/(?:upload|queue/join|reset|cancel)")
+_EVENT_BYTES = 1_000_000  # of an event, which names at most some hundred files
+_REMEMBERED = 20_000  # uploads; their files are deleted after ten minutes
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 _MONO = ["ui-monospace", "Consolas", "monospace"]
 
@@ -47,10 +68,12 @@ def make_app(engine: Engine) -> ASGIApp:
         yield
         await asyncio.to_thread(engine.close)
 
+    page = _page(engine)
+    page.has_launched = True  # a page that is mounted is not, and gradio would check no path
     outer = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
         outer,
-        _page(engine),
+        page,
         path="/",
         server_name="127.0.0.1",
         footer_links=[],
@@ -61,26 +84,96 @@ def make_app(engine: Engine) -> ASGIApp:
         theme=gr.themes.Base(font=_FONTS, font_mono=_MONO),
         css=CSS,
     )
-    return _guarded(outer)
+    return _Guard(outer)
 
 
-def _guarded(app: ASGIApp) -> ASGIApp:
-    """``app`` with headers that keep a browser from going elsewhere."""
-    extra = [
-        (b"content-security-policy", _POLICY.encode("ascii")),
-        (b"referrer-policy", b"no-referrer"),
-        (b"x-content-type-options", b"nosniff"),
-    ]
+class _Guard:
+    """Lets through what the page itself asks for, with headers that keep a browser from going elsewhere.
 
-    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+    Gradio takes a path or a URL wherever an event has data, and has routes that hand out files, other
+    machines' pages and saved states. None of those is answered here, and an event may name only files that
+    the same client (by its cookie) has uploaded.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._uploads: dict[tuple[str, str], None] = {}  # (client, path), oldest first
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        path, known = scope["path"], request.cookies.get(_COOKIE, "")
+        client = known or secrets.token_urlsafe()
+        extra = list(_HEADERS)
+        if path == "/":
+            scope["query_string"] = b""  # a saved state would be named there
+            if not known:
+                extra.append((b"set-cookie", f"{_COOKIE}={client}; HttpOnly; SameSite=Strict".encode()))
+        answered = bytearray()  # to an upload: the paths of the files
+
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message.get("headers", []), *extra]}
+            elif path == _UPLOAD:
+                answered.extend(message.get("body", b""))
+                if not message.get("more_body", False):
+                    self._remember(known, bytes(answered))
             await send(message)
 
-        await app(scope, receive, sending)
+        if not (_READS if scope["method"] in ("GET", "HEAD") else _WRITES).fullmatch(path):
+            await JSONResponse({"error": "not found"}, 404)(scope, receive, sending)
+        elif path != _JOIN:
+            await self._app(scope, receive, sending)
+        elif refused := self._refusal(body := await _read(request), known):
+            await JSONResponse({"error": refused}, 403)(scope, receive, sending)
+        else:
+            await self._app(scope, _again(body), sending)
 
-    return guarded
+    def _remember(self, client: str, answer: bytes) -> None:
+        with suppress(ValueError):  # an upload that was refused is answered in words
+            self._uploads |= {(client, path): None for path in json.loads(answer)}
+        while len(self._uploads) > _REMEMBERED:
+            del self._uploads[next(iter(self._uploads))]
+
+    def _refusal(self, body: bytes, client: str) -> str:
+        """Why an event is refused; empty if it is not."""
+        if len(body) > _EVENT_BYTES:
+            return "the event is too large"
+        try:
+            todo = [json.loads(body)]
+        except (ValueError, RecursionError):
+            return "the event is no JSON"
+        while todo:
+            value = todo.pop()
+            if isinstance(value, dict):
+                if "path" in value and (client, value["path"]) not in self._uploads:
+                    return "only files that were uploaded here are scored"
+                todo += value.values()
+            elif isinstance(value, list):
+                todo += value
+        return ""
+
+
+async def _read(request: Request) -> bytes:
+    """The body of a request, or the beginning of one that is too large."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _EVENT_BYTES:
+            break
+    return bytes(body)
+
+
+def _again(body: bytes) -> Receive:
+    """A request's body that has been read, for whoever is next."""
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive() -> Message:
+        return next(messages, {"type": "http.disconnect"})
+
+    return receive
 
 
 def _page(engine: Engine) -> gr.Blocks:
@@ -128,10 +221,7 @@ def _scored(engine: Engine, paths: Sequence[str], progress: gr.Progress) -> tupl
     few = paths[:_IMAGES]
     for start in range(0, len(few), engine.batch_size):
         progress((start, len(few)), unit="images")
-        uploads = [
-            Upload(Path(path).name, Path(path).read_bytes())
-            for path in few[start : start + engine.batch_size]
-        ]
+        uploads = [_upload(Path(path)) for path in few[start : start + engine.batch_size]]
         try:
             answers += [future.result(engine.limits.seconds) for future in engine.submit(uploads)]
         except BusyError as error:
@@ -144,6 +234,13 @@ def _scored(engine: Engine, paths: Sequence[str], progress: gr.Progress) -> tupl
         else ""
     )
     return answers, note
+
+
+def _upload(path: Path) -> Upload:
+    real = path.resolve()
+    if not (real.is_relative_to(Path(get_upload_folder()).resolve()) and real.is_file()):
+        raise gr.Error("only files that were uploaded here are scored; drop them again")
+    return Upload(path.name, real.read_bytes())
 
 
 def _ends_of(answers: Sequence[Answer]) -> tuple[int | None, int | None]:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rali_zoo.data.sources import Item
-from rali_zoo.errors import ConfigError
+from rali_zoo.outputs import OutputError
 from rali_zoo.scoring import sink as sink_module
 from rali_zoo.scoring.pipeline import slices
 from rali_zoo.scoring.sink import Job, Sink
@@ -128,9 +128,9 @@ def test_killed_while_the_folder_is_removed(tmp_path, monkeypatch):
 def test_another_job_is_refused(tmp_path):
     work(tmp_path / "a.parquet", stop=3)
     other = Job(["photos"], "/", "1/1", "toy", "def", "exact", "float32")
-    with pytest.raises(ConfigError, match="revision: 'abc' before, 'def' now"):
+    with pytest.raises(OutputError, match="revision: 'abc' before, 'def' now"):
         work(tmp_path / "a.parquet", job=other)
-    with pytest.raises(ConfigError, match="parts of .* are missing"), Sink(tmp_path / "a.parquet") as sink:
+    with pytest.raises(OutputError, match="parts of .* are missing"), Sink(tmp_path / "a.parquet") as sink:
         sink.start(JOB, [])
         sink.finish()
 
@@ -147,7 +147,7 @@ def test_the_list_is_frozen(tmp_path):
 def test_two_processes_do_not_write_one_table(tmp_path):
     with Sink(tmp_path / "a.parquet") as first, Sink(tmp_path / "a.parquet") as second:
         first.start(JOB, items(3))
-        with pytest.raises(ConfigError, match="another process"):
+        with pytest.raises(OutputError, match="another process"):
             second.start(JOB, items(3))
 
 
@@ -222,3 +222,67 @@ def test_twenty_kills_of_2000_images(tmp_path, many, model):
     assert sorted(r["path"] for r in rows) == sorted(str(p) for p in folder.iterdir())
     assert sum(r["error"] is not None for r in rows) == len(range(5, 2000, 97))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["broken.parquet", "photos", "whole.parquet"]
+
+
+# ---- others, damage, spreadsheets -------------------------------------------------------------------
+
+
+def test_a_foreign_table_is_never_taken_for_ours(tmp_path):
+    output = tmp_path / "out.csv"
+    assert not work(output, stop=7)
+    output.write_text("foreign")
+    with pytest.raises(OutputError, match="written by something else"):
+        work(output)
+    assert output.read_text() == "foreign" and (tmp_path / "out.csv.parts" / "00000000.parquet").exists()
+    output.unlink()
+    assert work(output) and output.read_bytes().startswith(b"path,score")
+
+
+def test_a_table_that_another_process_finished_meanwhile(tmp_path):
+    with Sink(tmp_path / "a.parquet") as late:
+        assert work(tmp_path / "a.parquet")
+        with pytest.raises(OutputError, match="is there already"):
+            late.start(JOB, items(50))
+
+
+def test_damaged_parts_are_made_again_and_a_damaged_list_is_named(tmp_path):
+    output, folder = tmp_path / "a.parquet", tmp_path / "a.parquet.parts"
+    work(output, stop=9)
+    whole = (folder / "00000000.parquet").read_bytes()
+    for place in range(4, len(whole) - 8, 37):  # one byte of many, in pages, schema and footer
+        changed = bytearray(whole)
+        changed[place] ^= 0x10
+        (folder / "00000000.parquet").write_bytes(changed)
+        with Sink(output) as sink:
+            sink.start(JOB, [])
+            found = sink._read(0)
+            assert found is None or found["score"].to_pylist() == [
+                1 + len(i.path) / 7 if not i.error else None for i in items(9)
+            ]
+    assert work(output) and work(tmp_path / "b.parquet")
+    assert output.read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    work(tmp_path / "c.parquet", stop=9)
+    (tmp_path / "c.parquet.parts" / "images.jsonl").write_text("[]\n")
+    with pytest.raises(OutputError, match=r"images\.jsonl is damaged"):
+        work(tmp_path / "c.parquet")
+
+
+def test_rows_by_score_json_lines_and_cells(tmp_path):
+    import json
+
+    names = ["=cmd()", "+1", "@a", "-b.jpg", "'q", ODD]
+    for suffix in (".csv", ".jsonl", ".parquet"):
+        with Sink(tmp_path / f"a{suffix}") as sink:
+            sink.start(JOB, [Item(name) for name in names])
+            sink.add(
+                0,
+                0,
+                [Score(i / 2 if i else None, error=None if i else "=e", path=n) for i, n in enumerate(names)],
+            )
+            assert sink.finish("best") == 1
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [line["score"] for line in lines] == [2.5, 2.0, 1.5, 1.0, 0.5, None]
+    assert pq.read_table(tmp_path / "a.parquet")["path"].to_pylist() == [line["path"] for line in lines]
+    cells = (tmp_path / "a.csv").read_bytes()
+    for cell in (b"'=cmd(),,,'=e", b"'+1,", b"'@a,", b"'-b.jpg,", b"''q,"):
+        assert b"\n" + cell in cells

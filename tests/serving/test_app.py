@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving_toys import image, served
+from serving_toys import BOUNDARY, form, image, served
 
 from rali_zoo.serving.cards import cards, comparison, header
 from rali_zoo.serving.engine import Answer
@@ -108,6 +110,10 @@ def test_the_page_may_load_nothing_from_elsewhere(page: str) -> None:
     assert found.status == 200 and "default-src 'self'" in found.headers["content-security-policy"]
     sources = re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="([^"]+)"', html)
     assert sources and not [name for name in sources if re.match(r"(https?:)?//(?!127\.0\.0\.1)", name)]
+    client = _Client(page)
+    for name in sources:
+        place = "/" + re.sub(r"^https?://[^/]+", "", name).lstrip("./")
+        assert client.ask("GET", place)[0] == 200, f"the page needs {place}"
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +186,105 @@ def test_a_broken_image_among_good_ones(engine) -> None:
     found = [f.result(60) for f in made.submit([Upload("a", image()), Upload("b", b"")])]
     html = cards(found, RANGE)
     assert html.count('class="card"') == 2 and "the file is empty" in html and "data:image/jpeg" in html
+
+
+# ---- what a client may reach ----
+
+
+class _Client:
+    """Somebody with a cookie of the app."""
+
+    def __init__(self, page: str, cookie: str | None = None) -> None:
+        self.page, self.cookie = page, ""
+        self.cookie = cookie if cookie is not None else self.ask("GET", "/")[1]["set-cookie"].split(";")[0]
+
+    def ask(self, method: str, path: str, body: bytes | None = None, kind: str = "application/json"):
+        connection = http.client.HTTPConnection(self.page, timeout=60)
+        connection.request(method, path, body, {"cookie": self.cookie, "content-type": kind})
+        found = connection.getresponse()
+        try:
+            return found.status, found.headers, found.read()
+        finally:
+            connection.close()
+
+    def upload(self, data: bytes) -> str:
+        body = form(("a.png", data)).replace(b'name="images"', b'name="files"')
+        kind = f"multipart/form-data; boundary={BOUNDARY}"
+        return json.loads(self.ask("POST", "/gradio_api/upload", body, kind)[2])[0]
+
+    def event(self, value: object, number: int = 0) -> tuple[int, str]:
+        """Status of an event with a value, and what the app answers to it."""
+        event = {"data": value, "fn_index": number, "session_hash": f"s{time.monotonic_ns()}"}
+        status, _, body = self.ask("POST", "/gradio_api/queue/join", json.dumps(event).encode())
+        if status != 200:
+            return status, body.decode()
+        return status, self.ask("GET", f"/gradio_api/queue/data?session_hash={event['session_hash']}")[
+            2
+        ].decode()
+
+
+def _file(path: str) -> dict[str, object]:
+    return {"path": path, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
+
+
+def test_a_client_scores_what_it_uploaded_and_nothing_else(page: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(image(60))
+    mine, other = _Client(page), _Client(page)
+    path = mine.upload(image(90))
+    status, answer = mine.event([[_file(path)]])
+    assert status == 200 and "64 × 48 pixels" in json.loads(f'"{_escaped(answer)}"')
+    assert other.event([[_file(path)]])[0] == 403, "another client's upload"
+    assert _Client(page, cookie="").event([[_file(path)]])[0] == 403
+    tricks = [
+        str(secret),
+        "/etc/passwd",
+        "/dev/zero",
+        f"{path}/../../../../../etc/passwd",
+        "http://127.0.0.1:1/a",
+    ]
+    for trick in tricks:
+        for value in ([[_file(path), _file(trick)]], [None, _file(trick), 0], [{"deep": [[_file(trick)]]}]):
+            for number in (0, 1, 2):
+                status, answer = mine.event(value, number)
+                assert status == 403 and "root:" not in answer, (trick, value)
+
+
+def test_no_route_hands_out_files(page: str, tmp_path: Path) -> None:
+    mine = _Client(page)
+    path = mine.upload(image(91))
+    secret = tmp_path / "secret.txt"
+    secret.write_text("the secret")
+    names = [str(secret), "/etc/passwd", path, "http://127.0.0.1:1/", str(Path(path).parent)]
+    routes = [
+        "/gradio_api/file=",
+        "/file=",
+        "/gradio_api/file/",
+        "/gradio_api/proxy=",
+        "/proxy=",
+        "//gradio_api/file=",
+    ]
+    for route in routes:
+        for name in names:
+            for method in ("GET", "HEAD", "POST"):
+                status, _, body = mine.ask(method, f"{route}{name}")
+                assert status in (404, 405) and b"secret" not in body and b"root:" not in body, (route, name)
+    for name in (
+        "deep_link?session_hash=a",
+        "component_server",
+        "run/score",
+        "call/score",
+        "stream/a/b/c/d.ts",
+    ):
+        assert {mine.ask(m, f"/gradio_api/{name}")[0] for m in ("GET", "POST")} == {404}
+    for escape in (
+        "/static/../../../../etc/passwd",
+        "/assets/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+        "/static//etc/passwd",
+    ):
+        assert mine.ask("GET", escape)[0] in (403, 404)
+    assert mine.ask("GET", "/?deep_link=../../etc")[0] == 200
+
+
+def _escaped(text: str) -> str:
+    return text.replace('\\"', "'").replace('"', "'").replace("\n", " ").replace("\\'", "'")
