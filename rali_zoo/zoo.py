@@ -36,6 +36,16 @@ MODELS = Table(
     },
 )
 
+#: What ``score``, ``serve`` and ``app`` take where no model is named.
+DEFAULT_MODEL = "rali-tiny-synthetic"
+_BY_SUFFIX = {
+    ".ckpt": "ckpt",
+    ".safetensors": "local-dir",
+    ".onnx": "onnx",
+    ".xml": "openvino",
+    ".csv": "csv",
+}
+
 #: models of ours; those of :data:`~rali_zoo.baselines.BASELINES` are somebody else's
 SCHEMES = ("ckpt", "local-dir", "hf-hub")
 
@@ -67,7 +77,7 @@ def load_model(ref: str, device: str | None = None) -> NetworkScorer | MetricSco
             ``onnx:PATH.onnx[?threads=N]`` or ``openvino:PATH.xml[?threads=N]`` (written by 'rali-zoo
             export'), ``levels:hf:ORG/MODEL`` (a vision-language model that rates in the words of a
             scale), ``pyiqa:NAME``, ``piq:NAME``, ``torchmetrics:NAME``, or ``csv:PATH``
-            (scores computed elsewhere).
+            (scores computed elsewhere); the path of a file that is there needs no scheme.
         device: where to compute, e.g. ``cuda``; the CPU by default.
 
     Raises:
@@ -77,6 +87,7 @@ def load_model(ref: str, device: str | None = None) -> NetworkScorer | MetricSco
         UnknownNameError: no such metric.
         MissingExtraError: the metric's library is not installed.
     """
+    ref = with_scheme(ref)
     uri = parse_uri(ref, (*SCHEMES, *RUNTIMES, *BASELINES), "model", MODELS)
     for table in (RUNTIMES, BASELINES):
         if uri.scheme in table:
@@ -87,6 +98,14 @@ def load_model(ref: str, device: str | None = None) -> NetworkScorer | MetricSco
         uri = parse_uri(MODELS[uri.id], SCHEMES, "model")
     uri.take(())
     return NetworkScorer(_network(uri), ref, device)
+
+
+def with_scheme(ref: str) -> str:
+    """A reference; of a file or folder that is there, the one that its suffix stands for."""
+    path = Path(ref)
+    if ref in MODELS or not path.exists():
+        return ref
+    return f"{'local-dir' if path.is_dir() else _BY_SUFFIX.get(path.suffix, 'local-dir')}:{ref}"
 
 
 def load_ours(ref: str, device: str | None = None) -> NetworkScorer:

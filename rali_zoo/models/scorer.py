@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rali_zoo.data.images import load_image, load_views
 from rali_zoo.errors import ConfigError, ImageDecodeError
 from rali_zoo.models.base import BackboneNetwork, IQANetwork, Prediction
-from rali_zoo.types import Batch, Explanation, Score
+from rali_zoo.types import MOS_RANGE, Batch, Explanation, Score
 
 Prepared = Tensor | ImageDecodeError
 Image = TypeVar("Image")
@@ -76,6 +76,11 @@ class NetworkScorer:
     Raises:
         CheckpointError: training stopped before it had made all that a score needs.
     """
+
+    needs_reference = False
+    native_scale = False
+    score_range: tuple[float, float] | None = MOS_RANGE
+    licence = ""
 
     def __init__(self, network: IQANetwork, name: str, device: torch.device | str | None = None) -> None:
         network.check_complete(name)

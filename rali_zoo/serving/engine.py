@@ -16,10 +16,10 @@ from PIL import Image
 
 from rali_zoo.errors import ConfigError, ImageDecodeError, RaliZooError
 from rali_zoo.serving.decoding import Decoded, DecodePool
-from rali_zoo.types import MOS_RANGE, Score
+from rali_zoo.types import Score
 
 if TYPE_CHECKING:
-    from rali_zoo.types import Scorer
+    from rali_zoo.protocols import Scorer
 
 _log = logging.getLogger(__name__)
 
@@ -257,14 +257,8 @@ def _check(scorer: Scorer) -> None:
 
     if isinstance(scorer, TableScorer):
         raise ConfigError(f"{scorer.name!r} is a table of scores and looks at no image; give a model")
-    if getattr(scorer, "needs_reference", False):
+    if scorer.needs_reference:
         raise ConfigError(f"{scorer.name!r} compares with a reference image; give a no-reference model")
-
-
-def score_range(scorer: Scorer) -> tuple[float, float] | None:
-    """Nominal range of the scores: [1, 5] for models of ours; ``None`` where an end is open."""
-    found: tuple[float, float] | None = getattr(scorer, "score_range", MOS_RANGE)
-    return found
 
 
 def is_synthetic(scorer: Scorer) -> bool:

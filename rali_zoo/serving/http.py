@@ -24,7 +24,6 @@ from rali_zoo.serving.engine import (
     Upload,
     caution,
     is_synthetic,
-    score_range,
 )
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def _about(engine: Engine) -> dict[str, Any]:
     return {
         "model": scorer.name,
         "revision": engine.revision,
-        "score_range": score_range(scorer),
+        "score_range": scorer.score_range,
         "higher_is_better": True,
         "training_sets": None if names is None else list(names),
         "synthetic_labels": is_synthetic(scorer),
