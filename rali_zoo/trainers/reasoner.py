@@ -228,8 +228,8 @@ class ReasonerBase(IQAModule):
             self._warned = True
             warnings.warn(
                 f"a completion to imitate has {longest} tokens, and generation stops at {self.limit}: raise "
-                "grpo.max_completion_length (RACT: max_completion_length), or the model's answers are cut (this is "
-                "said once)",
+                "grpo.max_completion_length (RACT: max_completion_length), or the model's answers are cut (this "
+                "warning comes once)",
                 stacklevel=2,
             )
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
@@ -305,7 +305,7 @@ class Reasoner(ReasonerBase):
             ``grpo`` measures the KL from there.
         vision_from: likewise; a Regression or RALI whose backbone becomes the vision encoder of
             ``rali:vlm-tiny``, or a Reasoner whose encoder is taken over: a language model learns far faster from
-            an encoder that can tell quality.
+            an encoder that knows quality.
         prompt: name of the question about the score.
         degradation_prompt: name of the question about the degradation; ``null`` leaves that task out.
         degradation_share: probability in [0, 1] that a training image of known degradation is asked about

@@ -1,4 +1,4 @@
-"""Weights spread over processes by torch's FSDP2, so that a model need not fit on one GPU with its optimizer.
+"""Weights sharded over processes by torch's FSDP2, so that a model need not fit on one GPU with its optimizer.
 
 Every process holds a slice of each weight, gathers the weights of a block when it computes with them, and
 gives them up again. Sampling would gather everything again for each token, and processes whose texts end

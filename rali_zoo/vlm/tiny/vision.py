@@ -1,4 +1,4 @@
-"""The vision tower of our own tiny vision-language model: a backbone of the ``rali:`` family as a timm model.
+"""The vision encoder of our own tiny vision-language model: a backbone of the ``rali:`` family as a timm model.
 
 Importing this module registers it with timm, which is where transformers' ``timm_wrapper`` looks for it.
 """
