@@ -41,6 +41,14 @@ class ConfigError(RaliZooError, ValueError):
     """A combination of settings that cannot work; the message says which one to change."""
 
 
+class UsageError(ConfigError):
+    """A command line that cannot be read; the command's exit status is 2."""
+
+
+class NothingMeasuredError(RaliZooError):
+    """A test or validation in which no image has a score; the command's exit status is 1."""
+
+
 class PluginError(RaliZooError, ImportError):
     """Something a package adds to this one cannot be used.
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rali_zoo.errors import ConfigError
+
 _WEIGHTS = Path(__file__).parent / "weights"
 #: Scorers that the package carries, by their names in the zoo; all were trained on synthetic labels only.
 SHIPPED = {
@@ -18,11 +20,20 @@ SHIPPED = {
 
 
 def cache_dir(*parts: str) -> Path:
-    """Folder below the cache root (``$RALI_ZOO_CACHE``, else ``~/.cache/rali_zoo``); made on use."""
+    """Folder below the cache root (``$RALI_ZOO_CACHE``, else ``~/.cache/rali_zoo``); made on use.
+
+    Raises:
+        ConfigError: the folder cannot be made.
+    """
     root = os.environ.get("RALI_ZOO_CACHE")
     base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rali_zoo"
     path = base.joinpath(*parts)
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"the cache {path} cannot be made ({error.strerror}): set RALI_ZOO_CACHE to a folder that can be written"
+        ) from None
     return path
 
 

@@ -24,9 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rali_zoo.errors import RaliZooError
+from rali_zoo.cli import check_words
+from rali_zoo.errors import RaliZooError, UsageError
 from rali_zoo.paths import atomic_path
 from rali_zoo.recipe import Recipe, Stage
+from rali_zoo.report import sha256
 
 Action = Literal["skip", "run", "resume"]
 _TAIL = 15
@@ -55,20 +57,15 @@ class Decision:
 # ---- hashes ----
 
 
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def content_hash(path: Path) -> str:
     """Hash of a file, or of the names and contents of all files of a folder; empty if it is not there."""
     if path.is_file():
-        return _file_hash(path)
+        return sha256(path)
     if not path.is_dir():
         return ""
     whole = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        whole.update(f"{file.relative_to(path)}\0{_file_hash(file)}\n".encode())
+        whole.update(f"{file.relative_to(path)}\0{sha256(file)}\n".encode())
     return whole.hexdigest()
 
 
@@ -192,6 +189,8 @@ class Runner:
         """
         forced = self.recipe.named(force) if force else set()
         stages = self.recipe.upto(until)
+        for stage in stages:
+            self._check(stage)
         self.folder.mkdir(parents=True, exist_ok=True)
         for number, stage in enumerate(stages, 1):
             title = f"[{number}/{len(stages)}] {stage.name}"
@@ -205,12 +204,36 @@ class Runner:
                 self.say(f"{title}: {decision.action} ({decision.reason}), log {self.states[stage.name].log}")
                 self._run(stage, decision, title, lock)
 
+    def _check(self, stage: Stage) -> None:
+        """Refuse before anything is touched: a command line that cannot be read, and files of somebody else's.
+
+        Raises:
+            StageError: what a stage would replace was not written by an earlier run of it.
+        """
+        if not stage.launcher:
+            try:
+                check_words([word for word in stage.run if not self._made(word)])
+            except UsageError as error:
+                raise StageError(f"stage {stage.name}: {error}") from None
+        if not self.states[stage.name].content:
+            for path in stage.written:
+                if path.exists():
+                    raise StageError(
+                        f"stage {stage.name} would replace {path}, which no run of this recipe has written; move it "
+                        "away, or have the recipe write elsewhere (--vars.NAME=VALUE)"
+                    )
+
+    def _made(self, word: str) -> bool:
+        """Whether a word names a config that a stage writes, which cannot be read yet."""
+        outputs = {path for stage in self.recipe.stages for path in stage.outputs}
+        return word.startswith("--config=") and word.removeprefix("--config=") in outputs
+
     def _run(self, stage: Stage, decision: Decision, title: str, lock: int) -> None:
         state, key, started = self.states[stage.name], self.key(stage), time.monotonic()
         resumed = decision.action == "resume"
         whole = resumed and stage.command != "fit" and all(Path(p).exists() for p in stage.outputs)
         if not whole:  # else it was killed between its last act, which is to write them, and ours
-            if not resumed:
+            if not resumed or (stage.last_checkpoint and not stage.last_checkpoint.is_file()):
                 _clear(stage)
             state.write(key=key, status="running", words=list(stage.run))
             code = self._process(stage, resumed, title, lock)
@@ -242,14 +265,9 @@ class Runner:
 
 
 def _clear(stage: Stage) -> None:
-    """Remove what an earlier run with other settings left, or it would be mistaken for this one's."""
-    stale = [Path(path) for path in stage.outputs]
-    if stage.last_checkpoint is not None:
-        stale.append(stage.last_checkpoint)
-    if stage.command == "describe":  # its parts, see rali_zoo.cli.describe
-        stale += [Path(f"{path}.parts") for path in stage.outputs]
-    for path in stale:
-        if path.is_dir():
+    """Remove what an earlier run left, which had other settings or was stopped before it could be resumed."""
+    for path in stage.written:
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
@@ -271,7 +289,10 @@ def _failure(stage: Stage, log: Path, code: int, again: str) -> str:
 
 @contextmanager
 def _locked(stage: Stage, path: Path) -> Iterator[int]:
-    """Hold a stage's lock; the kernel drops it when the last process that has it ends."""
+    """Hold a stage's lock; the kernel drops it when the last process that has it ends.
+
+    Not filelock's: the child inherits this one, so that a stage whose parent was killed keeps it.
+    """
     with path.open("w") as file:
         end = time.monotonic() + _PATIENCE_S
         while not _free(file.fileno()):

@@ -23,18 +23,36 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import yaml
 
-from rali_zoo.errors import ConfigError, UnknownNameError
+from rali_zoo.errors import ConfigError, UnknownNameError, near_miss
+from rali_zoo.settings import read_yaml
+from rali_zoo.trust import class_paths, names_outside, texts
 
-_VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _TOP = ("vars", "folder", "foreach", "launcher", "stages")
 _STAGE = ("name", "run", "inputs", "outputs", "needs", "foreach", "launcher")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
 _ROOT = "--trainer.default_root_dir="
+#: What ``fit`` writes into its run folder.
+_RUN_FILES = (
+    "checkpoints",
+    "config.yaml",
+    "config.resumed.yaml",
+    "results.json",
+    "predictions",
+    "logs",
+    "test",
+    ".lock",
+)
+#: Options by which a command line has code imported or run.
+_CODE = re.compile(
+    r"--(plugin|trust_\w+|.*class_path|trainer\.(callbacks|logger|plugins|strategy|profiler|accelerator))\b"
+)
 Variables = dict[str, str]
 
 
@@ -66,12 +84,27 @@ class Stage:
         return self.run[0]
 
     @property
-    def last_checkpoint(self) -> Path | None:
-        """Where ``fit`` keeps the checkpoint that it resumes from; ``None`` for other commands."""
+    def run_folder(self) -> Path | None:
+        """The run folder of ``fit``; ``None`` for other commands."""
         if self.command != "fit":
             return None
         (root,) = (word.removeprefix(_ROOT) for word in self.run if word.startswith(_ROOT))
-        return Path(root) / "checkpoints" / "last.ckpt"
+        return Path(root)
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """Where ``fit`` keeps the checkpoint that it resumes from; ``None`` for other commands."""
+        return self.run_folder / "checkpoints" / "last.ckpt" if self.run_folder else None
+
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """All that a run of the stage may leave, whole or in part."""
+        found = [Path(path) for path in self.outputs]
+        if self.run_folder:
+            found += [self.run_folder / name for name in _RUN_FILES]
+        else:  # the parts that describe and score keep until they are done
+            found += [Path(f"{path}.parts") for path in self.outputs]
+        return tuple(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)
@@ -127,7 +160,7 @@ def read_recipe(path: str | Path, given: Mapping[str, str] | None = None) -> Rec
         UnknownNameError: a key, variable or stage that does not exist.
     """
     path, given = Path(path), dict(given or {})
-    content = _load(path)
+    content = read_yaml(path)
     _known("key", content, _TOP)
     variables: Variables = {}
     own = content.get("vars") or {}
@@ -149,14 +182,45 @@ def read_recipe(path: str | Path, given: Mapping[str, str] | None = None) -> Rec
     return Recipe(folder, tuple(_ordered(_linked(stages))), again)
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as a recipe: {error}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} is no recipe: it has none of the keys {', '.join(_TOP)}")
-    return content
+def check_trust(recipe: Recipe, path: Path, given: Mapping[str, str] | None = None) -> None:
+    """Refuse what a recipe, or a config that it names, could have run or written that a user has not typed.
+
+    Args:
+        recipe: of :func:`read_recipe`.
+        path: its file.
+        given: values of variables that the user typed, which may be anything.
+
+    Raises:
+        ConfigError: a command that is none of ours, a launcher, code to import, an address, or a path outside of
+            the working directory; ``--trust_recipe`` allows them.
+    """
+    from rali_zoo.cli.main import COMMANDS
+    from rali_zoo.trainers import TRAINERS
+
+    consent = "Read it, and give --trust_recipe if that is what you want"
+    content = {key: value for key, value in read_yaml(path).items() if key != "launcher"}
+    own = content.pop("vars", None)
+    variables = own.items() if isinstance(own, dict) else ()
+    for text in texts([content, {name: value for name, value in variables if name not in (given or {})}]):
+        if names_outside(text):
+            raise ConfigError(
+                f"{path} names {text!r}, a command, an address or a path outside of this folder. {consent}, or give "
+                "another value: --vars.NAME=VALUE"
+            )
+    for stage in recipe.stages:
+        place = f"{path}: stage {stage.name}"
+        if stage.launcher:
+            raise ConfigError(f"{place} starts the program {stage.launcher[0]!r}. {consent}")
+        if stage.command not in COMMANDS or stage.command == "pipeline":
+            raise ConfigError(f"{place}: no command {stage.command!r}. {near_miss(stage.command, COMMANDS)}")
+        for word in stage.run:
+            if _CODE.match(word):
+                raise ConfigError(f"{place} can have code run by {word!r}. {consent}")
+        for config in _configs(stage.run):
+            named = list(class_paths(read_yaml(Path(config)))) if Path(config).is_file() else []
+            for name in named:
+                if name not in TRAINERS and not name.startswith(("lightning.", "torch.optim.", "rali_zoo.")):
+                    raise ConfigError(f"{place}: {config} names the class {name!r}. {consent}")
 
 
 def _known(kind: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
@@ -167,13 +231,14 @@ def _known(kind: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
 
 def _fill(text: str, variables: Variables, place: str) -> str:
     """The text with its ``${name}`` replaced."""
-
-    def value(match: re.Match[str]) -> str:
-        if match[1] not in variables:
-            raise UnknownNameError(f"variable (in {place})", match[1], variables)
-        return variables[match[1]]
-
-    return _VARIABLE.sub(value, text)
+    try:
+        return Template(text).substitute(variables)
+    except KeyError as error:
+        raise UnknownNameError(f"variable (in {place})", str(error.args[0]), variables) from None
+    except ValueError as error:
+        raise ConfigError(
+            f"{place}: {text!r}: {error}; a variable is ${{NAME}}, and $$ is a dollar sign"
+        ) from None
 
 
 def _repeat(axes: object, variables: Variables, place: str) -> Iterator[tuple[list[str], Variables]]:
@@ -265,17 +330,15 @@ def _linked(stages: Sequence[Stage]) -> Iterator[Stage]:
 def _ordered(stages: Iterator[Stage]) -> Iterator[Stage]:
     """Each stage after those that it needs, else in the order of the file."""
     by_name = {stage.name: stage for stage in stages}
-    done: set[str] = set()
-
-    def visit(name: str, above: tuple[str, ...]) -> Iterator[Stage]:
-        if name in above:
-            raise ConfigError(f"stages need each other in a circle: {' -> '.join([*above, name])}")
-        if name in done:
-            return
-        for need in by_name[name].needs:
-            yield from visit(need, (*above, name))
-        done.add(name)
-        yield by_name[name]
-
-    for name in by_name:
-        yield from visit(name, ())
+    sorter = TopologicalSorter({stage.name: stage.needs for stage in by_name.values()})
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        raise ConfigError(f"stages need each other in a circle: {' -> '.join(error.args[1])}") from None
+    place = {name: number for number, name in enumerate(by_name)}
+    ready: list[str] = []
+    while sorter.is_active():
+        ready = sorted({*ready, *sorter.get_ready()}, key=place.__getitem__)
+        first = ready.pop(0)
+        sorter.done(first)
+        yield by_name[first]

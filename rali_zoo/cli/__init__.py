@@ -4,7 +4,41 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import MISSING, fields, is_dataclass
+from importlib import import_module
 from typing import get_args, get_origin, get_type_hints
+
+from rali_zoo.errors import UsageError, near_miss
+
+_only_reading: ContextVar[bool] = ContextVar("only_reading", default=False)
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Read a command line without running it.
+
+    Args:
+        words: the command's name, and what follows it.
+
+    Raises:
+        UsageError: no such command, option or value; details are on standard error.
+    """
+    from rali_zoo.cli.main import COMMANDS
+    from rali_zoo.cli.training import COMMANDS as TRAINING
+    from rali_zoo.cli.training import CommandLine, check_names
+
+    if words[0] not in COMMANDS:
+        raise UsageError(f"unknown command {words[0]!r}. {near_miss(words[0], COMMANDS)}")
+    if words[0] in TRAINING:
+        check_names(CommandLine.read(words))
+        return
+    token = _only_reading.set(True)
+    try:
+        import_module(COMMANDS[words[0]][0]).main(words)
+    except SystemExit:
+        raise UsageError(f"rali-zoo {' '.join(words)} cannot be read") from None
+    finally:
+        _only_reading.reset(token)
 
 
 def run_function(function: Callable[..., None], words: Sequence[str], positional: Sequence[str] = ()) -> None:
@@ -12,7 +46,7 @@ def run_function(function: Callable[..., None], words: Sequence[str], positional
 
     Args:
         function: a typed function; its parameters become the command's options, ``--config`` reads them
-            from a yaml file.
+            from a yaml file. A parameter whose type is a dataclass stands for its fields, an option each.
         words: the command's name, then what the user typed after it.
         positional: the parameters that are given by place; a ``list`` takes one word or more, a parameter
             with a default may be left out.
@@ -40,14 +74,29 @@ def run_function(function: Callable[..., None], words: Sequence[str], positional
         parser.add_argument(
             f"--{name}", action=ActionYesNo, default=parameters[name].default, help=helps.get(name)
         )
-    parser.add_function_arguments(function, as_group=False, skip={*positional, *switches})
+    shared = {name: hint for name, hint in hints.items() if is_dataclass(hint) and isinstance(hint, type)}
+    parser.add_function_arguments(function, as_group=False, skip={*positional, *switches, *shared})
+    for kind in shared.values():
+        kinds, said = get_type_hints(kind), _docstring(kind)[1]
+        for field in fields(kind):
+            required = field.default is MISSING
+            default = {} if required else {"default": field.default}
+            parser.add_argument(
+                f"--{field.name}",
+                type=kinds[field.name],
+                required=required,
+                help=said.get(field.name),
+                **default,
+            )
     parser.add_argument("--config", action=ActionConfigFile, help="yaml file with the options")
     given = parser.parse_args(list(words[1:]))
-    function(**{name: given[name] for name in parameters})
+    built = {n: kind(**{f.name: given[f.name] for f in fields(kind)}) for n, kind in shared.items()}
+    if not _only_reading.get():
+        function(**{name: built[name] if name in built else given[name] for name in parameters})
 
 
-def _docstring(function: Callable[..., None]) -> tuple[str, dict[str, str | None]]:
-    """A function's first line and the help of each of its parameters."""
+def _docstring(function: Callable[..., object]) -> tuple[str, dict[str, str | None]]:
+    """First line of a function or dataclass, and the help of each parameter or attribute."""
     from docstring_parser import parse
 
     parsed = parse(inspect.getdoc(function) or "")

@@ -15,9 +15,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LRScheduler
 from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer
 
+from rali_zoo.cli.training import COMMANDS
 from rali_zoo.errors import near_miss
-
-COMMANDS = ("fit", "validate", "test", "predict")
 
 #: Last part of a key to the base of the classes that may stand there.
 _BASES: dict[str, type] = {
@@ -53,7 +52,9 @@ class RaliParser(LightningArgumentParser):
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
         prog = parser.prog.replace(" [options]", "")
-        sys.stderr.write(f"{prog}: error: {explain(message, parser)}\n(every option: {prog} --help)\n")
+        sys.stderr.write(
+            f"{prog}: error: {explain(message, parser)}\n(the usual options: {prog} --help; all: {prog} --help=all)\n"
+        )
         self.exit(2)
         raise SystemExit(2)
 

@@ -13,6 +13,7 @@ def pipeline_command(
     until: str | None = None,
     force: str | None = None,
     dry_run: bool = False,
+    trust_recipe: bool = False,
     vars: dict[str, str | int | float] | None = None,
 ) -> None:
     """Run the stages of a recipe, skip what is done, go on where a run was stopped.
@@ -22,13 +23,18 @@ def pipeline_command(
         until: stop after this stage; only it and what it needs are run.
         force: run this stage anew though nothing has changed.
         dry_run: show what would be done, and do nothing.
+        trust_recipe: allow the recipe to start other programs, import code, and name addresses and paths outside
+            of the working directory.
         vars: values for the recipe's variables, e.g. --vars.n=200.
     """
     from rali_zoo.pipeline import Runner, show
-    from rali_zoo.recipe import read_recipe
+    from rali_zoo.recipe import check_trust, read_recipe
 
     given = {name: str(value) for name, value in (vars or {}).items()}
-    runner = Runner(read_recipe(recipe, given), lambda line: print(line, flush=True))
+    read = read_recipe(recipe, given)
+    if not trust_recipe:
+        check_trust(read, recipe, given)
+    runner = Runner(read, lambda line: print(line, flush=True))
     if dry_run:
         show(runner.plan(until, force))
     else:

@@ -26,11 +26,11 @@ def teacher_command(
         least: samples with a score that an image needs; others are left out.
         root: folder that holds the data sets' folders.
     """
-    from rali_zoo.data.ratings import teacher_opinions
+    from rali_zoo.data.ratings import teacher_ratings
     from rali_zoo.data.tables import load_table
     from rali_zoo.paths import atomic_path
 
-    found = teacher_opinions(descriptions, load_table(data, root), least)
+    found = teacher_ratings(descriptions, load_table(data, root), least)
     with atomic_path(output) as path:
         found.frame.to_csv(path, index=False)
     print(f"{len(found.frame)} images ({found.left_out} left out) written to {output}")

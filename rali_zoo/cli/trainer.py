@@ -1,12 +1,15 @@
-"""``fit``, ``validate``, ``test``, ``predict``: a thin LightningCLI whose known traps are closed.
+"""``fit``, ``validate``, ``test``, ``predict``: a LightningCLI whose known traps are closed.
 
-What differs from Lightning's own: the command line outranks the checkpoint (``carried.py``), errors carry
-the near miss (``parser.py``), a run keeps everything in one folder, and ``fit`` ends with a test report.
+What differs from Lightning's own: the command line outranks the checkpoint (``checkpoint_settings.py``), errors
+carry the near miss (``parser.py``), a run keeps everything in one folder of its own (``runs.py``), and ``fit``
+ends with a test report.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import random
 import re
 import sys
 import tempfile
@@ -15,22 +18,29 @@ import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 import yaml
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 from torch import distributed
 
-from rali_zoo.cli import checkpoint_settings as carried
-from rali_zoo.cli import report
-from rali_zoo.cli.parser import COMMANDS, RaliParser
-from rali_zoo.errors import ConfigError, RaliZooError, near_miss
+from rali_zoo.cli import checkpoint_settings, report, runs
+from rali_zoo.cli.parser import RaliParser
+from rali_zoo.cli.training import COMMANDS, CommandLine
+from rali_zoo.errors import ConfigError, NothingMeasuredError, RaliZooError, UsageError, near_miss
 from rali_zoo.paths import atomic_path
 from rali_zoo.trainers.checkpoint_io import AtomicCheckpointIO
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class RunConfig(SaveConfigCallback):
@@ -40,9 +50,59 @@ class RunConfig(SaveConfigCallback):
         """Save the resolved configuration; it runs again as it is (``fit --config RUN/config.yaml``)."""
         if stage != "fit" or self.already_saved or not trainer.is_global_zero:
             return
-        with atomic_path(Path(trainer.default_root_dir) / "config.yaml") as path:
+        target = Path(trainer.default_root_dir) / "config.yaml"
+        resumed = bool(self.config.get("ckpt_path")) and target.is_file() and target.stat().st_size > 0
+        with atomic_path(target.with_name("config.resumed.yaml") if resumed else target) as path:
             path.write_text(self.parser.dump(self.config, skip_none=False))
         self.already_saved = True
+        if not resumed:  # else it may be somebody else's
+            checkpoint_settings.remember(target)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """``best.ckpt`` by validation SRCC; an epoch in which it is undefined is never best."""
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        """Whether a value of the monitor is among the best; Lightning keeps the first value even if it is NaN."""
+        return (
+            current is not None
+            and bool(torch.isfinite(current))
+            and super().check_monitor_top_k(trainer, current)
+        )
+
+
+class SeededSteps(Callback):
+    """Draw all that a step draws (dropout among it) from its seed, epoch, number and process.
+
+    A run that was stopped and resumed at an epoch then equals one that was not.
+
+    Args:
+        seed: of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def _draw_from(self, trainer: Trainer, step: int) -> None:
+        words = np.random.SeedSequence((self.seed, trainer.current_epoch, step, trainer.global_rank))
+        seed = int(words.generate_state(1)[0])
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before what a module prepares for an epoch."""
+        self._draw_from(trainer, 0)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
+    ) -> None:
+        """Before a step."""
+        self._draw_from(trainer, batch_idx + 1)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before what a module makes of an epoch, prototypes for example."""
+        self._draw_from(trainer, -1 % 2**32)
 
 
 class RaliCLI(LightningCLI):
@@ -60,20 +120,26 @@ class RaliCLI(LightningCLI):
         datamodule_class: type[LightningDataModule],
         args: Sequence[str],
     ) -> None:
-        self.carried: carried.Carried | None = None
+        self.line = CommandLine.read(args)
+        self.checkpoint = checkpoint_settings.read(self.line, model_class)
+        self.claimed: Path | None = None
         self.started = time.monotonic()
-        super().__init__(
-            model_class,
-            datamodule_class,
-            save_config_callback=RunConfig,
-            seed_everything_default=0,
-            parser_kwargs={"prog": "rali-zoo", "allow_abbrev": False}
-            | {command: {"allow_abbrev": False} for command in COMMANDS},
-            parser_class=RaliParser,
-            subclass_mode_model=True,
-            auto_configure_optimizers=False,
-            args=list(args),
-        )
+        try:
+            super().__init__(
+                model_class,
+                datamodule_class,
+                save_config_callback=RunConfig,
+                seed_everything_default=0,
+                parser_kwargs={"prog": "rali-zoo", "allow_abbrev": False}
+                | {command: {"allow_abbrev": False} for command in COMMANDS},
+                parser_class=RaliParser,
+                subclass_mode_model=True,
+                auto_configure_optimizers=False,
+                args=list(args),
+            )
+        finally:
+            if self.claimed is not None:
+                runs.release(self.claimed)
 
     # ---- parsing -------------------------------------------------------------------------------------------
 
@@ -85,51 +151,74 @@ class RaliCLI(LightningCLI):
             default=True,
             help="After fit: test the best checkpoint on data.test, write results.json into the run folder.",
         )
+        parser.add_argument(
+            "--trust_run_config",
+            type=bool,
+            default=False,
+            help="Use all of the config.yaml beside --ckpt_path though no fit of yours wrote it; it can run code.",
+        )
+        parser.add_argument(
+            "--run", type=str | None, default=None, help="Name of the run folder, below runs/."
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse with what the checkpoint carries below what the user typed, so that the user wins."""
+        """Parse with the checkpoint's settings below what the user typed, so that the user wins."""
         command, *words = args
-        checkpoint, configs = carried.typed(words)
-        if checkpoint is not None:
-            self.carried = carried.read(checkpoint, resuming=command == "fit", has_config=bool(configs))
-        elif command != "fit" and not any(
-            re.match(r"-h$|--help|--print_config|--model\.help", w) for w in words
-        ):
-            _needs_checkpoint(command, configs)
+        looking = any(re.match(r"-h$|--help|--print_config|--model\.help", word) for word in words)
+        if self.line.checkpoint is None and command != "fit" and not looking:
+            _needs_checkpoint(self.line)
         with tempfile.TemporaryDirectory() as folder:
             below = []
-            if self.carried is not None and self.carried.config:
-                base = Path(folder) / "carried.yaml"
-                base.write_text(yaml.safe_dump(self.carried.config))
+            if self.checkpoint is not None and self.checkpoint.config:
+                base = Path(folder) / "checkpoint.yaml"
+                base.write_text(yaml.safe_dump(self.checkpoint.config))
                 below = ["--config", str(base)]
             self.config = parser.parse_args([command, *below, *words])
         self.config[command].pop("config", None)
-        self._settle(command, configs)
+        self._settle(command)
 
     def _parse_ckpt_path(self) -> None:
         """Lightning lets the checkpoint replace the command line here; ``parse_arguments`` has done it."""
 
-    def _settle(self, command: str, configs: Sequence[str]) -> None:
-        """Fill in what depends on the rest: the run folder; and say what the checkpoint had otherwise."""
+    def _settle(self, command: str) -> None:
+        """Fill in what depends on the rest: the run folder; and report what the checkpoint had otherwise."""
         settings = self.config[command]
         model = settings.model.as_dict() if settings.get("model") else {}
-        if self.carried is not None:
-            carried.check_same_class(self.carried, model.get("class_path", ""))
-            for line in carried.differences(self.carried, model.get("init_args", {})):
+        if self.checkpoint is not None:
+            checkpoint_settings.check_same_class(self.checkpoint, model.get("class_path", ""))
+            notes = checkpoint_settings.differences(self.checkpoint, model.get("init_args", {}))
+            if notes and command == "fit":
+                notes.append("the optimizer's state, learning rate included, is the checkpoint's")
+            for line in notes:
                 print(f"note: {line}", file=sys.stderr)
-                if command == "fit":
-                    print(
-                        "note: the optimizer's state, learning rate included, is the checkpoint's",
-                        file=sys.stderr,
-                    )
-        if settings.trainer.default_root_dir is None:
-            if self.carried is not None:
-                run = self.carried.run
-            elif configs:
-                run = Path("runs") / Path(configs[-1]).stem
+            if command == "fit":
+                self._check_epochs(settings.trainer.max_epochs)
+        trainer = settings.trainer
+        if settings.get("run"):
+            trainer.default_root_dir = str(Path("runs") / settings.run)
+        if trainer.default_root_dir is None:
+            if self.checkpoint is not None:
+                trainer.default_root_dir = str(self.checkpoint.run)
             else:
-                run = Path("runs") / model.get("class_path", "run").rpartition(".")[2].lower()
-            settings.trainer.default_root_dir = str(run)
+                stems = "+".join(path.stem for path in self.line.configs)
+                trainer.default_root_dir = str(
+                    Path("runs") / (stems or model.get("class_path", "run").rpartition(".")[2].lower())
+                )
+        if command == "fit" and self.line.checkpoint is None and not trainer.fast_dev_run:
+            wanted = Path(trainer.default_root_dir)
+            self.claimed = runs.claim(wanted)
+            trainer.default_root_dir = str(self.claimed)
+            if self.claimed != wanted:
+                print(f"note: {wanted} holds an earlier run, this one is {self.claimed}", file=sys.stderr)
+
+    def _check_epochs(self, wanted: int | None) -> None:
+        assert self.checkpoint is not None
+        done = self.checkpoint.content.get("epoch")
+        if isinstance(done, int) and wanted is not None and 0 <= wanted < done + 1:
+            raise ConfigError(
+                f"{self.checkpoint.path} has been trained for {done + 1} epochs already, and "
+                f"--trainer.max_epochs={wanted} is less; give the number of epochs of the whole run"
+            )
 
     def instantiate_classes(self) -> None:
         """Build everything; a checkpoint's weights are in the model before the data are set up.
@@ -137,7 +226,7 @@ class RaliCLI(LightningCLI):
         Lightning restores them after ``setup``, which is too late for features cached there, and it would
         fetch pretrained weights only to overwrite them.
         """
-        if self.carried is None:
+        if self.checkpoint is None:
             self._instantiate()
             return
         from rali_zoo.models.base import weights_follow
@@ -145,19 +234,32 @@ class RaliCLI(LightningCLI):
         resuming = self.subcommand == "fit"
         with nullcontext() if resuming else weights_follow():
             self._instantiate()
-        carried.pour(self.carried, self.model, whole=resuming)
+        checkpoint_settings.load_weights(self.checkpoint, self.model, whole=resuming)
 
     def _instantiate(self) -> None:
-        """Build everything; an error of ours comes out as it is, without jsonargparse's wrapping."""
+        """Build everything, data first: weights may be a long download for data that are not there.
+
+        Whatever is impossible comes out as an error of ours, without jsonargparse's and Lightning's wrapping.
+        """
         try:
+            data = None
+            if self.subcommand == "fit" and rank_zero_only.rank == 0:
+                partly = self.config.clone()
+                for other in ("model", "trainer"):
+                    partly[self.subcommand].pop(other, None)
+                data = self.parser.instantiate_classes(partly)[self.subcommand].data
+                data.prepare_data()
             super().instantiate_classes()
-        except ValueError as error:
+            self.datamodule = data or self.datamodule
+        except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, RaliZooError):
                 cause = cause.__cause__ or cause.__context__
-            if cause is None:
+            if cause is not None:
+                raise cause from None
+            if isinstance(error, TypeError):
                 raise
-            raise cause from None
+            raise ConfigError(" ".join(str(error).split())) from error
 
     # ---- running -------------------------------------------------------------------------------------------
 
@@ -165,16 +267,17 @@ class RaliCLI(LightningCLI):
         """The Trainer; a CSV log and checkpoints go to the run folder unless the user set them otherwise."""
         settings = self._get(self.config_init, "trainer")
         run = Path(settings["default_root_dir"])
-        callbacks = settings["callbacks"] or []
-        callbacks = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
+        callbacks = _listed(settings["callbacks"])
         own = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
-        if self.subcommand == "fit" and settings["enable_checkpointing"] is not False and not own:
-            callbacks += _checkpointing(run / "checkpoints", validated=settings["limit_val_batches"] != 0)
+        if self.subcommand == "fit":
+            seed = self.config["fit"].seed_everything
+            callbacks += [] if seed is False else [SeededSteps(int(seed))]
+            if settings["enable_checkpointing"] is not False and not own:
+                callbacks += _checkpointing(run / "checkpoints", validated=settings["limit_val_batches"] != 0)
         if settings["logger"] is None or settings["logger"] is True:
             # Made on use: a command that logs nothing leaves no folder behind.
             kwargs["logger"] = CSVLogger(save_dir=run, name="logs")
-        plugins = settings["plugins"] or []
-        plugins = list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]
+        plugins = _listed(settings["plugins"])
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         return super().instantiate_trainer(**kwargs, callbacks=callbacks)
@@ -182,29 +285,37 @@ class RaliCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             super()._run_subcommand(subcommand)
-        except SystemExit as stop:
+        except (SystemExit, KeyboardInterrupt) as stop:
             # Lightning turns Ctrl-C into exit(1) once it has saved what there is.
-            if self.trainer.interrupted:
-                raise KeyboardInterrupt from stop
-            raise
+            if isinstance(stop, SystemExit) and not self.trainer.interrupted:
+                raise
+            last = Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+            if subcommand == "fit" and last.is_file():
+                again = f"rali-zoo fit --ckpt_path {_short(str(last))}"
+                raise KeyboardInterrupt(f"interrupted; go on with: {again}") from stop
+            raise KeyboardInterrupt from stop
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        if subcommand != "fit" and self.carried is not None:
+        if subcommand != "fit" and self.checkpoint is not None:
             kwargs["ckpt_path"] = None  # its weights are in the model already
         return kwargs
 
     def fit(self, **kwargs: Any) -> None:
         """Train; then test the best checkpoint and write the report."""
         run = Path(self.trainer.default_root_dir)
-        if self.carried is not None:
-            print(f"resuming from {self.carried.path} (settings: {self.carried.source})")
+        if self.checkpoint is not None:
+            print(f"resuming from {self.checkpoint.path} (settings: {self.checkpoint.source})")
         print(f"run folder: {run}")
-        self.trainer.fit(**kwargs)
-        if self.trainer.fast_dev_run or not self.config["fit"].test_after_fit:  # type: ignore[attr-defined]
-            return
+        alone = self.trainer.is_global_zero and not self.trainer.fast_dev_run  # type: ignore[attr-defined]
+        with runs.training(run) if alone else nullcontext():
+            self.trainer.fit(**kwargs)
+            if not self.trainer.fast_dev_run and self.config["fit"].test_after_fit:  # type: ignore[attr-defined]
+                self._test_after_fit(run)
+
+    def _test_after_fit(self, run: Path) -> None:
         fit_s = round(time.monotonic() - self.started, 1)
-        best = _short(getattr(self.trainer.checkpoint_callback, "best_model_path", ""))
+        best = _short(_best(self.trainer))
         try:
             self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best or None, verbose=False)
         except ConfigError as error:
@@ -213,14 +324,25 @@ class RaliCLI(LightningCLI):
             # No test set was asked for, and those of data.train have no test rows.
             print(f"not tested: {error}", file=sys.stderr)
             return
-        self._report(run, best, {"fit_seconds": fit_s})
+        target = run
+        if (run / "results.json").exists():  # of the run before it was resumed
+            target = runs.numbered(run / "test")
+        self._report(target, best, {"fit_seconds": fit_s})
+
+    def validate(self, **kwargs: Any) -> None:
+        """Run the validation sets through a checkpoint and print their metrics."""
+        (metrics,) = self.trainer.validate(**{**kwargs, "verbose": False})[:1] or [{}]
+        for name, value in metrics.items():
+            print(f"{name}: {value:.4g}")
+        if math.isnan(metrics.get("val/srcc", 0.0)):
+            raise NothingMeasuredError("val/srcc is undefined: too few images with different scores and MOS")
 
     def test(self, **kwargs: Any) -> None:
         """Test a checkpoint and write the report below ``RUN/test``, beside the one that ``fit`` wrote."""
         self.trainer.test(**{**kwargs, "verbose": False})
         if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            checkpoint = str(self.carried.path) if self.carried is not None else ""
-            self._report(Path(self.trainer.default_root_dir) / "test", checkpoint, {})
+            checkpoint = str(self.checkpoint.path) if self.checkpoint is not None else ""
+            self._report(runs.numbered(Path(self.trainer.default_root_dir) / "test"), checkpoint, {})
 
     def predict(self, **kwargs: Any) -> None:
         """Predict ``data.predict`` and write one parquet a data set below ``RUN/predict``."""
@@ -234,16 +356,24 @@ class RaliCLI(LightningCLI):
             return
         left_out = {ref: bad for (role, ref), bad in self.datamodule.left_out.items() if role == "predict"}
         tables = report.predictions(batches, left_out)
-        folder = Path(self.trainer.default_root_dir)
-        for dataset, file in report.write_tables(folder, "predict", tables).items():
+        folder = runs.numbered(Path(self.trainer.default_root_dir) / "predict")
+        scored = 0
+        for dataset, file in report.write_tables(folder.parent, folder.name, tables).items():
             failed = int((tables[dataset]["error"] != "").sum())
-            print(f"{dataset}: {len(tables[dataset]) - failed} scored, {failed} failed: {folder / file}")
+            scored += len(tables[dataset]) - failed
+            print(
+                f"{dataset}: {len(tables[dataset]) - failed} scored, {failed} failed: {folder.parent / file}"
+            )
+        if tables and not scored:
+            raise NothingMeasuredError("no image has a score; the column error of the tables has the reasons")
 
     def _report(self, folder: Path, checkpoint: str, extra: dict[str, float]) -> None:
         if not self.trainer.is_global_zero:
             return
         results = report.read_metrics(self.trainer.callback_metrics)
-        synthetic = {dataset for dataset in results if self.datamodule.table(dataset).card.synthetic}
+        sets = {dataset: self.datamodule.table(dataset) for dataset in results}
+        report.add_intervals(results, self.model.test_tables, {name: t.frame for name, t in sets.items()})
+        synthetic = {dataset for dataset, table in sets.items() if table.card.synthetic}
         self._dump_config()
         path = report.write(
             folder,
@@ -256,24 +386,45 @@ class RaliCLI(LightningCLI):
         )
         report.show(results, synthetic)
         print(f"written: {path}" + (f"\ncheckpoint: {checkpoint}" if checkpoint else ""))
+        # What a test counts as n are the images that have a finite score.
+        if results and not any(row.get("n", 0) > 0 for row in results.values()):
+            raise NothingMeasuredError(
+                f"nothing was measured: no image of {', '.join(results)} has a finite score; see the predictions"
+            )
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value] if value else []
 
 
 def _checkpointing(folder: Path, validated: bool) -> list[ModelCheckpoint]:
     """``best.ckpt`` by validation SRCC, where there is any, and ``last.ckpt`` of every epoch."""
     # Two callbacks, because save_last=True of Lightning 2.6 writes last.ckpt only when best.ckpt improves.
-    # No version counter: a second run of the same name replaces the first, whole.
     # By default Lightning saves where it validates, so that a run that ends between two validations is lost.
     last = ModelCheckpoint(
         dirpath=folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
-    if not validated:
-        return [last]
-    return [
-        ModelCheckpoint(
-            dirpath=folder, filename="best", monitor="val/srcc", mode="max", enable_version_counter=False
-        ),
-        last,
-    ]
+    best = BestCheckpoint(
+        dirpath=folder, filename="best", monitor="val/srcc", mode="max", enable_version_counter=False
+    )
+    return [best, last] if validated else [last]
+
+
+def _best(trainer: Trainer) -> str:
+    """The best checkpoint of a fit; where no epoch was measured, the last one, which is reported."""
+    saved = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+    monitored = [c for c in saved if isinstance(c, BestCheckpoint)]
+    for callback in monitored or saved:
+        if callback.best_model_path:
+            return str(callback.best_model_path)
+    last = next((c.best_model_path for c in saved if c.best_model_path), "")
+    if last and monitored:
+        print(
+            "note: val/srcc was undefined in every epoch (it needs two images of different MOS and finite scores), "
+            "so there is no best.ckpt; last.ckpt is used",
+            file=sys.stderr,
+        )
+    return str(last)
 
 
 def _short(path: str) -> str:
@@ -281,15 +432,15 @@ def _short(path: str) -> str:
     return str(Path(path).relative_to(Path.cwd())) if path and Path(path).is_relative_to(Path.cwd()) else path
 
 
-def _needs_checkpoint(command: str, configs: Sequence[str]) -> None:
+def _needs_checkpoint(line: CommandLine) -> None:
     """Refuse to ``test`` freshly initialised weights, which Lightning would do without a word."""
-    run = Path("runs") / (Path(configs[-1]).stem if configs else "NAME")
+    example = Path("runs", *(path.stem for path in [*line.configs][-1:]), *([] if line.configs else ["NAME"]))
+    example = example / "checkpoints" / "best.ckpt"
     found = sorted(Path("runs").glob("*/checkpoints/best.ckpt"))
-    example = run / "checkpoints" / "best.ckpt"
     if found and example not in found:
         example = max(found, key=lambda path: path.stat().st_mtime)
     raise ConfigError(
-        f"{command} needs the checkpoint of a trained model: rali-zoo {command} --ckpt_path {example}"
+        f"{line.command} needs the checkpoint of a trained model: rali-zoo {line.command} --ckpt_path {example}"
         + ("" if found else "  (train one first: rali-zoo fit --config configs/FILE.yaml)")
     )
 
@@ -323,21 +474,21 @@ def main(
         datamodule_class: the data module, another one in tests.
 
     Raises:
-        ConfigError: a command that is none of the four, or options before it.
+        UsageError: a command that is none of the four, or options before it.
     """
     words = list(sys.argv[1:] if args is None else args)
     if not words or words[0] not in COMMANDS:
         asked = words[0] if words else ""
-        raise ConfigError(
+        raise UsageError(
             f"the command comes first: rali-zoo fit --config FILE.yaml. {near_miss(asked, COMMANDS)}"
         )
     if model_class is None or datamodule_class is None:
         from rali_zoo.data import IQADataModule
         from rali_zoo.trainers import TRAINERS, IQAModule
 
-        for name in TRAINERS:  # imported, a class may be named in short
-            _ = TRAINERS[name]
-
+        for name in CommandLine.read(words).models or TRAINERS:
+            if name in TRAINERS:
+                TRAINERS[name]  # importing it is what makes its short name work
         model_class, datamodule_class = model_class or IQAModule, datamodule_class or IQADataModule
     _quiet()
     RaliCLI(model_class, datamodule_class, args=words)

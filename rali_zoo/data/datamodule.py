@@ -40,6 +40,12 @@ def _listed(references: References) -> list[str]:
     return [references] if isinstance(references, str) else list(references)
 
 
+def _refuse_impossible(**limits: tuple[bool, object, str]) -> None:
+    for name, (fits, value, wanted) in limits.items():
+        if not fits:  # NaN never does
+            raise ConfigError(f"data.{name}={value!r} cannot be; give {wanted}")
+
+
 class IQADataModule(L.LightningDataModule):
     """Images and their MOS from any number of data sets.
 
@@ -115,27 +121,21 @@ class IQADataModule(L.LightningDataModule):
             )
         for ref in self.streams:
             Shards(ref)  # refuses commands and addresses before anything is built
-        limits: dict[str, tuple[bool, object, str]] = {
-            "batch_size": (batch_size >= 1, batch_size, "1 or more"),
-            "limit": (limit is None or limit >= 1, limit, "1 or more, or null for all images"),
-            "num_workers": (num_workers >= 0, num_workers, "0 or more"),
-            "max_undescribed": (0 <= max_undescribed <= 1, max_undescribed, "a share in [0, 1]"),
-            "max_undecodable": (0 <= max_undecodable <= 1, max_undecodable, "a share in [0, 1]"),
-            "seed": (0 <= seed < 2**32, seed, "0 to 2**32 - 1"),
-            "sampling": (sampling in get_args(Sampling), sampling, f"one of {', '.join(get_args(Sampling))}"),
-        }
-        for name, (fits, value, wanted) in limits.items():
-            if not fits:  # NaN never does
-                raise ConfigError(f"data.{name}={value!r} cannot be; give {wanted}")
+        _refuse_impossible(
+            batch_size=(batch_size >= 1, batch_size, "1 or more"),
+            limit=(limit is None or limit >= 1, limit, "1 or more, or null for all images"),
+            num_workers=(num_workers >= 0, num_workers, "0 or more"),
+            max_undescribed=(0 <= max_undescribed <= 1, max_undescribed, "a share in [0, 1]"),
+            max_undecodable=(0 <= max_undecodable <= 1, max_undecodable, "a share in [0, 1]"),
+            seed=(0 <= seed < 2**32, seed, "0 to 2**32 - 1"),
+            sampling=(sampling in get_args(Sampling), sampling, f"one of {', '.join(get_args(Sampling))}"),
+        )
         self.root, self.batch_size, self.sampling = root, batch_size, sampling
         self.train_view, self.eval_view = train_view or View(), eval_view or View()
         self.descriptions, self.max_undescribed = _listed(descriptions), max_undescribed
         self.calibration = calibration
-        self.cache_features, self.check_images, self.max_undecodable = (
-            cache_features,
-            check_images,
-            max_undecodable,
-        )
+        self.cache_features, self.check_images = cache_features, check_images
+        self.max_undecodable = max_undecodable
         self.limit, self.num_workers, self.pin_memory, self.seed = limit, num_workers, pin_memory, seed
         #: undecodable rows by (role, reference); columns of the table plus ``reason``
         self.left_out: dict[tuple[str, str], pd.DataFrame] = {}
@@ -306,7 +306,7 @@ class IQADataModule(L.LightningDataModule):
 
     def _of_batches(self, sets: list[ImageDataset], order: EpochBatches) -> DataLoader[Batch]:
         workers = self._workers(sets[0].view)
-        return DataLoader(
+        return _LateLoader(
             Batches(sets),
             batch_size=None,
             sampler=order,
@@ -324,7 +324,15 @@ class IQADataModule(L.LightningDataModule):
                     "streams and folders cannot be mixed in data.train; pack the folders into shards too"
                 )
             stream = ShardStream(streams, self.train_view, self.module.preprocess, self.seed)
-            return _StreamLoader(self, stream, self._workers(self.train_view))
+            workers = self._workers(self.train_view)
+            return _StreamLoader(
+                cast("Dataset[Batch]", stream),
+                batch_size=self.batch_size,
+                num_workers=workers,
+                pin_memory=self.pin_memory,
+                collate_fn=collate,
+                timeout=TIMEOUT if workers else 0,
+            ).of(self)
         sets = self._sets["train"]
         owner = [s.ref for s in sets for _ in range(len(s))]
         order: DistributedSampler[int] | SingleDatasetBatchSampler
@@ -334,10 +342,7 @@ class IQADataModule(L.LightningDataModule):
             order = BalancedSampler(owner, seed=self.seed)
         else:
             order = self._sharded(list(range(len(owner))), shuffle=True)
-        batches = EpochBatches(order, self.batch_size)
-        # Lightning tells the epoch only after it has made an iterator, and workers begin at once.
-        batches.set_epoch(0 if self.trainer is None else self.trainer.current_epoch)
-        return self._of_batches(sets, batches)
+        return self._of_batches(sets, EpochBatches(order, self.batch_size))
 
     def train_eval_dataloader(self) -> DataLoader[Batch]:
         """The training images once, in order, cut as for evaluation: what prototypes are made of."""
@@ -361,20 +366,22 @@ class IQADataModule(L.LightningDataModule):
         return [self._in_order(s) for s in self._sets["predict"]]
 
 
-class _StreamLoader(DataLoader[Batch]):
-    """A loader that tells its stream the epoch; workers are started anew for each."""
-
-    def __init__(self, data: IQADataModule, stream: ShardStream, workers: int) -> None:
-        super().__init__(
-            cast("Dataset[Batch]", stream),
-            batch_size=data.batch_size,
-            num_workers=workers,
-            pin_memory=data.pin_memory,
-            collate_fn=collate,
-            timeout=TIMEOUT if workers else 0,
-        )
-        self._data, self._stream = data, stream
+class _LateLoader(DataLoader[Batch]):
+    """Begins when its first batch is asked for: Lightning makes an iterator before it tells the epoch."""
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        self._stream.epoch = self._data.trainer.current_epoch if self._data.trainer is not None else 0
-        return super().__iter__()
+        yield from super().__iter__()
+
+
+class _StreamLoader(_LateLoader):
+    """Tells its stream the epoch; workers are started anew for each."""
+
+    def of(self, data: IQADataModule) -> _StreamLoader:
+        """The loader, of a data module whose trainer knows the epoch."""
+        self.data = data
+        return self
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        stream = cast(ShardStream, self.dataset)
+        stream.epoch = 0 if self.data.trainer is None else self.data.trainer.current_epoch
+        yield from super().__iter__()

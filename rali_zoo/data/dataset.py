@@ -36,7 +36,14 @@ class Draw(NamedTuple):
 
 
 def generator(seed: int, epoch: int, image: str, visit: int = 0) -> torch.Generator:
-    """A generator for one visit to an image, on the CPU."""
+    """A generator on the CPU for one visit to an image.
+
+    Args:
+        seed: of the run.
+        epoch: of the run.
+        image: data set and id.
+        visit: how often the image was drawn before in this epoch.
+    """
     digest = hashlib.sha256(f"{seed}|{epoch}|{visit}|{image}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 

@@ -1,4 +1,4 @@
-"""A teacher that was asked several times, as a data set: its mean score and its spread for each image."""
+"""A teacher that was asked several times, as a data set: the mean and the std of its scores for each image."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rali_zoo.data.tables import DataTable
 
 
-class Opinions(NamedTuple):
-    """What :func:`teacher_opinions` found.
+class TeacherRatings(NamedTuple):
+    """What :func:`teacher_ratings` found.
 
     Attributes:
         frame: columns image (absolute path), mos and std (of the samples, on [1, 5]), samples, split,
@@ -28,7 +28,7 @@ class Opinions(NamedTuple):
     left_out: int
 
 
-def teacher_opinions(paths: Sequence[str], table: DataTable, least: int = 2) -> Opinions:
+def teacher_ratings(paths: Sequence[str], table: DataTable, least: int = 2) -> TeacherRatings:
     """Mean and standard deviation of a teacher's scores.
 
     The deviation of few samples is noisy: 8 of them tell it within a quarter. Human scores are not used, so
@@ -46,14 +46,14 @@ def teacher_opinions(paths: Sequence[str], table: DataTable, least: int = 2) -> 
     import pandas as pd
 
     if least < 2:
-        raise ConfigError(f"least={least}: a spread takes two samples")
+        raise ConfigError(f"least={least}: a std takes two samples")
     rows = pd.concat([read_descriptions(path) for path in paths], ignore_index=True)
     rows = rows[(rows["dataset"] == table.ref) & rows["score"].notna()]
     teachers = rows[["teacher", "revision"]].drop_duplicates()
     if len(teachers) > 1:
         raise ConfigError(
             f"{len(teachers)} teachers or revisions ({', '.join(sorted(set(teachers['teacher'])))}): the "
-            "spread of opinions is of one; give the tables of one"
+            "std is that of one; give the tables of one"
         )
     score = rows.groupby("image_id")["score"].agg(mos="mean", std="std", samples="size")
     score = score[score["samples"] >= least]
@@ -66,4 +66,4 @@ def teacher_opinions(paths: Sequence[str], table: DataTable, least: int = 2) -> 
         )
     known["image"] = [os.path.abspath(path) for path in known["path"]]
     columns = ["image", "mos", "std", "samples", "split", "content"]
-    return Opinions(known[columns].reset_index(drop=True), len(frame) - len(known))
+    return TeacherRatings(known[columns].reset_index(drop=True), len(frame) - len(known))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import yaml
 from rali_zoo.cli.main import main
 from rali_zoo.errors import ConfigError, UnknownNameError
 from rali_zoo.pipeline import Runner, StageError, seconds
-from rali_zoo.recipe import read_recipe
+from rali_zoo.recipe import check_trust, read_recipe
 
 TOY = [sys.executable, str(Path(__file__).with_name("toy_stage.py"))]
 ROOT = Path(__file__).parents[2]
@@ -171,19 +172,19 @@ def test_a_changed_config_counts(folder):
 
 def test_dry_run_does_nothing(folder, capsys):
     path = write(CHAIN)
-    assert main(["pipeline", str(path), "--dry_run", "--vars.word=7"]) == 0
+    assert main(["pipeline", "--trust_recipe", str(path), "--dry_run", "--vars.word=7"]) == 0
     told = capsys.readouterr().out
     assert "--word=7" in told and told.count("not run yet") == 1 and "after a" in told
     assert not Path("out").exists() and calls() == []
-    assert main(["pipeline", str(path), "--vars.wrod=7"]) == 1
+    assert main(["pipeline", "--trust_recipe", str(path), "--vars.wrod=7"]) == 1
     assert "'word'" in capsys.readouterr().err
-    assert main(["pipeline", str(path), "--until=ab"]) == 1
+    assert main(["pipeline", "--trust_recipe", str(path), "--until=ab"]) == 1
 
 
 def test_a_failure_says_where_and_how_to_go_on(folder, capsys):
     bad = {"name": "bad", "run": ["fail", "a.txt"], "outputs": ["b.txt"]}
     path = write({**CHAIN, "stages": [CHAIN["stages"][0], bad]})
-    assert main(["pipeline", str(path)]) == 1
+    assert main(["pipeline", "--trust_recipe", str(path)]) == 1
     told = capsys.readouterr().err
     for part in (
         "stage bad ended with status 3",
@@ -195,15 +196,15 @@ def test_a_failure_says_where_and_how_to_go_on(folder, capsys):
     assert calls() == ["make a.txt", "fail"]
     bad["run"] = ["make", "b.txt", "a.txt"]
     path = write({**CHAIN, "stages": [CHAIN["stages"][0], bad]})
-    assert main(["pipeline", str(path)]) == 0 and calls() == ["make b.txt"]
+    assert main(["pipeline", "--trust_recipe", str(path)]) == 0 and calls() == ["make b.txt"]
     lazy = {"name": "lazy", "run": ["make", "d.txt"], "outputs": ["e.txt"]}
-    assert main(["pipeline", str(write({**CHAIN, "stages": [lazy]}))]) == 1
+    assert main(["pipeline", "--trust_recipe", str(write({**CHAIN, "stages": [lazy]}))]) == 1
     assert "did not write e.txt" in capsys.readouterr().err
 
 
 def start(folder: Path, recipe: Path, *words: str) -> subprocess.Popen[bytes]:
     """The pipeline in a process group of its own, which a kill takes whole."""
-    command = [sys.executable, "-m", "rali_zoo", "pipeline", str(recipe), *words]
+    command = [sys.executable, "-m", "rali_zoo", "pipeline", "--trust_recipe", str(recipe), *words]
     with (folder / "pipeline.log").open("ab") as log:
         return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
 
@@ -256,6 +257,99 @@ def test_other_settings_do_not_resume_from_the_old_checkpoint(folder):
     Path("hold").unlink()
     run(word="new")
     assert "--ckpt_path" not in Path("out/stages/fit.log").read_text()
+
+
+@pytest.mark.parametrize(
+    "path", ["a.txt", "fit.txt", "run/checkpoints/last.ckpt", "run/results.json", "c.txt.parts"]
+)
+def test_what_no_run_has_written_is_never_removed(folder, path):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text("made by hand")
+    place = path if path != "run/checkpoints/last.ckpt" else "run/checkpoints"
+    with pytest.raises(StageError, match=f"would replace {place}, which no run"):
+        run()
+    assert Path(path).read_text() == "made by hand" and calls() == []
+
+
+def test_what_was_left_by_other_settings_is_cleared(folder):
+    Path("hold").touch()
+    child = start(folder, write(CHAIN))
+    assert wait_for(lambda: Path("run/checkpoints/last.ckpt").exists(), child)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    Path("hold").unlink()
+    Path("run/config.yaml").write_text("of the run that was killed")
+    Path("run/notes.txt").write_text("mine")
+    Path("fit.txt.parts").mkdir()
+    run(word="new")
+    assert not Path("run/config.yaml").exists() and Path("run/notes.txt").exists()
+
+
+def test_a_mistyped_option_is_found_before_anything_is_touched(folder, capsys):
+    wrong = [
+        (["fit", "--trainer.default_root_dir=run", "--data.trian=[lab]"], "--data.trian"),
+        (["fit", "--trainer.default_root_dir=run", "--model=RALLI"], "RALLI"),
+        (["list", "--nothing=1"], "--nothing"),
+        (["lits"], "lits"),
+    ]
+    for words, said in wrong:
+        stages = [
+            {"name": "a", "run": ["list"], "outputs": ["a.txt"]},
+            {"name": "b", "run": words, "outputs": ["b.txt"], "needs": ["a"]},
+        ]
+        Path("w.yaml").write_text(yaml.safe_dump({"stages": stages}))
+        with pytest.raises(StageError, match=r"stage b: "):
+            Runner(read_recipe("w.yaml"), lambda line: None).run()
+        assert not Path("w").exists()
+        assert main(["pipeline", "w.yaml"]) == 1 and said in capsys.readouterr().err
+
+
+# ---- recipes of others ----
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"launcher": ["touch", "mark"]}, "starts the program 'touch'"),
+        ({"run": ["touch", "mark"]}, "no command 'touch'"),
+        ({"run": ["pipeline", "x.yaml"]}, "no command 'pipeline'"),
+        ({"run": ["list", "--plugin=evil"]}, "can have code run by '--plugin=evil'"),
+        ({"run": ["list", "--plugin", "evil"]}, "can have code run by '--plugin'"),
+        (
+            {"run": ["fit", "--trainer.default_root_dir=r", "--trainer.callbacks=evil.Hook"]},
+            "callbacks=evil.Hook",
+        ),
+        ({"run": ["fit", "--trainer.default_root_dir=r", "--trust_run_config=true"]}, "trust_run_config"),
+        (
+            {"run": ["fit", "--trainer.default_root_dir=r", "--config=evil.yaml"]},
+            "names the class 'evil.Hook'",
+        ),
+        ({"run": ["fit", "--trainer.default_root_dir=/tmp/x"]}, "'--trainer.default_root_dir=/tmp/x'"),
+        (
+            {"run": ["fit", "--trainer.default_root_dir=r", "--data.train=webdataset:pipe:touch mark"]},
+            "pipe:",
+        ),
+        ({"outputs": ["../../x"]}, r"'../../x'"),
+        ({"outputs": ["${up}/x"]}, r"'\.\.'"),
+    ],
+)
+def test_a_recipe_of_somebody_else_runs_our_commands_below_this_folder_only(folder, capsys, change, said):
+    Path("evil.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [{"class_path": "evil.Hook"}]}}))
+    Path("evil.py").write_text("open('mark', 'w')")
+    stage = {"name": "a", "run": ["list"], "outputs": ["out.txt"], **change}
+    given = {"vars": {"up": ".."}} if "up" in str(change) else {}
+    Path("r.yaml").write_text(yaml.safe_dump({**given, "stages": [stage]}))
+    assert main(["pipeline", "r.yaml"]) == 1
+    assert re.search(said, capsys.readouterr().err)
+    assert not Path("mark").exists() and not Path("r").exists()
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs" / "pipelines").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_shipped_recipes_need_no_trust(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    check_trust(read_recipe(path), path)
 
 
 def test_a_polite_end_ends_the_stage_too(folder):

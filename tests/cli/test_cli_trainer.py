@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import yaml
 from toy_cli import DeepToy, InterruptedToy, ToyData, ToyModule
 
 from rali_zoo.cli import trainer
-from rali_zoo.errors import CheckpointError, ConfigError
+from rali_zoo.errors import CheckpointError, ConfigError, NothingMeasuredError
 
 CONFIG = {
     "model": {"class_path": "LinearToy", "init_args": {"gain": 0.5}},
@@ -97,7 +98,104 @@ def test_fit_writes_results_with_provenance(here: Path) -> None:
 def test_the_saved_config_runs_again_as_it_is(here: Path) -> None:
     before = (here / "runs/toy/config.yaml").read_text()
     run("fit", "--config", "runs/toy/config.yaml")
+    again = (here / "runs/toy-2/config.yaml").read_text()
+    assert again.replace("runs/toy-2", "runs/toy") == before
     assert (here / "runs/toy/config.yaml").read_text() == before
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_run_replaces_nothing_of_an_earlier_one(here: Path) -> None:
+    before = files(Path("runs/toy"))
+    run("fit", "--config", "toy.yaml")
+    run("fit", "--config", "toy.yaml", "--run=toy", "--test_after_fit=false")
+    run("fit", "--config", "toy.yaml", "--trainer.default_root_dir=runs/toy", "--test_after_fit=false")
+    assert files(Path("runs/toy")) == before
+    assert sorted(p.name for p in Path("runs").iterdir()) == ["toy", "toy-2", "toy-3", "toy-4"]
+    run("test", "--ckpt_path", BEST)
+    first = files(Path("runs/toy/test"))
+    run("test", "--ckpt_path", BEST)
+    assert files(Path("runs/toy/test")) == first and Path("runs/toy/test-2/results.json").is_file()
+
+
+def test_a_folder_of_something_else_keeps_it(here: Path) -> None:
+    Path("runs/mine/checkpoints").mkdir(parents=True)
+    Path("runs/mine/checkpoints/last.ckpt").write_text("made by hand")
+    run("fit", "--config", "toy.yaml", "--run=mine", "--test_after_fit=false")
+    assert Path("runs/mine/checkpoints/last.ckpt").read_text() == "made by hand"
+    assert Path("runs/mine-2/checkpoints/last.ckpt").is_file()
+
+
+def test_two_configs_name_the_run_together(here: Path) -> None:
+    Path("fast.yaml").write_text("trainer: {limit_train_batches: 1}")
+    run("fit", "--config", "toy.yaml", "--config", "fast.yaml", "--test_after_fit=false")
+    assert Path("runs/toy+fast/checkpoints/last.ckpt").is_file()
+
+
+def test_a_run_that_never_began_leaves_no_folder(here: Path) -> None:
+    with pytest.raises(ConfigError):
+        run("fit", "--config", "toy.yaml", "--run=none", "--trainer.devices=0")
+    assert not Path("runs/none").exists()
+
+
+def test_a_resumed_run_is_trained_by_one_process_and_keeps_its_files(here: Path) -> None:
+    from rali_zoo.cli import runs
+
+    half = Path("runs/toy/checkpoints/.last.ckpt.abc.tmp")
+    half.write_text("of a fit that was killed")
+    results = Path("runs/toy/results.json").read_text()
+    words = ("fit", "--ckpt_path", "runs/toy/checkpoints/last.ckpt", "--trainer.max_epochs=2")
+    with runs.training(Path("runs/other")):
+        pass
+    lock = runs.FileLock("runs/toy/.lock")
+    with lock, pytest.raises(ConfigError, match="trained by another process"):
+        run(*words)
+    half.write_text("of a fit that was killed")
+    run(*words)
+    assert not half.exists() and Path("runs/toy/results.json").read_text() == results
+    assert Path("runs/toy/test/results.json").is_file()
+
+
+def test_fewer_epochs_than_were_trained_are_refused(here: Path) -> None:
+    run("fit", "--ckpt_path", "runs/toy/checkpoints/last.ckpt", "--trainer.max_epochs=3")
+    with pytest.raises(ConfigError, match=r"trained for 3 epochs already.*max_epochs=2 is less"):
+        run("fit", "--ckpt_path", "runs/toy/checkpoints/last.ckpt", "--trainer.max_epochs=2")
+
+
+# ---- undefined metrics ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("defined", [[], [1, 2]])
+def test_an_undefined_monitor_is_never_best(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, defined: list[int]
+) -> None:
+    def log(module: ToyModule, batch: object, index: int, dataloader_idx: int = 0) -> None:
+        epoch = module.current_epoch
+        module.log("val/srcc", torch.tensor(0.9 - epoch / 10 if epoch in defined else float("nan")))
+
+    monkeypatch.setattr(ToyModule, "validation_step", log)
+    run("fit", "--config", "toy.yaml", "--run=nan", "--trainer.max_epochs=3")
+    results = json.loads(Path("runs/nan/results.json").read_text())
+    if defined:
+        assert torch.load("runs/nan/checkpoints/best.ckpt", weights_only=True)["epoch"] == 1
+        assert results["checkpoint"] == "runs/nan/checkpoints/best.ckpt"
+    else:
+        assert not Path("runs/nan/checkpoints/best.ckpt").exists()
+        assert results["checkpoint"] == "runs/nan/checkpoints/last.ckpt"
+        assert "undefined in every epoch" in capsys.readouterr().err
+
+
+def test_a_test_that_measures_nothing_is_an_error(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def log(module: ToyModule, batch: dict[str, list[str]], index: int, dataloader_idx: int = 0) -> None:
+        for metric, value in {"n": 0.0, "failed": 4.0, "srcc": float("nan")}.items():
+            module.log(f"test/{batch['dataset'][0]}/{metric}", value, add_dataloader_idx=False)
+
+    monkeypatch.setattr(ToyModule, "test_step", log)
+    with pytest.raises(NothingMeasuredError, match="no image of synthetic:lab"):
+        run("test", "--ckpt_path", BEST)
+    assert Path("runs/toy/test/results.json").is_file()
 
 
 def test_fast_dev_run_tests_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,8 +275,11 @@ def test_what_is_not_typed_comes_from_the_checkpoint(here: Path) -> None:
     run("fit", "--config", "toy.yaml", "--model.loss=mae", "--test_after_fit=false")
     Path("bare.yaml").write_text(yaml.safe_dump({**CONFIG, "model": {"class_path": "LinearToy"}}))
     words = ["--config", "bare.yaml", "--trainer.max_epochs=2", "--test_after_fit=false"]
-    run("fit", *words, "--ckpt_path", "runs/toy/checkpoints/last.ckpt")
-    assert (hparams()["gain"], hparams()["loss"]) == (0.5, "mae")
+    run("fit", *words, "--ckpt_path", "runs/toy-2/checkpoints/last.ckpt")
+    assert (
+        hparams("runs/toy-2/config.resumed.yaml")["gain"],
+        hparams("runs/toy-2/config.resumed.yaml")["loss"],
+    ) == (0.5, "mae")
 
 
 @pytest.mark.parametrize("command", ["fit", "test"])
@@ -256,7 +357,6 @@ def test_interrupt_comes_out_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("--model=LinearToy --trainer.max_epochs=x", "trainer.max_epochs: expected int"),
         ("--model=LinearToy --trainer.logger=CVSLogger", "Did you mean 'CSVLogger'?"),
         ("--data.train=[lab]", "model is not given. Give a config: --config configs/FILE.yaml"),
-        ("--config nope.yaml", "nope.yaml"),
     ],
 )
 def test_command_line_errors(
@@ -316,3 +416,120 @@ def test_a_run_that_stops_between_validations_keeps_its_weights(here):
     words = ("--trainer.max_epochs=-1", "--trainer.max_steps=1", "--trainer.check_val_every_n_epoch=3")
     run("fit", "--config", "toy.yaml", "--trainer.default_root_dir=short", *words)
     assert torch.load("short/checkpoints/last.ckpt", weights_only=True)["global_step"] == 1
+
+
+# ---- trust ------------------------------------------------------------------------------------------------
+
+HOOK = """import pathlib
+pathlib.Path(r"{mark}").write_text("imported")
+from lightning.pytorch import Callback
+class Hook(Callback):
+    def setup(self, *a, **k): pathlib.Path(r"{mark}").write_text("ran")
+from toy_cli import LinearToy
+class Evil(LinearToy): pass
+"""
+
+
+@pytest.fixture
+def foreign(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The run folder of somebody else, beside a module that leaves ``mark`` when it is imported."""
+    monkeypatch.setenv("RALI_ZOO_CACHE", str(tmp_path / "cache"))  # where nothing of ours was noted
+    Path("runs/toy").rename("dl")
+    Path("hookmod.py").write_text(HOOK.format(mark=here / "mark"))
+    monkeypatch.syspath_prepend(str(here))  # as under python -m
+    return here / "dl"
+
+
+def edit(folder: Path, part: str, **settings: object) -> None:
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config[part].update(settings)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize("setting", ["callbacks", "logger", "plugins", "strategy"])
+def test_trainer_settings_of_a_strange_run_folder_run_nothing(
+    foreign: Path, command: str, setting: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(foreign, "trainer", **{setting: [{"class_path": "hookmod.Hook"}]})
+    words = [command, "--ckpt_path", "dl/checkpoints/last.ckpt", "--trainer.accelerator=cpu"]
+    run(*words, *(["--trainer.max_epochs=2"] if command == "fit" else []))
+    assert not Path("mark").exists()
+    assert "was not written by a fit of yours" in capsys.readouterr().err
+    run("test", *words[1:])  # a resumed fit does not make it ours
+    assert not Path("mark").exists() and "was not written by a fit of yours" in capsys.readouterr().err
+
+
+def test_a_named_flag_trusts_a_run_folder(foreign: Path) -> None:
+    edit(foreign, "trainer", callbacks=[{"class_path": "hookmod.Hook"}])
+    run("test", "--ckpt_path", "dl/checkpoints/last.ckpt", "--trust_run_config=true")
+    assert Path("mark").read_text() == "ran"
+
+
+@pytest.mark.parametrize("name", ["hookmod.Evil", "hookmod.LinearToy", "os.system"])
+@pytest.mark.parametrize("config", [True, False])
+def test_a_checkpoint_imports_no_code(foreign: Path, name: str, config: bool) -> None:
+    sys.modules.pop("hookmod", None)
+    content = torch.load("dl/checkpoints/last.ckpt", weights_only=True)
+    content["hyper_parameters"]["_class_path"] = name
+    torch.save(content, "dl/checkpoints/last.ckpt")
+    if not config:
+        Path("dl/config.yaml").unlink()
+    with pytest.raises(CheckpointError, match=r"cannot have code imported.*--plugin"):
+        run("test", "--ckpt_path", "dl/checkpoints/last.ckpt")
+    assert not Path("mark").exists()
+
+
+def test_classes_inside_the_settings_of_a_model_are_known_ones(foreign: Path) -> None:
+    content = torch.load("dl/checkpoints/last.ckpt", weights_only=True)
+    content["hyper_parameters"]["optimizer"] = {"class_path": "hookmod.Hook"}
+    torch.save(content, "dl/checkpoints/last.ckpt")
+    with pytest.raises(CheckpointError, match=r"model.optimizer names the class 'hookmod.Hook'"):
+        run("test", "--ckpt_path", "dl/checkpoints/last.ckpt")
+    assert not Path("mark").exists()
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "webdataset:pipe:touch mark",
+        "webdataset:https://example.org/a.tar",
+        "webdataset:{pipe:touch mark,a}",
+        "csv:/etc/passwd",
+        "csv:x.csv?root=%2Fetc",
+        "csv:~/x.csv",
+        "csv:../x.csv",
+        "csv:C:\\x.csv",
+    ],
+)
+@pytest.mark.parametrize("config", [True, False])
+def test_only_a_user_names_commands_addresses_and_paths_outside(
+    foreign: Path, reference: str, config: bool
+) -> None:
+    if config:
+        edit(foreign, "data", test=[reference])
+    else:
+        Path("dl/config.yaml").unlink()
+        content = torch.load("dl/checkpoints/last.ckpt", weights_only=True)
+        data = {"train": ["lab"], "test": [reference], "_instantiator": "x"}
+        torch.save({**content, "datamodule_hyper_parameters": data}, "dl/checkpoints/last.ckpt")
+    words = ["test", "--ckpt_path", "dl/checkpoints/last.ckpt"]
+    with pytest.raises(CheckpointError, match=r"data.test names .*type it: --data.test="):
+        run(*words)
+    run(*words, "--data.test=[lab]")
+    run(*words, f"--data.test=['{reference}']")  # the toy does not open it
+
+
+def test_a_run_folder_of_ones_own_is_trusted_whole_wherever_it_lies(here: Path) -> None:
+    config = {**CONFIG, "data": {"train": ["lab"], "test": [f"csv:{here}/x.csv"]}}
+    Path("own.yaml").write_text(yaml.safe_dump(config))
+    run("fit", "--config", "own.yaml", "--test_after_fit=false")
+    Path("runs/own").rename("moved")
+    run("test", "--ckpt_path", "moved/checkpoints/best.ckpt")
+    assert f"csv:{here}/x.csv" in json.loads(Path("moved/test/results.json").read_text())["datasets"]
+
+
+def test_settings_of_0_1_0_have_their_names_of_today() -> None:
+    from rali_zoo.cli.checkpoint_settings import renamed
+
+    assert renamed({"max_unreadable": 0.5, "limit": 3}) == {"max_undecodable": 0.5, "limit": 3}

@@ -212,24 +212,31 @@ def test_a_resumed_fit_sees_what_an_undisturbed_one_sees(two_sets, tmp_path, wor
     ]  # fmt: skip
     pd.DataFrame(table).assign(score=3.0, revision="1").to_parquet(tmp_path / "d.parquet", index=False)
 
-    def fit(epochs: int, num_workers: int, ckpt: str | None = None) -> tuple[list, L.Trainer]:
-        module = Looker()
+    class Planner(Looker):
+        """As modules with a schedule: the number of steps is asked for before a checkpoint is restored."""
+
+        def configure_optimizers(self):
+            assert self.trainer.estimated_stepping_batches > 0
+            return super().configure_optimizers()
+
+    def fit(folder: Path, epochs: int, num_workers: int, ckpt: str | None = None) -> list:
+        module = Planner()
         data = IQADataModule(
             train=list(two_sets), batch_size=6, sampling=sampling, num_workers=num_workers, seed=3,
             train_view=View("random_crop", size=16, crops=2, flip=True), descriptions=str(tmp_path / "d.parquet"),
         )  # fmt: skip
+        keep = L.pytorch.callbacks.ModelCheckpoint(folder, save_top_k=-1, filename="{epoch}")
         loop = L.Trainer(
-            max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False,
+            max_epochs=epochs, accelerator="cpu", logger=False, callbacks=[keep], enable_progress_bar=False,
+            enable_model_summary=False,
         )  # fmt: skip
         torch.manual_seed(epochs * 7 + num_workers)
         loop.fit(module, data, ckpt_path=ckpt, weights_only=True)
-        return module.batches, loop
+        return module.batches
 
-    whole, _ = fit(3, 0)
-    first, loop = fit(1, workers)
-    loop.save_checkpoint(tmp_path / "one.ckpt")
-    rest, _ = fit(3, workers, str(tmp_path / "one.ckpt"))
+    whole = fit(tmp_path / "whole", 3, 0)
+    first = fit(tmp_path / "part", 1, workers)
+    rest = fit(tmp_path / "rest", 3, workers, str(tmp_path / "part" / "epoch=0.ckpt"))
     assert len(first + rest) == len(whole)
     for mine, theirs in zip(first + rest, whole, strict=True):
         assert mine["id"] == theirs["id"] and mine["text"] == theirs["text"]

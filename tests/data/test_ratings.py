@@ -9,7 +9,7 @@ from PIL import Image
 
 from rali_zoo.cli.main import main
 from rali_zoo.data.descriptions import write_descriptions
-from rali_zoo.data.ratings import teacher_opinions
+from rali_zoo.data.ratings import teacher_ratings
 from rali_zoo.data.tables import load_table
 from rali_zoo.errors import ConfigError
 
@@ -51,16 +51,16 @@ def test_two_teachers_too_few_samples_and_other_data_are_refused(described):
     ref, folder = described
     table, texts = load_table(ref), str(folder / "texts.parquet")
     with pytest.raises(ConfigError, match="has 9 samples"):
-        teacher_opinions([texts], table, least=9)
+        teacher_ratings([texts], table, least=9)
     with pytest.raises(ConfigError, match="takes two samples"):
-        teacher_opinions([texts], table, least=1)
+        teacher_ratings([texts], table, least=1)
     other = pd.read_parquet(texts).assign(teacher="u")
     write_descriptions(other, folder / "other.parquet")
     with pytest.raises(ConfigError, match="2 teachers or revisions .t, u."):
-        teacher_opinions([texts, str(folder / "other.parquet")], table)
+        teacher_ratings([texts, str(folder / "other.parquet")], table)
     write_descriptions(other.assign(dataset="koniq10k"), folder / "elsewhere.parquet")
     with pytest.raises(ConfigError, match="no image of"):
-        teacher_opinions([str(folder / "elsewhere.parquet")], table)
+        teacher_ratings([str(folder / "elsewhere.parquet")], table)
 
 
 def test_prompts_of_generated_images_reach_the_table(tmp_path):
