@@ -89,7 +89,7 @@ class Schedule:
         return 1 - progress * (1 - self.lr_end / self.lr)
 
 
-def as_settings(kind: type[T], given: T | Mapping[str, Any] | None) -> T:
+def as_settings(kind: type[T], given: T | Mapping[str, object] | None) -> T:
     """A group of settings: the defaults for ``None``, and a mapping from a checkpoint made one again.
 
     Raises:

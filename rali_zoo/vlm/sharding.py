@@ -26,7 +26,7 @@ def without_adapter(model: nn.Module) -> nn.Module:
 
 
 def shard(model: nn.Module, mesh: DeviceMesh, half: bool) -> None:
-    """Spread the weights of a model, in place: one group a block of its encoders, one for the rest.
+    """Shard the weights of a model, in place: one group a block of its encoders, one for the rest.
 
     Args:
         model: of transformers, or of peft around one.

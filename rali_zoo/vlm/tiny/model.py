@@ -25,7 +25,7 @@ from rali_zoo.backbones.tiny import ConvNet
 from rali_zoo.backbones.weights import load_strict
 from rali_zoo.errors import CheckpointError, ConfigError, UnknownNameError
 from rali_zoo.vlm.tiny.text import CHAT_TEMPLATE, IMAGE, MAX_LENGTH, NEVER_WRITTEN, build_tokenizer
-from rali_zoo.vlm.tiny.vision import ARCHITECTURE, VisionTower
+from rali_zoo.vlm.tiny.vision import ARCHITECTURE, VisionEncoder
 
 if TYPE_CHECKING:
     from transformers import (
@@ -116,9 +116,9 @@ def load_vision(folder: str | Path, backbone: Backbone) -> None:
     _replace_weights(Path(folder), model)
 
 
-def vision_encoder(model: FastVlmForConditionalGeneration) -> VisionTower:
+def vision_encoder(model: FastVlmForConditionalGeneration) -> VisionEncoder:
     """The vision net inside a loaded model."""
-    return cast(VisionTower, model.model.vision_tower.timm_model)
+    return cast(VisionEncoder, model.model.vision_tower.timm_model)
 
 
 def calibration_images(size: int) -> Tensor:
@@ -180,7 +180,7 @@ def _config(
             "model_type": "timm_wrapper",
             "architecture": ARCHITECTURE,
             "model_args": {"backbone": vision, "grid": grid},
-            "hidden_size": VisionTower(vision, grid).num_features,
+            "hidden_size": VisionEncoder(vision, grid).num_features,
             "do_pooling": False,
         },
         text_config=text,
@@ -214,7 +214,7 @@ def _processor(tokenizer: PreTrainedTokenizerFast, image_size: int, grid: int) -
     )
 
 
-def _copy_net(encoder: VisionTower, net: ConvNet, source: str) -> None:
+def _copy_net(encoder: VisionEncoder, net: ConvNet, source: str) -> None:
     # a backbone does not keep its fixed filters with its weights, the encoder does
     fixed = {f"front.{name}": filters for name, filters in net.front.named_buffers()}
     load_strict(encoder.net, {**net.state_dict(), **fixed}, source)
