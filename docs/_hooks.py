@@ -26,9 +26,9 @@ sys.path.insert(0, str(ROOT))
 _MARK = re.compile(r"^<!-- site: ([\w-]+)( [\w ]+)? -->$", re.MULTILINE)
 _LINK = re.compile(r"\]\((\.\./[^)#\s]+)(#[^)\s]*)?\)")
 _ROLE = re.compile(r":(?:class|func|meth|mod|data|attr|exc):<code>~?!?([^<]*)</code>")
-#: Where copies of the repository's files lie in the site; a page brings the whole folder it needs.
+#: Where copies of the repository's files lie in the site, and the page of the leaderboard among them.
 _COPIES = "files"
-_FOLDERS = {"benchmarks/page/index.html": "benchmarks/page"}
+_BOARD = f"{_COPIES}/benchmarks/page"
 
 #: Shipped model to the results file of its training run.
 RUNS = {
@@ -144,6 +144,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "changelog": _whole("CHANGELOG.md"),
     "contributing": _whole("CONTRIBUTING.md"),
     "leaderboard": _whole("benchmarks/leaderboard.md"),
+    "board-page": lambda: f"[Open the page of the board]({_BOARD}/index.html).",
     **{name: (lambda name=name: model_numbers(name)) for name in RUNS},
 }
 
@@ -171,26 +172,32 @@ def repository_files(markdown: str, page: str) -> dict[str, str]:
     return found
 
 
+def board_page() -> dict[str, bytes]:
+    """Files of the leaderboard's page, without images: those of data sets are not ours to publish."""
+    from rali_zoo.bench.leaderboard import leaderboard
+    from rali_zoo.bench.page import page_files
+    from rali_zoo.bench.reported import read_reported
+
+    board = leaderboard(RESULTS, read_reported(ROOT / "benchmarks" / "reported.yaml"))
+    return {**page_files(board), "images.js": b"window.IMAGES = {};\n"}
+
+
 # ---- called by MkDocs ----
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add copies of the repository's files that pages link to."""
+    """Add copies of the repository's files that pages link to, and the page of the leaderboard."""
     from mkdocs.structure.files import File
 
     wanted: set[str] = set()
     for file in list(files.documentation_pages()):
         wanted |= set(repository_files(fill(file.content_string), file.src_uri).values())
     for target in sorted(wanted):
-        folder = _FOLDERS.get(target)
-        paths = [p for p in (ROOT / folder).rglob("*") if p.is_file()] if folder else [ROOT / target]
-        # The page's images are made where it is looked at: those of data sets are not ours to publish.
-        paths = [p for p in paths if "images" not in p.as_posix().removeprefix(ROOT.as_posix())]
-        for path in paths:
-            inside = path.relative_to(ROOT).as_posix()
-            # A markdown file would become a page that no menu shows.
-            name = f"{_COPIES}/{inside}" + (".txt" if path.suffix in (".md", ".yml") else "")
-            files.append(File.generated(config, name, abs_src_path=str(path)))
+        # A markdown file would become a page that no menu shows.
+        name = f"{_COPIES}/{target}" + (".txt" if target.endswith((".md", ".yml")) else "")
+        files.append(File.generated(config, name, abs_src_path=str(ROOT / target)))
+    for name, content in board_page().items():
+        files.append(File.generated(config, f"{_BOARD}/{name}", content=content))
     return files
 
 

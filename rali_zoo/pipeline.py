@@ -28,6 +28,7 @@ from rali_zoo.cli import check_words
 from rali_zoo.errors import RaliZooError, UsageError
 from rali_zoo.paths import atomic_path
 from rali_zoo.recipe import Recipe, Stage
+from rali_zoo.report import sha256
 
 Action = Literal["skip", "run", "resume"]
 _TAIL = 15
@@ -56,20 +57,15 @@ class Decision:
 # ---- hashes ----
 
 
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def content_hash(path: Path) -> str:
     """Hash of a file, or of the names and contents of all files of a folder; empty if it is not there."""
     if path.is_file():
-        return _file_hash(path)
+        return sha256(path)
     if not path.is_dir():
         return ""
     whole = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        whole.update(f"{file.relative_to(path)}\0{_file_hash(file)}\n".encode())
+        whole.update(f"{file.relative_to(path)}\0{sha256(file)}\n".encode())
     return whole.hexdigest()
 
 

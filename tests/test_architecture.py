@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: Parts of the package by layer; a part imports from lower layers and its own, never upwards.
 LAYERS = (
-    ("types", "uri", "registry", "errors", "paths", "recipe"),
+    ("types", "uri", "registry", "errors", "paths", "recipe", "report"),
     ("backbones", "text", "data", "metrics"),
     ("vlm",),
     ("rl", "models", "trainers"),

@@ -20,7 +20,9 @@ CALLS = re.findall(r"(?:python -m rali_zoo|^rali-zoo) (.+)", SHELL, re.MULTILINE
 
 
 def test_tables_are_those_of_the_results_files():
-    done = subprocess.run([sys.executable, "benchmarks/tables.py", "--check"], cwd=ROOT, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "benchmarks/studies/tables.py", "--check"], cwd=ROOT, capture_output=True
+    )
     assert done.returncode == 0, done.stderr.decode()
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from rali_zoo.errors import ConfigError, UnknownNameError
 from rali_zoo.metrics import holm, plcc, srcc
-from rali_zoo.metrics.resampling import draw, resampled_srcc
+from rali_zoo.metrics.bootstrap import Resamples, p_of_no_difference, percentile_interval
 from rali_zoo.recipe import Recipe, Stage
 
 if TYPE_CHECKING:
@@ -157,9 +157,9 @@ def table(
         scores, mos = part.scores[:, :, there], part.mos[there]
         content = [name for name, kept in zip(part.content, there, strict=True) if kept]
         each = np.array([[srcc(x, mos) for x in row] for row in scores])
-        chunks = draw(len(mos), resamples, seed, content)
-        values = resampled_srcc(list(scores.reshape(-1, len(mos))), mos, chunks).reshape(*each.shape, -1)
-        means = np.stack([values[:, drawn[i], i].mean(axis=1) for i in range(resamples)], axis=1)
+        boot = Resamples(len(mos), resamples, seed, content)
+        values = boot.srcc(list(scores.reshape(-1, len(mos))), mos).reshape(*each.shape, -1)
+        means = over_seeds(values, drawn)
         exact.append(each)
         resampled.append(means)
         rows = _rows(names, each, means)
@@ -174,23 +174,31 @@ def table(
     return {"tests": tests, "mean": overall}
 
 
+def over_seeds(values: NDArray[np.float64], drawn: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(V, R) means over the seeds that each resample draws.
+
+    Args:
+        values: (V, S, R) of each variant and seed in each resample of images.
+        drawn: (R, S) positions of seeds.
+    """
+    return np.stack([values[:, row, i].mean(axis=1) for i, row in enumerate(drawn)], axis=1)
+
+
+def estimate(value: float, resampled: NDArray[np.float64]) -> dict[str, float]:
+    """A value with its percentile interval, of (R,) values in resamples: ``value, low, high``."""
+    low, high = percentile_interval(resampled)
+    return {"value": float(value), "low": low, "high": high}
+
+
 def _rows(
     names: Sequence[str], each: NDArray[np.float64], resampled: NDArray[np.float64]
 ) -> dict[str, dict[str, Any]]:
     """Rows of the table from (variants, seeds) values and (variants, resamples) means over seeds."""
     rows: dict[str, dict[str, Any]] = {}
     for i, name in enumerate(names):
-        low, high = np.nanquantile(resampled[i], [0.025, 0.975])
-        value = {"value": float(each[i].mean()), "low": float(low), "high": float(high)}
-        rows[name] = {"srcc": value, "seeds": [float(x) for x in each[i]]}
+        rows[name] = {"srcc": estimate(each[i].mean(), resampled[i]), "seeds": [float(x) for x in each[i]]}
         if i:
             gap = resampled[i] - resampled[0]
-            gap = gap[np.isfinite(gap)]
-            # one is added to both counts, as in rali_zoo.metrics.paired_bootstrap
-            tail = min(np.sum(gap <= 0), np.sum(gap >= 0)) + 1
-            low, high = np.quantile(gap, [0.025, 0.975])
-            rows[name]["minus"] = {
-                "value": float(each[i].mean() - each[0].mean()), "low": float(low), "high": float(high),
-                "p": min(1.0, 2 * float(tail) / (gap.size + 1)),
-            }  # fmt: skip
+            minus = estimate(each[i].mean() - each[0].mean(), gap)
+            rows[name]["minus"] = minus | {"p": p_of_no_difference(gap)}
     return rows

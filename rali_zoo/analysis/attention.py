@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rali_zoo.analysis.common import batches, readable, written
+from rali_zoo.analysis.common import batches, decodable, written
 from rali_zoo.analysis.intervals import mean_interval
 from rali_zoo.errors import ConfigError
 from rali_zoo.vlm.generation import evaluating
@@ -46,7 +46,7 @@ class Places:
 
 
 def places(vlm: VLM, ids: Sequence[int], text: str) -> Places | None:
-    """Positions in a completion; ``None`` where it has no readable score or no closed reasoning.
+    """Positions in a completion; ``None`` where it has no score or no closed reasoning.
 
     Args:
         vlm: whose tokenizer.
@@ -166,29 +166,29 @@ def attention(module: VLMNetwork, frames: Mapping[str, pd.DataFrame], settings: 
         settings: how.
 
     Returns:
-        By data set ``n``, ``left_out`` (unreadable images or answers), ``even`` (part to share), and for
+        By data set ``n``, ``left_out`` (undecodable images, unparseable answers), ``even`` (part to share), and for
         ``score`` and ``text`` (where attention is looked at) by layer the share of each part, plus ``all``,
         the mean over layers; each ``value, low, high``.
     """
     results = {}
     for ref, frame in frames.items():
-        said = written(module, ref, frame, settings)
-        good = readable(said, ref)
+        answers = written(module, ref, frame, settings)
+        good = decodable(answers, ref)
         found, even, rows = _look(module, good, settings)
         content = good["content"].astype(str).to_numpy()[rows].tolist()
         if not rows:
             raise ConfigError(f"{ref}: not one answer of {module.vlm.uri} has a reasoning and a score")
 
-        def told(values: NDArray[np.float64], content: list[str] = content) -> dict[str, Any]:
+        def means(values: NDArray[np.float64], content: list[str] = content) -> dict[str, Any]:
             return {
                 part: mean_interval(values[:, i], content, settings.resamples, settings.seed)
                 for i, part in enumerate(PARTS)
             }
 
-        results[ref] = {"n": len(rows), "left_out": len(said) - len(rows), "even": told(even)}
+        results[ref] = {"n": len(rows), "left_out": len(answers) - len(rows), "even": means(even)}
         for k, where in enumerate(("score", "text")):
-            by_layer = {str(layer): told(found[:, k, layer]) for layer in range(found.shape[2])}
-            results[ref][where] = {**by_layer, "all": told(found[:, k].mean(axis=1))}
+            by_layer = {str(layer): means(found[:, k, layer]) for layer in range(found.shape[2])}
+            results[ref][where] = {**by_layer, "all": means(found[:, k].mean(axis=1))}
     return results
 
 
@@ -231,14 +231,14 @@ def compression(module: VLMNetwork, frames: Mapping[str, pd.DataFrame], settings
         settings: how.
 
     Returns:
-        By data set ``n``, ``left_out`` (unreadable images, or texts without a closed reasoning),
+        By data set ``n``, ``left_out`` (undecodable images, or texts without a closed reasoning),
         ``visual``, ``text`` (tokens) and ``ratio`` (visual to text, by image), each ``value, low, high`` of
         the mean; ``tokens``: the pairs (visual, text) with how many images have them.
     """
     results = {}
     for ref, frame in frames.items():
-        said = written(module, ref, frame, settings)
-        good = readable(said, ref)
+        answers = written(module, ref, frame, settings)
+        good = decodable(answers, ref)
         visual = np.zeros(len(good))
         for some, images in batches(module, good["path"].tolist(), settings.batch_size, {}):
             prompts = module.vlm.ask(images, [module.asked] * len(images))
@@ -255,7 +255,7 @@ def compression(module: VLMNetwork, frames: Mapping[str, pd.DataFrame], settings
         values = {"visual": visual[there], "text": text[there], "ratio": visual[there] / text[there]}
         results[ref] = {
             "n": int(there.size),
-            "left_out": len(said) - int(there.size),
+            "left_out": len(answers) - int(there.size),
             **{k: mean_interval(v, content, settings.resamples, settings.seed) for k, v in values.items()},
             "tokens": [[int(v), int(t), int(c)] for (v, t), c in zip(pairs, counts, strict=True)],
         }

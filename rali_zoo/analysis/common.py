@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rali_zoo.errors import ConfigError
 from rali_zoo.paths import atomic_path, cache_dir
+from rali_zoo.report import provenance, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from rali_zoo.models.base import IQANetwork
     from rali_zoo.models.vlm import VLMNetwork
 
 Split = Literal["train", "val", "test", "all"]
 ScoreKind = Literal["greedy", "expectation"]
+Suffix = Literal["svg", "png"]
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Settings:
         split: rows of a data set that are looked at.
         limit: images of a data set, drawn with the seed.
         batch_size: images a forward pass.
-        scoring: ``greedy`` reads the likeliest answer; ``expectation`` weighs its digits, which has fewer
-            ties (:mod:`rali_zoo.vlm.expectation`).
+        scoring: of answers under intervention: greedy reads the likeliest one; expectation weighs its
+            digits, which has fewer ties.
         resamples: of the bootstrap and of permutation tests.
         root: folder that holds the data sets' folders.
         seed: of the choice of images, folds, resamples and permutations.
@@ -57,6 +58,29 @@ class Settings:
                 f"--limit {self.limit} is at least 10, --batch_size {self.batch_size} and --resamples "
                 f"{self.resamples} at least 1"
             )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an analysis is computed, and where its files go.
+
+    Attributes:
+        output: folder for the results file (json).
+        images: folder for the plot; that of the results by default.
+        format: of the plot.
+        prompt: the question to a model given as hf:; a trained reasoner brings its own.
+        device: where to compute, e.g. cuda; the CPU by default.
+    """
+
+    output: Path
+    images: Path | None = None
+    format: Suffix = "svg"
+    prompt: str = "score"
+    device: str | None = None
+
+    def plot(self, name: str) -> Path:
+        """File of a plot."""
+        return (self.images or self.output) / f"{name}.{self.format}"
 
 
 def choose(refs: Sequence[str], settings: Settings) -> dict[str, pd.DataFrame]:
@@ -83,7 +107,7 @@ def choose(refs: Sequence[str], settings: Settings) -> dict[str, pd.DataFrame]:
 
 
 def batches(
-    module: VLMNetwork, paths: Sequence[str], batch_size: int, bad: dict[int, str]
+    module: IQANetwork, paths: Sequence[str], batch_size: int, bad: dict[int, str]
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Positions in ``paths`` with their images, those of equal size together.
 
@@ -91,7 +115,7 @@ def batches(
         module: whose view of images.
         paths: N files.
         batch_size: most images at a time.
-        bad: gets position and reason of each image that cannot be read.
+        bad: gets position and reason of each image that cannot be decoded.
 
     Yields:
         Positions, and (B, 3, H, W) in [0, 1] on the module's device.
@@ -125,8 +149,8 @@ def written(module: VLMNetwork, ref: str, frame: pd.DataFrame, settings: Setting
 
     Returns:
         Columns id, path, mos, content, ``text`` (with its tags), ``ids`` (tokens of the completion up to its
-        end), ``score`` in [1, 5] (NaN where none can be read) and ``error`` (of an image that cannot be
-        read; its text is empty).
+        end), ``score`` in [1, 5] (NaN for an unparseable answer) and ``error`` (of an undecodable image;
+        its text is empty).
     """
     import pandas as pd
 
@@ -135,13 +159,13 @@ def written(module: VLMNetwork, ref: str, frame: pd.DataFrame, settings: Setting
     key = "|".join((module.revision, module.vlm.fingerprint, str(question), str(limit), ref, names))
     path = cache_dir("analysis") / f"texts-{hashlib.sha256(key.encode()).hexdigest()[:24]}.parquet"
     if path.is_file():
-        said = pd.read_parquet(path)
+        answers = pd.read_parquet(path)
     else:
-        said = _write(module, frame["path"].tolist(), settings.batch_size)
+        answers = _write(module, frame["path"].tolist(), settings.batch_size)
         with atomic_path(path) as temporary:
-            said.to_parquet(temporary, index=False)
+            answers.to_parquet(temporary, index=False)
     kept = frame[["id", "path", "mos", "content"]].reset_index(drop=True)
-    return pd.concat([kept, said], axis=1)
+    return pd.concat([kept, answers], axis=1)
 
 
 def _write(module: VLMNetwork, paths: list[str], batch_size: int) -> pd.DataFrame:
@@ -162,11 +186,11 @@ def _write(module: VLMNetwork, paths: list[str], batch_size: int) -> pd.DataFram
     )
 
 
-def readable(said: pd.DataFrame, ref: str) -> pd.DataFrame:
+def decodable(answers: pd.DataFrame, ref: str) -> pd.DataFrame:
     """The rows whose image could be read; raises :class:`ConfigError` where fewer than 10 are left."""
-    good = said[said["error"] == ""].reset_index(drop=True)
+    good = answers[answers["error"] == ""].reset_index(drop=True)
     if len(good) < 10:
-        reason = said.loc[said["error"] != "", "error"]
+        reason = answers.loc[answers["error"] != "", "error"]
         raise ConfigError(
             f"{ref}: {len(good)} images are too few to say anything; give 10 or more"
             + (f". The first that cannot be read: {reason.iloc[0]}" if len(reason) else "")
@@ -202,7 +226,6 @@ def write_result(
         results: the numbers; what is not defined becomes null.
         took: seconds by clock.
     """
-    from rali_zoo.bench.provenance import provenance
 
     content = {
         "analysis": name,
@@ -211,21 +234,9 @@ def write_result(
         "data": about(frames),
         "results": results,
         **took,
-        **provenance(settings["seed"], settings["resamples"]),
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        **provenance(seed=settings["seed"]),
+        "resamples": settings["resamples"],
     }
     target = Path(folder) / f"{name}.json"
-    with atomic_path(target) as path:
-        path.write_text(json.dumps(as_json(content), indent=1, allow_nan=False) + "\n")
+    write_json(target, content, digits=6)
     return target
-
-
-def as_json(value: Any) -> Any:
-    """As JSON can hold it: numbers with 6 digits, what is not defined null."""
-    if isinstance(value, Mapping):
-        return {str(name): as_json(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_json(part) for part in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value

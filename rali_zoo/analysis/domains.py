@@ -1,141 +1,145 @@
 """The gap between data sets, in the spaces that models and texts make, and on the scale of their scores.
 
-Three spaces: what a language model is shown of an image (``vision``), what is written about it (``text``),
-and what a light scorer makes of it (``student``). Each is measured for every name that it is given under,
-such as ``before`` and ``after`` a training across data sets, on the same images.
+Three kinds of spaces: what a language model is shown of an image (``vision``), what is written about it
+(``text``), and what a light scorer makes of it (``student``). Each is measured for every name that it is given
+under, such as ``before`` and ``after`` a training across data sets, on the same images.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from rali_zoo.errors import ConfigError
+from rali_zoo.analysis.common import batches, decodable, written
+from rali_zoo.analysis.intervals import jackknife, mean_interval
+from rali_zoo.errors import ConfigError, ImageDecodeError
 from rali_zoo.metrics.domains import common_scale, covariance_cka, linear_cka, mmd, separability
+from rali_zoo.report import JsonDict
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
     from numpy.typing import NDArray
 
+    from rali_zoo.analysis.common import Settings
     from rali_zoo.models.base import IQANetwork
-    from rali_zoo.types import Batch
+    from rali_zoo.models.vlm import VLMNetwork
+    from rali_zoo.text.base import TextEncoder
 
 #: Embeddings (n, d) by data set.
 Space = dict[str, "NDArray[np.float64]"]
+#: What the images of each data set show, n names each.
+Contents = Mapping[str, Sequence[str]]
+SAMPLE, DESCRIBED = "the sample", "the described images"
 
 
-def sample(refs: Sequence[str], split: str, limit: int, root: str, seed: int) -> dict[str, pd.DataFrame]:
-    """Rows of each data set, equally many, drawn with a seed.
+class Named(NamedTuple):
+    """A space.
 
-    Args:
-        refs: references of the data sets.
-        split: ``train``, ``val``, ``test`` or ``all``.
-        limit: most rows of each.
-        root: folder that holds the data sets' folders.
-        seed: of the draw.
-
-    Raises:
-        ConfigError: fewer than two data sets, or one without rows.
+    Attributes:
+        kind: ``vision``, ``text`` or ``student``.
+        name: of the model or of the texts.
+        of: which images, :data:`SAMPLE` or :data:`DESCRIBED`.
+        space: embeddings by data set.
+        contents: of its rows.
     """
-    from rali_zoo.data.tables import load_table
 
-    if len(refs) < 2:
-        raise ConfigError("a gap is between data sets: give two or more with --data")
-    tables = {ref: load_table(ref, root) for ref in refs}
-    frames = {ref: t.frame if split == "all" else t.split(split) for ref, t in tables.items()}
-    for ref, frame in frames.items():
-        if frame.empty:
-            raise ConfigError(f"{ref!r} has no {split} rows; {tables[ref].describe()}")
-    count = min(limit, *map(len, frames.values()))
-    return {ref: frame.sample(count, random_state=seed) for ref, frame in frames.items()}
+    kind: str
+    name: str
+    of: str
+    space: Space
+    contents: Contents
+
+    @property
+    def title(self) -> str:
+        """As in tables and files."""
+        return f"{self.kind}, {self.name}"
 
 
 # ---- embeddings ----
 
 
-def image_space(module: IQANetwork, frames: Mapping[str, pd.DataFrame], batch_size: int) -> Space:
-    """What a module makes of images: of a reasoner the language model's view, else the embedding."""
+def image_space(network: IQANetwork, frames: Mapping[str, pd.DataFrame], batch_size: int) -> Space:
+    """What a network makes of images: of a reasoner the language model's view, else the embedding.
+
+    Args:
+        network: a reasoner's, or one with a backbone.
+        frames: images by data set, column ``path``.
+        batch_size: images a forward pass.
+
+    Raises:
+        ImageDecodeError: an image that cannot be decoded.
+    """
     import torch
 
-    module.eval()
+    space, bad = {}, dict[int, str]()
     with torch.inference_mode():
-        return {
-            ref: torch.cat([_embed(module, batch) for batch in _batches(module, frame, batch_size)]).numpy()
-            for ref, frame in frames.items()
-        }
+        for ref, frame in frames.items():
+            rows: dict[int, torch.Tensor] = {}
+            for places, images in batches(network, frame["path"].tolist(), batch_size, bad):
+                rows |= dict(zip(places, _embed(network, images), strict=True))
+            if bad:
+                raise ImageDecodeError(f"{ref}: {next(iter(bad.values()))}")
+            space[ref] = torch.stack([rows[i] for i in range(len(frame))]).numpy()
+    return space
 
 
-def _batches(module: IQANetwork, frame: pd.DataFrame, batch_size: int) -> Iterator[Batch]:
-    """Images as the module scores them; those of native size one by one where they differ."""
-    import torch
-
-    from rali_zoo.data.images import load_views
-    from rali_zoo.types import Batch
-
-    waiting: list[torch.Tensor] = []
-    for path in frame["path"]:
-        image = load_views(path, module.view, module.preprocess)
-        if waiting and (len(waiting) == batch_size or image.shape != waiting[0].shape):
-            yield Batch(image=torch.stack(waiting).to(module.device))
-            waiting = []
-        waiting.append(image)
-    yield Batch(image=torch.stack(waiting).to(module.device))
-
-
-def _embed(module: Any, batch: Batch) -> torch.Tensor:
+def _embed(network: IQANetwork, images: torch.Tensor) -> torch.Tensor:
     """(B, d) on the CPU, float64; views are averaged."""
+    from rali_zoo.models.base import BackboneNetwork
     from rali_zoo.models.rali import RALINetwork
     from rali_zoo.models.vlm import VLMNetwork
+    from rali_zoo.types import Batch
 
-    if isinstance(module, VLMNetwork):
-        return shown(module, batch["image"]).double().cpu()
-    features = module.features(batch)
-    if isinstance(module, RALINetwork):
-        embedded: torch.Tensor = module.embed(features.flatten(0, 1)).view(*features.shape[:2], -1)
-        features = embedded
+    if isinstance(network, VLMNetwork):
+        return shown(network, images).double().cpu()
+    if not isinstance(network, BackboneNetwork):
+        raise ConfigError(f"a {type(network).__name__} has no backbone, so it has no space to look at")
+    features = network.features(Batch(image=images))
+    if isinstance(network, RALINetwork):
+        features = network.embed(features.flatten(0, 1)).view(*features.shape[:2], -1)
     return features.mean(1).double().cpu()
 
 
-def shown(module: Any, image: torch.Tensor) -> torch.Tensor:
+def shown(network: VLMNetwork, image: torch.Tensor) -> torch.Tensor:
     """(B, d) means of the vectors that stand for (B, 3, H, W) images before a reasoner's language model.
 
     Raises:
         ConfigError: a family that does not name the token which stands for images.
     """
-    vlm = module.vlm
-    names = ("image_token_id", "image_token_index")
-    ids = {getattr(vlm.model.config, name, None) for name in names} - {None}
-    if not ids:
-        raise ConfigError(f"'{vlm.uri}' names no token that stands for images ({' or '.join(names)})")
-    prompts = vlm.ask(image, [module.asked] * len(image))
+    from rali_zoo.analysis.attention import image_tokens
+
+    vlm = network.vlm
+    prompts = vlm.ask(image, [network.asked] * len(image))
     output = vlm.model(**prompts.inputs, output_hidden_states=True, logits_to_keep=1, use_cache=False)
-    hidden, inside = output.hidden_states[0], prompts.inputs["input_ids"] == ids.pop()
-    weights = inside.to(hidden.dtype)[..., None]
+    hidden = output.hidden_states[0]
+    weights = image_tokens(vlm, prompts.inputs["input_ids"]).to(hidden.dtype)[..., None]
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
 
 
-def text_space(table: pd.DataFrame, frames: Mapping[str, pd.DataFrame], encoder: str) -> tuple[Space, str]:
+def text_space(
+    table: pd.DataFrame, frames: Mapping[str, pd.DataFrame], encoder: TextEncoder
+) -> tuple[Space, Contents, str]:
     """Embeddings of the first text of each image; numbers are taken out, or they would be read as scores.
 
     Args:
         table: descriptions of images of all data sets.
         frames: the images that are looked at where all have a text; else those of the table, equally many.
-        encoder: text encoder by reference.
+        encoder: of texts.
 
     Returns:
-        The space, and which images it is of, in words.
+        The space, contents of its rows, and which images it is of: :data:`SAMPLE` or :data:`DESCRIBED`.
 
     Raises:
         ConfigError: a data set without texts.
     """
-    import re
-
-    from rali_zoo.text import create_text_encoder
-
     first = table.drop_duplicates(["dataset", "image_id"])
     texts: dict[str, pd.Series] = {}
     for ref in frames:
@@ -149,66 +153,217 @@ def text_space(table: pd.DataFrame, frames: Mapping[str, pd.DataFrame], encoder:
     chosen = {
         ref: t.loc[wanted[ref]] if whole else t.sample(count, random_state=0) for ref, t in texts.items()
     }
-    model = create_text_encoder(encoder)
-    space = {}
-    for ref, own in chosen.items():
-        words = [re.sub(r"\d+(?:\.\d+)?", "", text) for text in own]
-        space[ref] = model.encode(words).double().cpu().numpy()
-    return space, "the sample" if whole else "the described images"
+    plain = {ref: [re.sub(r"\d+(?:\.\d+)?", "", text) for text in own] for ref, own in chosen.items()}
+    space = {ref: encoder.encode(words).double().cpu().numpy() for ref, words in plain.items()}
+    if whole:
+        return space, {ref: frame["content"].astype(str).tolist() for ref, frame in frames.items()}, SAMPLE
+    return space, {ref: own.index.astype(str).tolist() for ref, own in chosen.items()}, DESCRIBED
+
+
+def equally_many(frames: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The first rows of each data set, as many of each, so that chance is one in the number of sets.
+
+    Raises:
+        ConfigError: fewer than two data sets.
+    """
+    if len(frames) < 2:
+        raise ConfigError("a gap is between data sets: give two or more with --data")
+    count = min(map(len, frames.values()))
+    return {ref: frame.head(count) for ref, frame in frames.items()}
+
+
+def spaces(
+    networks: Mapping[str, IQANetwork],
+    texts: Mapping[str, pd.DataFrame],
+    frames: Mapping[str, pd.DataFrame],
+    encoder: TextEncoder,
+    settings: Settings,
+) -> list[Named]:
+    """Embeddings of the same images in every space.
+
+    Args:
+        networks: name to a network. A reasoner's ``vision`` is the mean of the vectors that stand for an image
+            before its language model, its ``text`` what it writes, unless ``texts`` are given; a scorer's
+            ``student`` is its embedding, of a RALI the aligned one.
+        texts: name to a table of descriptions.
+        frames: images by data set.
+        encoder: of texts.
+        settings: how.
+    """
+    from rali_zoo.analysis.interventions import words
+    from rali_zoo.models.vlm import VLMNetwork
+
+    reasoners = {name: n for name, n in networks.items() if isinstance(n, VLMNetwork)}
+    answers = {
+        name: {ref: written(network, ref, frame, settings) for ref, frame in frames.items()}
+        for name, network in ({} if texts else reasoners).items()
+    }
+    good = dict(frames)
+    for rows in answers.values():  # the same images everywhere: those that all reasoners could read
+        ids = {ref: set(decodable(table, ref)["id"]) for ref, table in rows.items()}
+        good = {ref: frame[frame["id"].isin(ids[ref])] for ref, frame in good.items()}
+    good = equally_many(good)
+    contents = {ref: frame["content"].astype(str).tolist() for ref, frame in good.items()}
+    found = []
+    for name, network in networks.items():
+        kind = "vision" if name in reasoners else "student"
+        space = image_space(network, good, settings.batch_size)
+        found.append(Named(kind, name, SAMPLE, space, contents))
+        if name in answers:
+            own = {ref: t.set_index("id").loc[good[ref]["id"], "text"] for ref, t in answers[name].items()}
+            space = {ref: encoder.encode(words(t.tolist())).double().cpu().numpy() for ref, t in own.items()}
+            found.append(Named("text", name, SAMPLE, space, contents))
+    for name, table in texts.items():
+        space, shows, of = text_space(table, good, encoder)
+        found.append(Named("text", name, of, space, shows))
+    return found
 
 
 # ---- numbers ----
 
 
-def gaps(space: Space, permutations: int = 500, seed: int = 0) -> dict[str, Any]:
-    """How far the data sets lie apart.
+@dataclass(frozen=True)
+class _Pair:
+    """Statistics of two samples that :func:`~rali_zoo.analysis.intervals.jackknife` takes."""
+
+    bandwidth: float
+
+    def mmd2(self, parts: list[NDArray[np.float64]]) -> float:
+        # the kernel stays the same in all resamples, and no permutation is needed there
+        return mmd(parts[0], parts[1], self.bandwidth, permutations=1).squared
+
+    def cka(self, parts: list[NDArray[np.float64]]) -> float:
+        return covariance_cka(parts[0], parts[1])
+
+
+def gaps(space: Space, contents: Contents, settings: Settings) -> JsonDict:
+    """How far apart the data sets lie in a space.
+
+    Images of one content stay together everywhere but in the permutation test, whose p-value takes images
+    as independent and is too small where many share a content.
 
     Args:
         space: (n, d) embeddings by data set.
-        permutations: of the test of MMD.
-        seed: of permutations and folds.
+        contents: of the rows, by data set.
+        settings: of which resamples and seed count.
 
     Returns:
-        ``pairs``: for each two data sets ``cka`` of their covariances, ``mmd2`` with ``p``, and the
-        ``classifier``'s accuracy (chance is 0.5); ``classifier`` over all of them with its ``chance``.
+        ``classifier`` (accuracy of a linear classifier that names the data set, with its ``chance``) and
+        ``pairs``: for each two data sets ``classifier``, ``mmd2`` with ``p``, and ``cka`` of their
+        covariances; ``value, low, high`` each. Where two sets are alike, MMD² is a degenerate statistic and
+        its interval too narrow, and a cross-validated accuracy scatters below chance rather than around it:
+        whether they differ at all is for the p-value to say.
 
     Raises:
-        ConfigError: embeddings of which nothing can be said; the message says why.
+        ConfigError: embeddings of which nothing can be measured; the message says why.
     """
-    pairs = []
+    pairs: list[object] = []
+    seed = settings.seed
     try:
         for (a, x), (b, y) in itertools.combinations(space.items(), 2):
-            apart = mmd(x, y, permutations=permutations, seed=seed)
-            told = separability([x, y], seed=seed)
+            groups = [contents[a], contents[b]]
+            test = mmd(x, y, permutations=settings.resamples, seed=seed)
+            pair = _Pair(test.bandwidth)
             pairs.append(
-                {"a": a, "b": b, "cka": covariance_cka(x, y), "mmd2": apart.squared, "p": apart.p_value,
-                 "classifier": told.accuracy}
-            )  # fmt: skip
-        everyone = separability(list(space.values()), seed=seed)
+                {
+                    "a": a,
+                    "b": b,
+                    "classifier": classifier([x, y], groups, settings),
+                    "mmd2": jackknife(pair.mmd2, [x, y], groups, seed) | {"p": test.p_value},
+                    "cka": jackknife(pair.cka, [x, y], groups, seed, (0.0, 1.0)),
+                }
+            )
+        everyone = classifier(list(space.values()), [contents[ref] for ref in space], settings)
     except ValueError as error:
         raise ConfigError(f"no gap can be measured here: {error}") from None
-    return {"pairs": pairs, "classifier": everyone.accuracy, "chance": everyone.chance}
+    return {"classifier": {**everyone, "chance": 1 / len(space)}, "pairs": pairs}  # type: ignore[dict-item]
 
 
-def change(before: Space, after: Space) -> dict[str, float]:
-    """Linear CKA of two spaces on the same images, by data set: 1 where a training changed nothing."""
-    return {ref: linear_cka(before[ref], after[ref]) for ref in before if len(before[ref]) == len(after[ref])}
-
-
-def agreement(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    """SRCC of a scorer on each data set and on all together; images without a score are counted.
+def classifier(
+    parts: Sequence[NDArray[np.float64]], contents: Sequence[Sequence[str]], settings: Settings
+) -> dict[str, float]:
+    """Share of images whose data set is named by a linear classifier that was shown none of their content.
 
     Args:
-        frames: columns mos and score on [1, 5], by data set.
+        parts: (n_i, d) embeddings of each data set.
+        contents: n_i names each; an interval draws them.
+        settings: of which resamples and seed count.
+    """
+    names = [[f"{k} {name}" for name in some] for k, some in enumerate(contents)]
+    found = separability(parts, seed=settings.seed, groups=names)
+    return mean_interval(found.correct, sum(names, []), settings.resamples, settings.seed)
+
+
+def flattened(found: Mapping[str, Space], seed: int) -> dict[str, dict[str, Space]]:
+    """Every space in two dimensions: by PCA, and by t-SNE on the first 50 components.
+
+    Args:
+        found: space by name.
+        seed: of t-SNE.
+
+    Returns:
+        By space, ``PCA`` and ``t-SNE``: (n, 2) by data set, dimensions standardised first.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+    from sklearn.preprocessing import StandardScaler
+
+    maps: dict[str, dict[str, Space]] = {}
+    for name, space in found.items():
+        both = StandardScaler().fit_transform(np.vstack(list(space.values())))
+        components = PCA(min(50, *both.shape), random_state=seed).fit_transform(both)
+        near = TSNE(2, perplexity=min(30.0, (len(both) - 1) / 3), init="pca", random_state=seed)
+        flat = {"PCA": components[:, :2], "t-SNE": near.fit_transform(components)}
+        ends = np.cumsum([len(x) for x in space.values()])[:-1]
+        maps[name] = {
+            kind: dict(zip(space, np.split(points, ends), strict=True)) for kind, points in flat.items()
+        }
+    return maps
+
+
+def changes(found: Sequence[Named]) -> list[JsonDict]:
+    """Linear CKA of every two spaces of a kind on the same images, by data set: 1 where nothing changed."""
+    return [
+        {
+            "space": a.kind,
+            "from": a.name,
+            "to": b.name,
+            "cka": {ref: linear_cka(a.space[ref], b.space[ref]) for ref in a.space},
+        }
+        for a, b in itertools.combinations(found, 2)
+        if a.kind == b.kind and a.of == b.of == SAMPLE
+    ]
+
+
+def on_one_scale(path: str | Path, data: Sequence[str]) -> JsonDict:
+    """SRCC of a run on each data set and on all together, from the predictions beside its ``results.json``.
+
+    Args:
+        path: of the file.
+        data: references of data sets that the run was tested on.
+
+    Returns:
+        ``each`` by data set, their ``mean``, ``pooled``, and by data set the images without a score
+        (``failed``).
 
     Raises:
-        ConfigError: no data set with a score.
+        ConfigError: no such file, a data set that it lacks, or no score at all.
     """
+    import pandas as pd
+
+    try:
+        listed = json.loads(Path(path).read_text())["datasets"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"--results {path} is no results.json of fit or test ({error})") from None
+    lacking = [ref for ref in data if "predictions" not in listed.get(ref, {})]
+    if lacking:
+        raise ConfigError(f"{path} was not tested on {', '.join(lacking)}, but on {', '.join(listed)}")
+    frames = {r: pd.read_parquet(Path(path).parent / listed[r]["predictions"]) for r in data}
     known = {ref: f[f["mos"].notna() & f["score"].notna()] for ref, f in frames.items()}
-    failed = {ref: int(frame["score"].isna().sum()) for ref, frame in frames.items()}
     pairs = {ref: (f["score"].to_numpy(float), f["mos"].to_numpy(float)) for ref, f in known.items()}
     try:
         found = common_scale(pairs)
     except ValueError as error:
         raise ConfigError(f"no correlation: {error}") from None
-    return {"each": found.each, "mean": found.mean, "pooled": found.pooled, "failed": failed}
+    failed: JsonDict = {ref: int(frame["score"].isna().sum()) for ref, frame in frames.items()}
+    return {"each": {**found.each}, "mean": found.mean, "pooled": found.pooled, "failed": failed}

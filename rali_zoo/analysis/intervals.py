@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rali_zoo.metrics import bootstrap_ci, paired_bootstrap, plcc, srcc
+from rali_zoo.metrics.bootstrap import Resamples, percentile_interval
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -86,15 +87,12 @@ def mean_interval(values: ArrayLike, content: Sequence[str], resamples: int, see
         seed: of the draws.
     """
     x = np.asarray(values, float)
-    _, code = np.unique(np.asarray(content, dtype=str), return_inverse=True)
-    units = int(code.max()) + 1
-    if units < _LEAST:
+    order = np.argsort(names := np.asarray(content, dtype=str), kind="stable")
+    if np.unique(names).size < _LEAST:
         return {"value": float(x.mean()), "low": math.nan, "high": math.nan}
-    total, count = np.bincount(code, x), np.bincount(code)
-    drawn = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), resamples)
-    means = (drawn @ total) / (drawn @ count)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return {"value": float(x.mean()), "low": float(low), "high": float(high)}
+    drawn = Resamples(x.size, resamples, seed, names[order].tolist())
+    low, high = percentile_interval(drawn.mean(x[order]))
+    return {"value": float(x.mean()), "low": low, "high": high}
 
 
 def jackknife(

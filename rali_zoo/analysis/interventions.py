@@ -1,4 +1,4 @@
-"""Verdicts of a reasoner whose reasoning, or whose image, is not its own.
+"""Answers of a reasoner whose reasoning, or whose image, is not its own.
 
 Everything is asked of the model itself: the reasoning is put into its mouth and it goes on to its answer.
 What stands before the answer changes (its own text, none, another image's), and what it is shown (its
@@ -41,7 +41,7 @@ def less_last_sentence(text: str) -> str:
 
 
 def words(texts: Sequence[str]) -> list[str]:
-    """The reasonings of completions without their numbers, which a read-out could take for scores."""
+    """The reasonings of completions without their numbers, which a linear probe could take for scores."""
     return [plain_thought(p) for p in Rollouts(list(texts)).parsed]
 
 
@@ -61,10 +61,10 @@ def with_image(
         reasoning: N texts that stand between its think tags; an empty one switches the reasoning off.
         settings: batch size and scoring.
         shown: the images, or grey ones of their sizes in their place: the prompt then has as many visual
-            tokens, and they say nothing.
+            tokens, and they hold nothing.
 
     Returns:
-        (N,) in [1, 5]; NaN where no answer can be read, and for images that cannot.
+        (N,) in [1, 5]; NaN for an unparseable answer or an undecodable image.
     """
     from rali_zoo.analysis.common import batches
 
@@ -102,7 +102,7 @@ def without_image(module: VLMNetwork, texts: Sequence[str], settings: Settings) 
         settings: batch size and scoring.
 
     Returns:
-        (N,) in [1, 5]; NaN for a completion without a reasoning, or where no answer can be read.
+        (N,) in [1, 5]; NaN for a completion without a reasoning, or for an unparseable answer.
     """
     vlm, limit, size = module.vlm, module.limit, settings.batch_size
     scoring = Scoring(kind=settings.scoring)
@@ -129,10 +129,10 @@ def own(module: VLMNetwork, paths: Sequence[str], texts: Sequence[str], scores: 
     return with_image(module, paths, thoughts(texts), settings)
 
 
-# ---- linear read-outs ----
+# ---- linear probes ----
 
 
-def read_out(
+def linear_probe(
     x: NDArray[np.float64], mos: NDArray[np.float64], content: Sequence[str], folds: int = 5, seed: int = 0
 ) -> NDArray[np.float64]:
     """Out-of-fold predictions of a ridge regression on vectors; the counterpart of a text's.

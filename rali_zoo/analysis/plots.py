@@ -39,7 +39,7 @@ def _save(figure: Figure, path: Path, dpi: int = 110) -> Path:
 
     # the same numbers give the same file, byte for byte
     with matplotlib.rc_context({"svg.hashsalt": "rali_zoo", "svg.fonttype": "none", "font.size": 9}):
-        kind = path.suffix.removeprefix(".")
+        kind = path.suffix.removeprefix(".") or "svg"
         metadata = {"Date": None} if kind == "svg" else {}
         with atomic_path(path) as temporary:
             figure.savefig(temporary, format=kind, dpi=dpi, metadata=metadata)
@@ -130,7 +130,7 @@ def scatters(maps: Mapping[str, Mapping[str, Mapping[str, NDArray[np.float64]]]]
     """Spaces in two dimensions, a row a space, coloured by data set; points are pixels also in an svg.
 
     Args:
-        maps: of :func:`rali_zoo.analysis.gaps.flattened`.
+        maps: of :func:`rali_zoo.analysis.domains.flattened`.
         path: svg or png.
     """
     kinds = list(next(iter(maps.values())))
@@ -148,3 +148,26 @@ def scatters(maps: Mapping[str, Mapping[str, Mapping[str, NDArray[np.float64]]]]
             axis.set_title(f"{name}, {kind}", loc="left", fontsize=9)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return _save(figure, path, dpi=60 if path.suffix == ".svg" else 110)  # a svg holds the points as pixels
+
+
+def curve(result: Mapping[str, Any], path: Path, title: str) -> Path:
+    """SRCC against the share of images that go to the expensive scorer.
+
+    Args:
+        result: of :func:`rali_zoo.analysis.routing.route`.
+        path: of the image; its suffix says how: .svg, .png, .pdf.
+        title: above it.
+    """
+    points = result["points"]
+    share = [100 * p["share"] for p in points]
+    figure = _figure(6.0, 4.0)
+    axes = figure.subplots()
+    axes.fill_between(share, [p["low"] for p in points], [p["high"] for p in points], alpha=0.2, lw=0)
+    axes.plot(share, [p["srcc"] for p in points], marker="o", label="least certain first")
+    axes.plot(share, [p["random"] for p in points], marker="s", ls="--", label="at random")
+    axes.plot(share, [p["oracle"] for p in points], ls=":", color="grey", label="oracle")
+    axes.set_xlabel("share sent to the expensive scorer, %")
+    axes.set_ylabel("SRCC (95 % interval)")
+    axes.set_title(title, fontsize="medium")
+    axes.legend()
+    return _save(figure, path)

@@ -1,7 +1,7 @@
 """Routing: a cheap scorer for all images, an expensive one for those that the cheap one is least sure of.
 
-RALI's authors leave open which images should still go to the reasoner. The curve here tells what each share
-of them is worth, against the same share drawn at random and against a choice that knows the MOS.
+RALI's authors leave open which images should still go to the reasoner. The curve here shows what each share
+of them is worth, against the same share drawn at random and against an oracle.
 """
 
 from __future__ import annotations
@@ -9,16 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from rali_zoo.errors import ConfigError, MissingExtraError
-from rali_zoo.metrics import plcc, resampling, srcc
-from rali_zoo.paths import atomic_path
+from rali_zoo.errors import ConfigError
+from rali_zoo.metrics import Resamples, plcc, srcc
+from rali_zoo.metrics.bootstrap import percentile_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,9 +100,8 @@ def routing_curve(
     first = np.argsort(-doubt, kind="stable")
     best = np.argsort(np.abs(b - y) - np.abs(a - y), kind="stable")
     orders = [first, best, *(rng.permutation(y.size) for _ in range(_ORDERS))]
-    drawn = list(resampling.draw(y.size, resamples, seed, content))
-    units = resampling.units_of(y.size, content)[1]
-    return [_point(y, a, b, doubt, orders, share, drawn, units) for share in shares]
+    drawn = Resamples(y.size, resamples, seed, content)
+    return [_point(y, a, b, doubt, orders, share, drawn) for share in shares]
 
 
 def _point(
@@ -113,8 +111,7 @@ def _point(
     doubt: FloatArray,
     orders: Sequence[NDArray[np.intp]],
     share: float,
-    drawn: Sequence[FloatArray],
-    units: int,
+    drawn: Resamples,
 ) -> RoutePoint:
     count = round(share * y.size)
     mixed = []
@@ -123,9 +120,9 @@ def _point(
         score[order[:count]] = b[order[:count]]
         mixed.append(score)
     routed, oracle, *random = (srcc(score, y) for score in mixed)
-    boot = resampling.resampled_srcc([mixed[0], *mixed[2:]], y, iter(drawn))
-    low, high = resampling.expanded_interval(boot[0], units)
-    gain_low, gain_high = resampling.expanded_interval(boot[0] - boot[1:].mean(axis=0), units)
+    boot = drawn.srcc([mixed[0], *mixed[2:]], y)
+    low, high = percentile_interval(boot[0], units=drawn.units)
+    gain_low, gain_high = percentile_interval(boot[0] - boot[1:].mean(axis=0), units=drawn.units)
     threshold = float(doubt[orders[0][count - 1]]) if count else float("inf")
     control = float(np.mean(random))
     return RoutePoint(
@@ -211,11 +208,11 @@ def route(
 
     Args:
         cheap: judges every image.
-        expensive: judges the routed ones; here all, so that every share can be told.
+        expensive: judges the routed ones; here all, so that every share can be measured.
         val: rows that bring both to one scale; columns path, mos.
         test: rows of the curve; columns path, mos, content.
-        second: another cheap scorer; the uncertainty is then how far the two disagree, and not the spread
-            that the cheap scorer tells.
+        second: another cheap scorer; the uncertainty is then how far the two disagree, and not the std
+            that the cheap scorer gives.
         shares: of the images that are routed, in [0, 1].
         batch_size: images a forward pass.
         seed: of resamples and of the control.
@@ -225,7 +222,7 @@ def route(
         (SRCC of uncertainty and absolute error), and ``seconds`` an image of each scorer.
 
     Raises:
-        ConfigError: a cheap scorer without a spread and no second one, or too few images with scores.
+        ConfigError: a cheap scorer without a std and no second one, or too few images with scores.
     """
     scorers = {"cheap": cheap, "expensive": expensive} | ({"second": second} if second is not None else {})
     judged = {role: judge(scorer, val, test, batch_size) for role, scorer in scorers.items()}
@@ -247,9 +244,7 @@ def route(
         "points": [asdict(point) for point in points],
         "n": int(ok.sum()),
         "left_out": int((~ok).sum()),
-        "uncertainty": "spread of the cheap scorer"
-        if second is None
-        else "disagreement with the second scorer",
+        "uncertainty": "std of the cheap scorer" if second is None else "disagreement with the second scorer",
         "error_srcc": srcc(doubt[ok], np.abs(mos - score["cheap"])[ok]),
         "seconds": {role: found.seconds for role, found in judged.items()},
     }
@@ -263,38 +258,7 @@ def _doubt(
         return np.abs(score - second)
     if np.isnan(judged.std).all():
         raise ConfigError(
-            f"{name} tells no uncertainty; train a DistributionRegression, take a RALI, or give --second "
+            f"{name} gives no std; train a DistributionRegression, take a RALI, or give --second "
             "REF, another cheap scorer: where the two disagree, images are routed"
         )
     return slope * judged.std
-
-
-def plot_route(result: dict[str, Any], path: Path, title: str) -> None:
-    """Draw a curve that :func:`route` measured; the file's suffix says how (.svg, .png, .pdf).
-
-    Args:
-        result: of :func:`route`.
-        path: of the image.
-        title: above it.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError("matplotlib", "analysis") from None
-    points = result["points"]
-    share = [100 * p["share"] for p in points]
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.fill_between(share, [p["low"] for p in points], [p["high"] for p in points], alpha=0.2, lw=0)
-    axes.plot(share, [p["srcc"] for p in points], marker="o", label="least sure first")
-    axes.plot(share, [p["random"] for p in points], marker="s", ls="--", label="at random")
-    axes.plot(share, [p["oracle"] for p in points], ls=":", color="grey", label="knowing the MOS")
-    axes.set_xlabel("share sent to the expensive scorer, %")
-    axes.set_ylabel("SRCC (95 % interval)")
-    axes.set_title(title, fontsize="medium")
-    axes.legend()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.lstrip(".") or "svg")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rali_zoo.analysis import plots
-from rali_zoo.analysis.common import Settings, choose, write_result
+from rali_zoo.analysis.common import Place, Settings, choose, write_result
 from rali_zoo.zoo import load_reasoner
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def clock() -> Clock:
 
 
 def since(started: Clock) -> dict[str, float]:
-    """What has passed since, as a results file says it."""
+    """What has passed since, as in a results file."""
     wall, processor = (now - then for now, then in zip(clock(), started, strict=True))
     return {"seconds": round(wall, 1), "cpu_seconds": round(processor, 1)}
 
@@ -59,18 +59,14 @@ class Subject:
         module: the reasoner.
         frames: images by data set.
         settings: how.
-        output: folder of results files.
-        images: folder of plots.
-        suffix: of plots, ``svg`` or ``png``.
+        place: where files go.
     """
 
     models: dict[str, str]
     module: VLMNetwork
     frames: dict[str, pd.DataFrame]
     settings: Settings
-    output: Path
-    images: Path
-    suffix: str = "svg"
+    place: Place
 
     def finish(
         self,
@@ -82,38 +78,24 @@ class Subject:
         models: Mapping[str, str] | None = None,
     ) -> Done:
         """Write the results file and the plot."""
-        models, took = models or self.models, since(started)
-        result = write_result(self.output, name, self.settings.listed(), self.frames, models, results, took)
-        return Done(result, draw(self.images / f"{name}.{self.suffix}"), table)
+        about = (self.settings.listed(), self.frames, models or self.models)
+        result = write_result(self.place.output, name, *about, results, since(started))
+        return Done(result, draw(self.place.plot(name)), table)
 
 
-def subject(
-    model: str,
-    data: Sequence[str],
-    settings: Settings,
-    output: Path,
-    images: Path | None,
-    suffix: str,
-    prompt: str,
-    device: str | None,
-) -> Subject:
-    """Load a reasoner and choose images; see :class:`Subject`, and the commands for the rest.
+def subject(model: str, data: Sequence[str], settings: Settings, place: Place) -> Subject:
+    """Load a reasoner and choose images.
 
     Args:
         model: reference of the reasoner.
         data: references of the data sets.
         settings: how many images, and how they are drawn.
-        output: folder of results.
-        images: folder of plots; ``None`` = the results' folder.
-        suffix: of plots, ``svg`` or ``png``.
-        prompt: the question to a model given as hf:.
-        device: where to compute; the CPU by default.
+        place: where to compute, and where files go.
     """
     plots.require()
     frames = choose(data, settings)
-    module = load_reasoner(model, prompt, device)
-    output = Path(output)
-    return Subject({model: module.revision}, module, frames, settings, output, Path(images or output), suffix)
+    module = load_reasoner(model, place.prompt, place.device)
+    return Subject({model: module.revision}, module, frames, settings, place)
 
 
 # ---- the analyses ----
@@ -126,12 +108,12 @@ def text_vs_image(of: Subject) -> Done:
     started = clock()
     results = texts.text_vs_image(of.module, of.frames, of.settings)
     heading, rows = _score_table(results)
-    quarrel = [
+    conflict = [
         (ref, f"text, another image: MOS of the {name}", "", cell(row["conflict"][name]), "")
         for ref, row in results.items()
         for name in ("text", "image")
     ]
-    table = (heading, [*rows, *quarrel])
+    table = (heading, [*rows, *conflict])
     return of.finish("text-vs-image", results, started, lambda path: _dots(results, path), table)
 
 
@@ -200,67 +182,84 @@ def compression(of: Subject) -> Done:
     )
 
 
-def domains(of: Subject, students: Mapping[str, IQANetwork], encoder: str) -> Done:
-    """:func:`rali_zoo.analysis.gaps.domains`, written and drawn.
+def domains(
+    networks: Mapping[str, IQANetwork],
+    texts: Mapping[str, pd.DataFrame],
+    results: Mapping[str, str],
+    frames: Mapping[str, pd.DataFrame],
+    encoder: str,
+    settings: Settings,
+    place: Place,
+) -> Done:
+    """Gaps between data sets in every space, and how well runs agree with all on one scale; written and drawn.
 
     Args:
-        of: the reasoner and the images.
-        students: scorers by reference.
+        networks: reasoners and scorers by name.
+        texts: tables of descriptions by name.
+        results: ``results.json`` of runs by name.
+        frames: images by data set.
         encoder: text encoder by reference.
+        settings: how.
+        place: where files go.
     """
-    from rali_zoo.analysis import gaps
+    from rali_zoo.analysis import domains as gaps
     from rali_zoo.text import create_text_encoder
 
+    plots.require()
     started = clock()
-    texts = create_text_encoder(encoder)
-    found, contents = gaps.spaces(of.module, students, of.frames, texts, of.settings)
-    results = gaps.domains(found, contents, of.settings)
-    maps = gaps.flattened(found, of.settings.seed)
-    rows = []
-    for name, row in results.items():
+    scores = {name: gaps.on_one_scale(path, list(frames)) for name, path in results.items()}
+    words = create_text_encoder(encoder)
+    found = gaps.spaces(networks, texts, frames, words, settings)
+    measured = {s.title: {"of": s.of, **gaps.gaps(s.space, s.contents, settings)} for s in found}
+    maps = gaps.flattened({s.title: s.space for s in found}, settings.seed)
+    content = {"spaces": measured, "change": gaps.changes(found), "scores": scores}
+    models = {name: n.revision for name, n in networks.items()} | {encoder: words.revision}
+    of = Subject(models, None, dict(frames), settings, place)  # type: ignore[arg-type]
+    return of.finish(
+        "domains", content, started, lambda path: plots.scatters(maps, path), _gap_table(content)
+    )
+
+
+def _gap_table(content: Mapping[str, Any]) -> Shown:
+    rows: list[Sequence[str]] = []
+    for name, row in content["spaces"].items():
         chance = f"all (chance {row['classifier']['chance']:.2f})"
         rows.append((name, chance, cell(row["classifier"]), "", "", ""))
         for pair in row["pairs"]:
             numbers = (cell(pair["classifier"]), cell(pair["mmd2"], 4), f"{pair['mmd2']['p']:.3f}")
             rows.append((name, f"{pair['a']} | {pair['b']}", *numbers, cell(pair["cka"])))
-    heading = ("space", "data sets", "classifier", "MMD²", "p", "CKA")
-    models = {
-        **of.models,
-        **{name: module.revision for name, module in students.items()},
-        encoder: texts.revision,
-    }
-    return of.finish(
-        "domains", results, started, lambda path: plots.scatters(maps, path), (heading, rows), models
-    )
+    for row in content["change"]:
+        name = f"{row['space']}, {row['from']} to {row['to']}"
+        rows += [(name, f"{ref}, same images", "", "", "", f"{v:.3f}") for ref, v in row["cka"].items()]
+    for name, row in content["scores"].items():
+        each = {**row["each"], "mean": row["mean"], "all pooled": row["pooled"]}
+        rows += [(f"SRCC, {name}", ref, f"{value:.3f}", "", "", "") for ref, value in each.items()]
+    return ("space", "data sets", "classifier", "MMD²", "p", "CKA"), rows
 
 
 def ablations(
     configs: Path,
     seeds: Sequence[int],
-    output: Path,
     base: str,
     options: Sequence[str],
     settings: Settings,
-    images: Path | None,
-    suffix: str,
+    place: Place,
 ) -> Done:
     """Train what is not trained yet, then :func:`rali_zoo.analysis.ablations.table`, written and drawn.
 
     Args:
         configs: folder of configs.
         seeds: of the runs.
-        output: folder of the runs and of the results file.
         base: config of the complete method.
         options: further words of every ``fit``.
         settings: of which resamples, root and seed count.
-        images: folder of the plot; ``output`` if ``None``.
-        suffix: of the plot.
+        place: folder of the runs and of the results file, and of the plot.
     """
     from rali_zoo.analysis import ablations as parts
     from rali_zoo.pipeline import Runner
 
     plots.require()
-    started = clock()
+    started, output = clock(), place.output
     found = parts.variants(configs, base)
     plan = parts.recipe(found, seeds, [*options, f"--data.root={settings.root}"], output)
     Runner(plan).run()
@@ -273,13 +272,13 @@ def ablations(
     panels = {"mean over test sets": {n: row["srcc"] for n, row in results["mean"].items()}} | {
         ref: {n: row["srcc"] for n, row in test["variants"].items()} for ref, test in results["tests"].items()
     }
-    plot = plots.dots(panels, SCORE_LABEL, Path(images or output) / f"ablations.{suffix}")
+    plot = plots.dots(panels, SCORE_LABEL, place.plot("ablations"))
     rows = []
     for name, row in results["mean"].items():
         minus = row.get("minus")
-        told = ("", "") if minus is None else (cell(minus, sign=True), f"{minus['p_holm']:.3f}")
+        gap = ("", "") if minus is None else (cell(minus, sign=True), f"{minus['p_holm']:.3f}")
         tests = [cell(test["variants"][name]["srcc"]) for test in results["tests"].values()]
-        rows.append((name, cell(row["srcc"]), *told, *tests))
+        rows.append((name, cell(row["srcc"]), *gap, *tests))
     heading = ("variant", "mean SRCC", f"minus {base}", "p (Holm)", *results["tests"])
     return Done(path, plot, (heading, rows))
 

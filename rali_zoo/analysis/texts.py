@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rali_zoo.analysis import interventions as verdicts
-from rali_zoo.analysis.common import readable, written
+from rali_zoo.analysis import interventions
+from rali_zoo.analysis.common import decodable, written
 from rali_zoo.analysis.intervals import agreement, difference
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ NO_IMAGE = "text, no image in the prompt"
 GREY = "text, a grey image"
 OTHER = "text, another image"
 BRIEF = "text less its last sentence, no image"
-TEXT_RIDGE = "text, linear read-out"
-BRIEF_RIDGE = "text less its last sentence, linear read-out"
-IMAGE_RIDGE = "image, linear read-out"
-SILENT = "image, empty reasoning"
+TEXT_RIDGE = "text, linear probe"
+BRIEF_RIDGE = "text less its last sentence, linear probe"
+IMAGE_RIDGE = "image, linear probe"
+EMPTY = "image, empty reasoning"
 
 
 def text_vs_image(
@@ -39,10 +39,10 @@ def text_vs_image(
 ) -> dict[str, Any]:
     """Scores from the text alone against scores from the image.
 
-    Ways of scoring, each by data set: the reasoner's own answer; its verdict on its own text without the
+    Ways of scoring, each by data set: the reasoner's own answer; its answer to its own text without the
     image, with a grey one, and with another image of the data set in its place; and ridge regressions,
     cross-validated by content, on the words and on the vectors that stand for the image before the language
-    model. Many texts end by saying how good the image is. Then they tell the score whatever stands before,
+    model. Many texts end by saying how good the image is. Then they give the score whatever stands before,
     so they are tried without their last sentence too.
 
     Args:
@@ -51,9 +51,9 @@ def text_vs_image(
         settings: how.
 
     Returns:
-        By data set ``unreadable`` images, ``scores`` (by way, of
+        By data set ``undecodable`` images, ``scores`` (by way, of
         :func:`~rali_zoo.analysis.intervals.agreement`), ``differences`` (text minus image) and
-        ``conflict``: with another image's pixels, the SRCC of the verdict with the MOS of the ``text``'s
+        ``conflict``: with another image's pixels, the SRCC of the answer with the MOS of the ``text``'s
         image and of the ``image`` shown, and of the two MOS with each other (``chance``).
     """
     from rali_zoo.analysis.domains import image_space
@@ -61,31 +61,31 @@ def text_vs_image(
 
     results = {}
     for ref, frame in frames.items():
-        said = written(module, ref, frame, settings)
-        good = readable(said, ref)
+        answers = written(module, ref, frame, settings)
+        good = decodable(answers, ref)
         mos, content = good["mos"].to_numpy(float), good["content"].astype(str).tolist()
         paths, texts = good["path"].tolist(), good["text"].tolist()
         other = another(len(good), settings.seed)
-        reasoning = verdicts.thoughts(texts)
-        brief = [f"<think>{verdicts.less_last_sentence(thought)}</think>" for thought in reasoning]
+        reasoning = interventions.thoughts(texts)
+        brief = [f"<think>{interventions.less_last_sentence(thought)}</think>" for thought in reasoning]
         vectors = image_space(module, {ref: good}, settings.batch_size)[ref]
         scores: Scores = {
-            OWN: verdicts.own(module, paths, texts, good["score"].tolist(), settings),
-            NO_IMAGE: verdicts.without_image(module, texts, settings),
-            GREY: verdicts.with_image(module, paths, reasoning, settings, "grey"),
-            OTHER: verdicts.with_image(module, [paths[i] for i in other], reasoning, settings),
-            BRIEF: verdicts.without_image(module, brief, settings),
+            OWN: interventions.own(module, paths, texts, good["score"].tolist(), settings),
+            NO_IMAGE: interventions.without_image(module, texts, settings),
+            GREY: interventions.with_image(module, paths, reasoning, settings, "grey"),
+            OTHER: interventions.with_image(module, [paths[i] for i in other], reasoning, settings),
+            BRIEF: interventions.without_image(module, brief, settings),
             TEXT_RIDGE: text_only_srcc(texts, mos.tolist(), content, seed=settings.seed).predictions,
             BRIEF_RIDGE: text_only_srcc(brief, mos.tolist(), content, seed=settings.seed).predictions,
-            IMAGE_RIDGE: verdicts.read_out(vectors, mos, content, seed=settings.seed),
+            IMAGE_RIDGE: interventions.linear_probe(vectors, mos, content, seed=settings.seed),
         }
         pairs = [
             *((way, OWN) for way in (NO_IMAGE, GREY, OTHER, BRIEF, TEXT_RIDGE)),
             (TEXT_RIDGE, IMAGE_RIDGE),
             (BRIEF_RIDGE, IMAGE_RIDGE),
         ]
-        results[ref] = _told(scores, pairs, mos, content, settings) | {
-            "unreadable": len(said) - len(good),
+        results[ref] = _compared(scores, pairs, mos, content, settings) | {
+            "undecodable": len(answers) - len(good),
             "conflict": _conflict(scores[OTHER], mos, other, content, settings),
         }
     return results
@@ -106,7 +106,7 @@ def _conflict(
     content: list[str],
     settings: Settings,
 ) -> dict[str, Any]:
-    """Which of two quarrelling sources a verdict follows."""
+    """Which of two conflicting sources an answer follows."""
     n, seed, shown = settings.resamples, settings.seed, mos[list(other)]
     return {
         "text": agreement(score, mos, content, n, seed)["srcc"],
@@ -115,7 +115,7 @@ def _conflict(
     }
 
 
-def _told(
+def _compared(
     scores: Scores,
     pairs: Sequence[tuple[str, str]],
     mos: NDArray[np.float64],
@@ -142,21 +142,21 @@ def no_reasoning(
         settings: how.
 
     Returns:
-        By data set ``unreadable``, ``scores`` and ``differences`` as in :func:`text_vs_image`, and
+        By data set ``undecodable``, ``scores`` and ``differences`` as in :func:`text_vs_image`, and
         ``distinct``: how many different scores each way gave.
     """
     results = {}
     for ref, frame in frames.items():
-        said = written(module, ref, frame, settings)
-        good = readable(said, ref)
+        answers = written(module, ref, frame, settings)
+        good = decodable(answers, ref)
         mos, content = good["mos"].to_numpy(float), good["content"].astype(str).tolist()
         paths, texts = good["path"].tolist(), good["text"].tolist()
         scores: Scores = {
-            OWN: verdicts.own(module, paths, texts, good["score"].tolist(), settings),
-            SILENT: verdicts.with_image(module, paths, [""] * len(good), settings),
+            OWN: interventions.own(module, paths, texts, good["score"].tolist(), settings),
+            EMPTY: interventions.with_image(module, paths, [""] * len(good), settings),
         }
-        results[ref] = _told(scores, [(SILENT, OWN)], mos, content, settings) | {
-            "unreadable": len(said) - len(good),
+        results[ref] = _compared(scores, [(EMPTY, OWN)], mos, content, settings) | {
+            "undecodable": len(answers) - len(good),
             "distinct": {name: len(set(x[np.isfinite(x)].tolist())) for name, x in scores.items()},
         }
     return results
@@ -165,7 +165,7 @@ def no_reasoning(
 def swap(
     modules: Mapping[str, VLMNetwork], frames: Mapping[str, pd.DataFrame], settings: Settings
 ) -> dict[str, Any]:
-    """Texts read by somebody else: another reasoner's language model, or a read-out of another data set.
+    """Texts read by somebody else: another reasoner's language model, or a linear probe of another data set.
 
     Every reasoner writes about every data set. Each text is scored without the image by its writer and by
     each other reasoner, and by ridge regressions on words that were trained on this writer's texts of this
@@ -177,33 +177,33 @@ def swap(
         settings: how.
 
     Returns:
-        By data set and writer ``unreadable``, ``scores`` and ``differences`` (swapped minus own reader, and
+        By data set and writer ``undecodable``, ``scores`` and ``differences`` (swapped minus own reader, and
         text minus image where both are swapped) as in :func:`text_vs_image`.
     """
     from rali_zoo.analysis.domains import image_space
 
     results: dict[str, Any] = {ref: {} for ref in frames}
     for writer, module in modules.items():
-        said = {ref: written(module, ref, frame, settings) for ref, frame in frames.items()}
-        good = {ref: readable(rows, ref) for ref, rows in said.items()}
+        answers = {ref: written(module, ref, frame, settings) for ref, frame in frames.items()}
+        good = {ref: decodable(rows, ref) for ref, rows in answers.items()}
         vectors = image_space(module, good, settings.batch_size)
         others = {name: other for name, other in modules.items() if name != writer}
         for ref, rows in good.items():
             mos, content = rows["mos"].to_numpy(float), rows["content"].astype(str).tolist()
             own = f"read by {writer}"
             texts = rows["text"].tolist()
-            scores: Scores = {own: verdicts.without_image(module, texts, settings)}
+            scores: Scores = {own: interventions.without_image(module, texts, settings)}
             for reader, other in others.items():
-                scores[f"read by {reader}"] = verdicts.without_image(other, texts, settings)
+                scores[f"read by {reader}"] = interventions.without_image(other, texts, settings)
             pairs = [(name, own) for name in scores if name != own]
-            more, compared = _read_outs(ref, good, vectors, settings)
-            results[ref][writer] = _told(scores | more, [*pairs, *compared], mos, content, settings) | {
-                "unreadable": len(said[ref]) - len(rows)
+            more, compared = _probes(ref, good, vectors, settings)
+            results[ref][writer] = _compared(scores | more, [*pairs, *compared], mos, content, settings) | {
+                "undecodable": len(answers[ref]) - len(rows)
             }
     return results
 
 
-def _read_outs(
+def _probes(
     ref: str,
     good: Mapping[str, pd.DataFrame],
     vectors: Mapping[str, NDArray[np.float64]],
@@ -213,25 +213,27 @@ def _read_outs(
     from rali_zoo.rl.monitor import text_only_srcc
 
     mos = {name: rows["mos"].to_numpy(float) for name, rows in good.items()}
-    plain = {name: verdicts.words(rows["text"].tolist()) for name, rows in good.items()}
+    plain = {name: interventions.words(rows["text"].tolist()) for name, rows in good.items()}
     content = good[ref]["content"].astype(str).tolist()
-    told = text_only_srcc(
+    own = text_only_srcc(
         good[ref]["text"].tolist(), mos[ref].tolist(), content, seed=settings.seed
     ).predictions
     scores: Scores = {
-        f"text, read-out of {ref}": told,
-        f"image, read-out of {ref}": verdicts.read_out(vectors[ref], mos[ref], content, seed=settings.seed),
+        f"text, linear probe of {ref}": own,
+        f"image, linear probe of {ref}": interventions.linear_probe(
+            vectors[ref], mos[ref], content, seed=settings.seed
+        ),
     }
     pairs = []
     for source in good:
         if source == ref:
             continue
-        text, image = f"text, read-out of {source}", f"image, read-out of {source}"
-        scores[text] = verdicts.text_transfer(plain[source], mos[source], plain[ref])
-        scores[image] = verdicts.transfer(vectors[source], mos[source], vectors[ref])
+        text, image = f"text, linear probe of {source}", f"image, linear probe of {source}"
+        scores[text] = interventions.text_transfer(plain[source], mos[source], plain[ref])
+        scores[image] = interventions.transfer(vectors[source], mos[source], vectors[ref])
         pairs += [
-            (text, f"text, read-out of {ref}"),
-            (image, f"image, read-out of {ref}"),
+            (text, f"text, linear probe of {ref}"),
+            (image, f"image, linear probe of {ref}"),
             (text, image),
         ]
     return scores, pairs

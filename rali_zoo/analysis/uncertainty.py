@@ -1,8 +1,7 @@
-"""Does a scorer know when it is wrong? Coverage and width of its intervals, calibrated on validation rows."""
+"""Is a scorer's std honest? Coverage and width of its intervals, calibrated on validation rows."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -29,23 +28,23 @@ def coverage_report(
 ) -> dict[str, Any]:
     """Coverage and mean width of three kinds of intervals around the scores of the test rows.
 
-    ``as_told`` takes the spread for a normal distribution's, ``conformal`` scales it by the residuals of
-    the validation rows, ``constant`` gives every image the same width by the same residuals. A spread that
-    tells hard images from easy ones makes ``conformal`` narrower than ``constant`` at the same coverage.
+    ``normal`` takes the std for a normal distribution's, ``conformal`` scales it by the residuals of
+    the validation rows, ``constant`` gives every image the same width by the same residuals. A std that
+    separates hard images from easy ones makes ``conformal`` narrower than ``constant`` at the same coverage.
 
     Args:
         mos_val: (m,) MOS of the validation rows, in [1, 5].
         score_val: (m,) their scores.
-        std_val: (m,) their spreads, above 0.
+        std_val: (m,) their stds, above 0.
         mos: (n,) MOS of the test rows.
         score: (n,) their scores.
-        std: (n,) their spreads, above 0.
+        std: (n,) their stds, above 0.
         levels: in (0, 1).
         content: (n,) what each test image shows, for the interval of ``error_srcc``.
 
     Returns:
         ``levels`` (level to the three kinds, each a :class:`~rali_zoo.metrics.intervals.Coverage`), and
-        ``error_srcc`` with ``low`` and ``high``: SRCC of spread and absolute error on the test rows.
+        ``error_srcc`` with ``low`` and ``high``: SRCC of std and absolute error on the test rows.
     """
     y, x, s = (np.asarray(v, dtype=np.float64) for v in (mos_val, score_val, std_val))
     mos, score, std = (np.asarray(v, dtype=np.float64) for v in (mos, score, std))
@@ -53,19 +52,19 @@ def coverage_report(
     found: dict[str, Any] = {}
     for level in levels:
         halves = {
-            "as_told": std * float(stats.norm.ppf((1 + level) / 2)),
+            "normal": std * float(stats.norm.ppf((1 + level) / 2)),
             "conformal": std * conformal_quantile(error / s, level),
             "constant": np.full(std.shape, conformal_quantile(error, level)),
         }
         found[f"{level:g}"] = {
             kind: asdict(interval_coverage(mos, score, half, level)) for kind, half in halves.items()
         }
-    knows = bootstrap_ci(std, np.abs(mos - score), groups=content)
+    agrees = bootstrap_ci(std, np.abs(mos - score), groups=content)
     return {
         "n_val": int(y.size),
         "n": int(mos.size),
         "levels": found,
-        "error_srcc": None if math.isnan(knows.value) else knows.value,
-        "error_srcc_low": None if math.isnan(knows.low) else knows.low,
-        "error_srcc_high": None if math.isnan(knows.high) else knows.high,
+        "error_srcc": agrees.value,
+        "error_srcc_low": agrees.low,
+        "error_srcc_high": agrees.high,
     }

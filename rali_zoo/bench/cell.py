@@ -1,4 +1,4 @@
-"""One cell of the benchmark, a model on a data set, as its results file holds it."""
+"""One cell of the benchmark, a model on a data set, made of what was measured."""
 
 from __future__ import annotations
 
@@ -6,134 +6,157 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rali_zoo.bench.leakage import Leakage
-from rali_zoo.bench.predict import needs_reference
-from rali_zoo.bench.results import NO_REVISION, SCHEMA, SHOWN_FAILURES, Json, six
+from rali_zoo.bench.predict import needs_reference, settings
+from rali_zoo.bench.results import (
+    NO_REVISION,
+    SCHEMA,
+    SHOWN_FAILURES,
+    Cell,
+    Dataset,
+    Failure,
+    Leakage,
+    Model,
+    Provenance,
+    Statistics,
+    Status,
+    Targets,
+    Used,
+)
+from rali_zoo.bench.statistics import cell_statistics
+from rali_zoo.report import six
 
 if TYPE_CHECKING:
     from rali_zoo.bench.cache import Outcome
     from rali_zoo.bench.rows import Rows
-    from rali_zoo.bench.suite import Contender
+    from rali_zoo.bench.suite import Entry
+    from rali_zoo.protocols import Scorer
 
 
 def measured_cell(
-    contender: Contender,
-    scorer: Any,
+    entry: Entry,
+    scorer: Scorer,
     rows: Rows,
     outcomes: Sequence[Outcome],
     parameters: int | None,
     leak: Leakage,
-    origin: Json,
-) -> Json:
+    origin: Provenance,
+) -> Cell:
     """A cell of a model that was run.
 
     Args:
-        contender: of the suite.
+        entry: of the suite.
         scorer: what it loaded to.
         rows: what was scored.
         outcomes: one a row.
         parameters: that took part in a score; ``None`` where that is not known.
         leak: the leakage flag.
-        origin: provenance, which tells the seed and the resamples.
+        origin: provenance, with the seed and the resamples.
     """
     scores = [six(o.score) for o in outcomes]
-    native = bool(getattr(scorer, "native_scale", False))
-    numbers = statistics(rows.targets, scores, native, origin)
-    status, reason = numbers["status"], numbers["reason"] or ""
-    names = rows.targets["ids"] if rows.publish else [f"row {i}" for i in range(len(scores))]
+    model = model_entry(entry, scorer, parameters)
+    numbers = statistics(rows.targets, scores, model, rows.entry, origin)
+    status: Status = numbers.status
+    reason = numbers.reason
+    names = rows.targets.ids if rows.publish else [f"row {i}" for i in range(len(scores))]
     errors = [(name, o.error) for name, o in zip(names, outcomes, strict=True) if o.error]
     if len(errors) == len(scores):
         error, count = Counter(error for _, error in errors).most_common(1)[0]
         status, reason = "failed", f"no image has a score; {count} times: {error}"
-    return {
-        "schema": SCHEMA,
-        "model": model_entry(contender, scorer, parameters),
-        "dataset": rows.entry,
-        "status": status,
-        "reason": tidy(reason),
-        "leakage": leak._asdict(),
-        "n": len(scores) - len(errors),
-        "failed": len(errors),
-        "failures": [{"id": name, "error": tidy(e)} for name, e in errors[:SHOWN_FAILURES]],
-        "scores": scores if rows.publish else None,
-        "statistics": numbers,
-        "cost": None,
-        "provenance": origin,
-    }
+    return Cell(
+        schema=SCHEMA,
+        model=model,
+        dataset=rows.entry,
+        status=status,
+        reason=tidy(reason),
+        leakage=leak,
+        n=len(scores) - len(errors),
+        failed=len(errors),
+        failures=[Failure(id=name, error=tidy(e)) for name, e in errors[:SHOWN_FAILURES]],
+        scores=scores if rows.publish else None,
+        statistics=numbers,
+        provenance=origin,
+    )
 
 
 def empty_cell(
-    contender: Contender, scorer: Any, rows: Rows, status: str, reason: str, leak: Leakage, origin: Json
-) -> Json:
-    """A cell of a model that could not be run; ``scorer`` is ``None`` if it could not even be loaded.
+    entry: Entry,
+    scorer: Scorer | None,
+    rows: Rows,
+    status: Status,
+    reason: str,
+    leak: Leakage,
+    origin: Provenance,
+) -> Cell:
+    """A cell of a model that could not be run.
 
     Args:
-        contender: the model, as the suite names it.
-        scorer: the loaded model, if it could be.
+        entry: the model, as the suite names it.
+        scorer: the loaded model; ``None`` if it could not be loaded.
         rows: of the data set.
-        status: one word for what went wrong.
+        status: what went wrong.
         reason: a sentence for it.
         leak: what the model was trained on, against these rows.
         origin: where the cell was made.
     """
-    return {
-        "schema": SCHEMA,
-        "model": model_entry(contender, scorer, None),
-        "dataset": rows.entry,
-        "status": status,
-        "reason": tidy(reason),
-        "leakage": leak._asdict(),
-        "n": 0,
-        "failed": 0,
-        "failures": [],
-        "scores": None,
-        "statistics": None,
-        "cost": None,
-        "provenance": origin,
-    }
+    return Cell(
+        schema=SCHEMA,
+        model=model_entry(entry, scorer, None),
+        dataset=rows.entry,
+        status=status,
+        reason=tidy(reason) or "no reason was given",
+        leakage=leak,
+        n=0,
+        failed=0,
+        failures=[],
+        scores=None,
+        statistics=None,
+        provenance=origin,
+    )
 
 
-def statistics(targets: Json, scores: Sequence[float | None], native: bool, origin: Json) -> Json:
+def statistics(
+    targets: Targets, scores: Sequence[float | None], model: Model, dataset: Dataset, origin: Provenance
+) -> Statistics:
     """Every statistic of a cell, from what its files hold and nothing else.
 
     Args:
-        targets: as the targets file has them.
+        targets: the rows.
         scores: one a row, higher is better; ``None`` where there is none.
-        native: the scores are not in MOS units.
-        origin: provenance: its ``seed`` and ``resamples``.
+        model: whether the scores are MOS.
+        dataset: how many raters there were.
+        origin: seed and resamples.
     """
-    from rali_zoo.bench.statistics import cell_statistics
-
-    found = cell_statistics(
-        targets["mos"],
+    return cell_statistics(
+        targets.mos,
         [math.nan if s is None else s for s in scores],
-        std=[math.nan if s is None else s for s in targets["std"]],
-        content=targets["content"],
-        distortion=targets["distortion"],
-        level=targets["level"],
-        on_mos_scale=not native,
-        seed=origin["seed"],
-        resamples=origin["resamples"],
+        std=[math.nan if s is None else s for s in targets.std],
+        raters=dataset.raters,
+        content=targets.content,
+        distortion=targets.distortion,
+        level=targets.level,
+        on_mos_scale=not model.native_scale,
+        seed=origin.seed,
+        resamples=origin.resamples,
     )
-    return dict(found.as_dict())
 
 
-def model_entry(contender: Contender, scorer: Any, parameters: int | None) -> Json:
-    """What a cell says of the model; ``scorer`` is ``None`` if it could not be loaded."""
+def model_entry(entry: Entry, scorer: Scorer | None, parameters: int | None) -> Model:
+    """What a cell states of the model; ``scorer`` is ``None`` if it could not be loaded."""
     sets = getattr(scorer, "training_sets", None)
-    return {
-        "ref": contender.ref,
-        "name": contender.name or contender.ref,
-        "revision": NO_REVISION if scorer is None else str(scorer.revision),
-        "kind": "FR" if needs_reference(scorer) else "NR",
-        "source": contender.source,
-        "training_sets": None if sets is None else list(sets),
-        "native_scale": bool(getattr(scorer, "native_scale", False)),
-        "licence": contender.licence or str(getattr(scorer, "licence", "") or ""),
-        "parameters": {"used": parameters},
-    }
+    return Model(
+        ref=entry.ref,
+        name=entry.name or entry.ref,
+        revision=NO_REVISION if scorer is None else str(scorer.revision),
+        settings="" if scorer is None else settings(scorer),
+        kind="FR" if scorer is not None and needs_reference(scorer) else "NR",
+        source=entry.source,
+        training_sets=None if sets is None else list(sets),
+        native_scale=bool(getattr(scorer, "native_scale", False)),
+        licence=entry.licence or str(getattr(scorer, "licence", "") or ""),
+        parameters=Used(used=parameters),
+    )
 
 
 def tidy(text: str) -> str:

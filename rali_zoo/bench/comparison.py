@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
@@ -13,8 +13,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from rali_zoo import metrics
-from rali_zoo.bench.plain import JsonDict, plain
-from rali_zoo.metrics import resampling
+from rali_zoo.metrics.bootstrap import Resamples
 from rali_zoo.metrics.correlation import FloatArray
 from rali_zoo.metrics.significance import ROUNDING
 
@@ -87,13 +86,6 @@ class Comparison:
     resamples: int
     alpha: float
 
-    def as_dict(self) -> JsonDict:
-        """All of it for JSON: numbers with six significant digits, ``None`` for what is undefined."""
-        found = plain(asdict(self))
-        if not isinstance(found, dict):
-            raise TypeError(f"a comparison is a dictionary, not {type(found).__name__}")
-        return found
-
 
 def compare(
     mos: ArrayLike,
@@ -131,14 +123,21 @@ def compare(
     order = sorted(table, key=lambda name: (-values[name], name))
     if failures == "worst":
         table = {name: metrics.fill_worst(x, y) for name, x in table.items()}
-    unit, units = resampling.units_of(y.size, content)
-    # Small integers: all resamples of 100,000 images then fit in memory, to be used by every mask.
-    drawn = [c.astype(np.uint16) for c in resampling.draw(y.size, resamples, seed, content)] if order else []
-    pairs = _holm(_pairs(y, {name: table[name] for name in order}, drawn, units), order)
+    drawn = Resamples(y.size, resamples, seed, content)
+    pairs = _holm(_pairs(y, {name: table[name] for name in order}, drawn), order)
     groups = metrics.groups(values, {(p.a, p.b): p.p_holm for p in pairs}, alpha)
     ranked = {name: values[name] for name in order}
     return Comparison(
-        ranked, undefined, groups.best, groups.letters, pairs, failures, unit, units, resamples, alpha
+        ranked,
+        undefined,
+        groups.best,
+        groups.letters,
+        pairs,
+        failures,
+        drawn.unit,
+        drawn.units,
+        resamples,
+        alpha,
     )
 
 
@@ -162,9 +161,7 @@ def _defined(
     return table, undefined
 
 
-def _pairs(
-    mos: FloatArray, table: Mapping[str, FloatArray], drawn: Sequence[np.ndarray], units: int
-) -> Iterator[Pair]:
+def _pairs(mos: FloatArray, table: Mapping[str, FloatArray], drawn: Resamples) -> Iterator[Pair]:
     """Every pair; those that share the same scored images are worked out together."""
     scored = {name: np.isfinite(x) for name, x in table.items()}
     together: dict[bytes, list[tuple[str, str]]] = {}
@@ -172,25 +169,12 @@ def _pairs(
         together.setdefault((scored[a] & scored[b]).tobytes(), []).append((a, b))
     for key, pairs in together.items():
         rows = np.frombuffer(key, dtype=bool)
-        yield from _on_rows(
-            mos[rows], {name: table[name][rows] for name in _names(pairs)}, pairs, _only(drawn, rows), units
-        )
-
-
-def _names(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    return list(dict.fromkeys(name for pair in pairs for name in pair))
-
-
-def _only(drawn: Sequence[np.ndarray], rows: np.ndarray) -> Iterator[FloatArray]:
-    return (counts[:, rows].astype(np.float64) for counts in drawn)
+        here = {name: table[name][rows] for pair in pairs for name in pair}
+        yield from _on_rows(mos[rows], here, pairs, drawn.only(rows))
 
 
 def _on_rows(
-    mos: FloatArray,
-    table: Mapping[str, FloatArray],
-    pairs: Sequence[tuple[str, str]],
-    chunks: Iterator[FloatArray],
-    units: int,
+    mos: FloatArray, table: Mapping[str, FloatArray], pairs: Sequence[tuple[str, str]], drawn: Resamples
 ) -> Iterator[Pair]:
     """Pairs of scorers that all scored every image of ``mos``."""
     reasons = {name: metrics.explain_undefined(x, mos, at_least=_FEWEST) for name, x in table.items()}
@@ -198,15 +182,15 @@ def _on_rows(
     if names:
         ranks = np.stack([stats.rankdata(v) for v in (mos, *(table[name] for name in names))])
         r = np.clip(np.corrcoef(ranks), -1.0, 1.0)
-        boot = resampling.resampled_srcc([table[name] for name in names], mos, chunks)
+        boot = drawn.srcc([table[name] for name in names], mos)
     at = {name: i for i, name in enumerate(names)}
     for a, b in pairs:
         if a not in at or b not in at:
-            yield _untested(a, b, mos.size, reasons[a] or reasons[b] or "")
+            yield Pair(a, b, mos.size, reason=reasons[a] or reasons[b] or "")
             continue
         i, j = at[a], at[b]
         mrr = metrics.meng_rosenthal_rubin(r[0, i + 1], r[0, j + 1], r[i + 1, j + 1], mos.size)
-        yield _tested(a, b, mos.size, (r[0, i + 1], r[0, j + 1]), boot[i] - boot[j], mrr.p_value, units)
+        yield _tested(a, b, mos.size, (r[0, i + 1], r[0, j + 1]), boot[i] - boot[j], mrr.p_value, drawn.units)
 
 
 def _tested(
@@ -217,7 +201,7 @@ def _tested(
         difference = 0.0
     defined = boot[~np.isnan(boot)]
     if defined.size < 2:
-        return _untested(a, b, n, "SRCC is undefined in the resamples")
+        return Pair(a, b, n, reason="SRCC is undefined in the resamples")
     error = float(defined.std(ddof=1))
     reach = float(stats.t.isf((1 - LEVEL) / 2, units - 1)) * error
     if difference == 0:
@@ -237,10 +221,6 @@ def _tested(
         p_bootstrap=p_bootstrap,
         p_value=max(p_mrr, p_bootstrap),
     )
-
-
-def _untested(a: str, b: str, n: int, reason: str) -> Pair:
-    return Pair(a, b, n, reason=reason)
 
 
 def _holm(found: Iterator[Pair], order: Sequence[str]) -> tuple[Pair, ...]:

@@ -24,12 +24,15 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from rali_zoo.bench import energy
-from rali_zoo.bench.predict import needs_reference, precision
-from rali_zoo.bench.provenance import hardware
-from rali_zoo.bench.results import six
+from rali_zoo.bench.predict import needs_reference, precision, score_files
+from rali_zoo.bench.results import Cost
+from rali_zoo.report import hardware, six
 
 if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
     from rali_zoo.bench.suite import CostPlan
+    from rali_zoo.protocols import Scorer
 
 STAGES = ("decode", "preprocess", "encode", "head", "total")
 LEAST = 3  # images that are always timed
@@ -55,14 +58,14 @@ class Loading:
 @contextmanager
 def loading(device: str) -> Iterator[Loading]:
     """Time what is loaded in the block, and start looking at the highest use of memory."""
-    told = Loading()
+    found = Loading()
     gc.collect()
-    told.memory_before = _memory(device, "now")
+    found.memory_before = _memory(device, "now")
     _forget_peak(device)
     start = time.perf_counter()
-    yield told
+    yield found
     _synchronise(device)
-    told.seconds = time.perf_counter() - start
+    found.seconds = time.perf_counter() - start
 
 
 # ---- parameters and FLOPs ----
@@ -104,8 +107,8 @@ class Used:
     problem: str = ""
 
 
-def used(scorer: Any, image: Image) -> Used:
-    """Count what one score uses, by watching it: a network that no attribute tells of is counted too.
+def used(scorer: Scorer, image: Image) -> Used:
+    """Count what one score uses, by watching it: a network that no attribute names is counted too.
 
     Args:
         scorer: any scorer.
@@ -134,10 +137,10 @@ def _elements(parameters: Sequence[nn.Parameter]) -> int:
     return sum(distinct.values())
 
 
-def _score(scorer: Any, images: Sequence[Image], batch_size: int) -> str:
+def _score(scorer: Scorer, images: Sequence[Image], batch_size: int) -> str:
     """Score images; the first error, or nothing."""
-    more = {"references": [r for _, r in images]} if needs_reference(scorer) else {}
-    found = scorer.score([p for p, _ in images], batch_size=batch_size, **more)
+    references = [r for _, r in images] if needs_reference(scorer) else None
+    found = score_files(scorer, [p for p, _ in images], references, batch_size)
     return next((s.error for s in found if s.error is not None), "")
 
 
@@ -153,13 +156,13 @@ class Measured:
 
 
 def measure(
-    scorer: Any,
+    scorer: Scorer,
     images: Sequence[Image],
     plan: CostPlan,
     load: Loading,
     device: str = "cpu",
-    against: Any = None,
-) -> dict[str, Any] | None:
+    against: Scorer | None = None,
+) -> Cost | None:
     """The ``cost`` of a results file; times in seconds, energy in joules an image.
 
     Memory is what loading the scorer and scoring one image added to the process, or to the device, at its
@@ -184,7 +187,7 @@ def measure(
     count = used(scorer, images[0])
     times = _latency(scorer, images, plan, device, against)
     throughput, joules, notes = _throughput(scorer, images, plan, device, times)
-    return {
+    found = {
         "parameters": {"used": count.parameters, "loaded": count.loaded},
         "flops": count.flops,
         "peak_memory_mb": six((peak - before) / 2**20) if peak is not None and before is not None else None,
@@ -198,13 +201,16 @@ def measure(
         "threads": torch.get_num_threads(),
         "device": device,
         "precision": precision(scorer),
-        "size": _size(images[0][0]),
+        "size": list(_load_image(images[0][0]).size),
         "hardware": hardware(),
         "notes": [n for n in [count.problem, *notes] if n],
     }
+    return Cost.model_validate(found)
 
 
-def _latency(scorer: Any, images: Sequence[Image], plan: CostPlan, device: str, against: Any) -> Measured:
+def _latency(
+    scorer: Scorer, images: Sequence[Image], plan: CostPlan, device: str, against: Scorer | None
+) -> Measured:
     start = time.perf_counter()
     for image in itertools.islice(itertools.cycle(images), plan.warmup):
         _together(scorer, against, image, device)
@@ -226,7 +232,7 @@ def _latency(scorer: Any, images: Sequence[Image], plan: CostPlan, device: str, 
     return times
 
 
-def _together(first: Any, second: Any, image: Image, device: str) -> tuple[float, float]:
+def _together(first: Scorer | None, second: Scorer | None, image: Image, device: str) -> tuple[float, float]:
     """Seconds of both scorers on one image, right after each other; 0 for none."""
     _load_image(image[0])  # so that neither pays for fetching the file
     found = []
@@ -235,7 +241,7 @@ def _together(first: Any, second: Any, image: Image, device: str) -> tuple[float
     return found[0], found[1]
 
 
-def _stages(scorer: Any, images: Sequence[Image], count: int, device: str, times: Measured) -> None:
+def _stages(scorer: Scorer, images: Sequence[Image], count: int, device: str, times: Measured) -> None:
     steps = scorer.stages() if hasattr(scorer, "stages") else [("decode", _load_image)]
     for image in itertools.islice(itertools.cycle(images), count):
         value: Any = image[0]
@@ -245,7 +251,7 @@ def _stages(scorer: Any, images: Sequence[Image], count: int, device: str, times
 
 
 def _throughput(
-    scorer: Any, images: Sequence[Image], plan: CostPlan, device: str, times: Measured
+    scorer: Scorer, images: Sequence[Image], plan: CostPlan, device: str, times: Measured
 ) -> tuple[dict[str, float], float | None, list[str]]:
     """Images a second by batch size, joules an image at the last one, and what was left out."""
     one = float(np.median(times.stages["total"]))
@@ -281,23 +287,19 @@ def _range(seconds: Sequence[float]) -> dict[str, float | None] | None:
     return {"p50": six(p50), "p95": six(p95)}
 
 
-def _ratio(times: Measured, against: Any) -> dict[str, Any] | None:
+def _ratio(times: Measured, against: Scorer | None) -> dict[str, Any] | None:
     """Of the latencies, pair by pair: the median and the quartiles."""
-    if not times.against:
+    if not times.against or against is None:
         return None
     ratios = np.array(times.stages["total"]) / np.array(times.against)
     low, median, high = np.percentile(ratios, [25, 50, 75])
     return {"to": against.name, "median": six(median), "low": six(low), "high": six(high)}
 
 
-def _load_image(path: str) -> Any:
+def _load_image(path: str) -> PILImage:
     from rali_zoo.data.images import load_image
 
     return load_image(path)
-
-
-def _size(path: str) -> list[int]:
-    return list(_load_image(path).size)
 
 
 # ---- the machine ----
@@ -309,10 +311,10 @@ def _synchronise(device: str) -> None:
 
 
 def _memory(device: str, what: str) -> int | None:
-    """Bytes in use now, or at the highest since :func:`_forget_peak`; ``None`` where nothing tells."""
+    """Bytes in use now, or at the highest since :func:`_forget_peak`; ``None`` where nothing counts it."""
     if device.startswith("cuda"):
-        told = torch.cuda.max_memory_allocated if what == "peak" else torch.cuda.memory_allocated
-        return int(told(device))
+        read = torch.cuda.max_memory_allocated if what == "peak" else torch.cuda.memory_allocated
+        return int(read(device))
     status = Path("/proc/self/status")
     if not status.is_file():
         return None

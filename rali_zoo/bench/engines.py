@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from rali_zoo.bench.results import write_json
 from rali_zoo.bench.rows import Rows, load_rows
-from rali_zoo.bench.run import Done, Job, Say, reference_scorer, run_job
-from rali_zoo.bench.suite import Suite
+from rali_zoo.bench.run import Done, Job, Log, reference_scorer, run_job, without
+from rali_zoo.bench.suite import LIBRARIES, Entry, Suite
 from rali_zoo.errors import ConfigError, MissingExtraError
+from rali_zoo.report import write_json
 
 Engine = Literal["local", "ray"]
 
@@ -26,7 +26,7 @@ def run_suite(
     root: str = "data",
     engine: Engine = "local",
     devices: Sequence[str] = ("cpu",),
-    say: Say = lambda line: None,
+    log: Log = lambda line: None,
 ) -> list[Done]:
     """Run a suite; files appear cell by cell.
 
@@ -36,7 +36,7 @@ def run_suite(
         root: folder that holds a folder of each data set's name.
         engine: ``local`` = here, or one process a device where several are given; ``ray`` = a task a cell.
         devices: such as ``cuda:0``; Ray assigns its own and only asks whether the first is ``cuda``.
-        say: takes lines of progress.
+        log: takes lines of progress.
 
     Returns:
         One entry a cell, in the order of the suite: models, and within them data sets.
@@ -50,17 +50,40 @@ def run_suite(
         reference_scorer(suite.cost.against, devices[0])
     rows = tuple(load_rows(entry, suite, root) for entry in suite.datasets)
     for one in rows:
-        if one.publish:
-            write_json(results / one.entry["targets"], one.targets)
-    jobs = [Job(contender, rows, suite, results, root, devices[0]) for contender in suite.models]
+        if one.entry.targets:
+            write_json(results / one.entry.targets, one.targets.model_dump())
+    jobs = [Job(entry, rows, suite, results, root, devices[0]) for entry in suite.models]
     if engine == "ray":
-        return _with_ray(jobs, rows, devices[0], say)
+        return _with_ray(jobs, rows, devices[0], log)
     if len(devices) > 1:
-        return _with_processes(jobs, devices, say)
-    return [done for job in jobs for done in run_job(job, say)]
+        return _with_processes(jobs, devices, log)
+    return [done for job in jobs for done in (_alone(job, log) if patches(job.entry) else run_job(job, log))]
 
 
-def _with_processes(jobs: Sequence[Job], devices: Sequence[str], say: Say) -> list[Done]:
+def patches(entry: Entry) -> bool:
+    """Whether a metric runs in a process of its own: a library's network may replace parts of others.
+
+    Importing pyiqa's qalign, for one, replaces the attention of every Llama of transformers in the process.
+    """
+    from rali_zoo.baselines import list_metrics
+
+    name = entry.ref.partition(":")[2].partition("?")[0]
+    return entry.source in LIBRARIES and name not in list_metrics(entry.source, offline=True)
+
+
+def _alone(job: Job, log: Log) -> list[Done]:
+    """A job in a new process; one that dies leaves a reason and not the end of the suite."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as worker:
+        try:
+            done = worker.submit(run_job, job).result()
+        except BrokenProcessPool:
+            reason = "its process died, perhaps for want of memory"
+            return [without(job, rows, "failed", reason, log) for rows in job.rows]
+    _log(done, log)
+    return done
+
+
+def _with_processes(jobs: Sequence[Job], devices: Sequence[str], log: Log) -> list[Done]:
     """One process a device; each takes the next model when it is done with one."""
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in range(len(jobs)):
@@ -76,7 +99,7 @@ def _with_processes(jobs: Sequence[Job], devices: Sequence[str], say: Say) -> li
                 except queue.Empty:
                     return
                 found[number] = worker.submit(run_job, replace(jobs[number], device=device)).result()
-                _tell(found[number], say)
+                _log(found[number], log)
 
     with ThreadPoolExecutor(len(devices)) as drivers:
         driven = [drivers.submit(drive, device) for device in devices]
@@ -90,7 +113,7 @@ def _with_processes(jobs: Sequence[Job], devices: Sequence[str], say: Say) -> li
     return [done for number in range(len(jobs)) for done in found[number]]
 
 
-def _with_ray(jobs: Sequence[Job], rows: Sequence[Rows], device: str, say: Say) -> list[Done]:
+def _with_ray(jobs: Sequence[Job], rows: Sequence[Rows], device: str, log: Log) -> list[Done]:
     """Every cell is a task, which loads its model; the results folder is one that all nodes see."""
     try:
         import ray
@@ -106,7 +129,7 @@ def _with_ray(jobs: Sequence[Job], rows: Sequence[Rows], device: str, say: Say) 
         found: list[Done] = []
         for pending in [task.remote(cell) for cell in cells]:
             done: list[Done] = ray.get(pending)
-            _tell(done, say)
+            _log(done, log)
             found += done
         return found
     finally:
@@ -114,7 +137,7 @@ def _with_ray(jobs: Sequence[Job], rows: Sequence[Rows], device: str, say: Say) 
             ray.shutdown()
 
 
-def _tell(done: Sequence[Done], say: Say) -> None:
+def _log(done: Sequence[Done], log: Log) -> None:
     for one in done:
-        model, data = one.cell["model"]["name"], one.cell["dataset"]["name"]
-        say(f"{model} on {data}: {one.cell['status']}, n {one.cell['n']}, failed {one.cell['failed']}")
+        model, data = one.cell.model.name, one.cell.dataset.name
+        log(f"{model} on {data}: {one.cell.status}, n {one.cell.n}, failed {one.cell.failed}")

@@ -12,10 +12,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from rali_zoo.bench.cells import Cell, Dataset, Model, read_cells, read_targets
+from rali_zoo.bench.check import read_cells
+from rali_zoo.bench.comparison import Pair
 from rali_zoo.bench.reported import ReportedTable
+from rali_zoo.bench.results import Cell, Dataset, Model, Targets, read_targets
 from rali_zoo.errors import ConfigError
 
 Labels = Literal["human", "synthetic"]
@@ -25,44 +27,23 @@ ALPHA = 0.05
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two models on one data set.
-
-    Attributes:
-        a: key of a model.
-        b: key of the other.
-        difference: failure-aware SRCC of ``a`` minus that of ``b``.
-        low: lower end of its 95 % interval (paired bootstrap).
-        high: upper end.
-        p: of no difference, the larger of two tests (Meng, Rosenthal, Rubin; paired bootstrap),
-            Holm-corrected over all pairs of the data set; ``None`` where undefined.
-    """
-
-    a: str
-    b: str
-    difference: float | None
-    low: float | None
-    high: float | None
-    p: float | None
-
-
-@dataclass(frozen=True)
 class Column:
     """A data set of the board.
 
     Attributes:
         dataset: which.
         labels: ``human`` or ``synthetic``.
-        targets: its ``ids, mos, content, …``; ``None`` where they may not be published.
+        targets: its ids, MOS and contents; ``None`` where they may not be published.
         pairs: comparisons of every two models that count here.
-        best: keys of the models that cannot be told apart from the first (p ≥ 0.05), the first included.
+        best: keys of the models that no other is significantly better than, where models that were trained on
+            the same data set beat nobody: the measure of the field is who had no such advantage.
         letters: key to the letters of its groups; models that share one were not told apart.
         note: why models are not compared; "" if they are.
     """
 
     dataset: Dataset
     labels: Labels
-    targets: Mapping[str, Any] | None = None
+    targets: Targets | None = None
     pairs: tuple[Pair, ...] = ()
     best: frozenset[str] = frozenset()
     letters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -139,7 +120,8 @@ def leaderboard(results: Path, reported: Sequence[ReportedTable] = (), seed: int
 
     Raises:
         ConfigError: no results there.
-        ScoreTableError: files that cannot be read or do not fit together.
+        ScoreTableError: files that are not right, as ``rali-zoo check-results`` finds, or that do not fit
+            together.
     """
     cells = read_cells(results)
     if not cells:
@@ -197,20 +179,20 @@ def _pooled(cells: Sequence[tuple[Cell, Column]]) -> float | None:
 
     if len(cells) < 2 or cells[0][0].model.native_scale:
         return None
-    sets = [(numbers(cell), c.targets["mos"]) for cell, c in cells if c.targets is not None and cell.scores]
+    sets = [(numbers(cell), c.targets.mos) for cell, c in cells if c.targets is not None and cell.scores]
     return metrics.pooled_srcc(sets).srcc_failures_worst if len(sets) == len(cells) else None
 
 
-def _place(row: Row) -> tuple[Any, ...]:
+def _place(row: Row) -> tuple[float | str, ...]:
     """Sort key: most data sets first, then the highest mean; human scores before synthetic labels."""
-    place: list[Any] = []
+    place: list[float] = []
     for kind in LABELS:
         average = row.averages[kind]
         place += [-average.sets, -average.order]
     return (*place, row.label, row.model.key)
 
 
-def _column(cells: Sequence[Cell], targets: Mapping[str, Any] | None, seed: int) -> Column:
+def _column(cells: Sequence[Cell], targets: Targets | None, seed: int) -> Column:
     dataset = cells[0].dataset
     labels: Labels = "synthetic" if dataset.synthetic else "human"
     ranked = [cell for cell in cells if cell.counts]
@@ -220,24 +202,25 @@ def _column(cells: Sequence[Cell], targets: Mapping[str, Any] | None, seed: int)
     if targets is None or hidden:
         what = "the scores of " + ", ".join(hidden) if hidden else "its MOS"
         return Column(dataset, labels, targets, note=f"not compared: {what} may not be published")
-    return _compared(Column(dataset, labels, targets), ranked, seed)
+    return _compared(Column(dataset, labels, targets), targets, ranked, seed)
 
 
-def _compared(column: Column, cells: Sequence[Cell], seed: int) -> Column:
+def _compared(column: Column, targets: Targets, cells: Sequence[Cell], seed: int) -> Column:
     """The column with its pairs, on the numbers that it is sorted by: failed images in the worst place."""
     from rali_zoo.bench.comparison import compare
 
-    targets = column.targets or {}
     scores = {cell.model.key: numbers(cell) for cell in cells}
     try:
-        found = compare(targets["mos"], scores, targets["content"], seed, failures="worst")
+        found = compare(targets.mos, scores, targets.content, seed, failures="worst")
     except ValueError as error:  # such as images of a single content
         return replace(column, note=f"not compared: {error}")
-    pairs = [
-        Pair(p.a, p.b, *(None if math.isnan(v) else v for v in (p.difference, p.low, p.high, p.p_holm)))
-        for p in found.pairs
-    ]
-    return replace(column, pairs=tuple(pairs), best=frozenset(found.best), letters=found.letters)
+    fair = {cell.model.key for cell in cells if cell.leakage.flag != "same-dataset"}
+    beaten = set()
+    for pair in found.pairs:
+        better, worse = (pair.a, pair.b) if pair.difference > 0 else (pair.b, pair.a)
+        if pair.p_holm < ALPHA and better in fair:
+            beaten.add(worse)
+    return replace(column, pairs=found.pairs, best=frozenset(scores) - beaten, letters=found.letters)
 
 
 def numbers(cell: Cell) -> list[float]:

@@ -7,9 +7,11 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rali_zoo.bench.cells import METRICS, Cell, cost_numbers, more_numbers
 from rali_zoo.bench.leaderboard import LABELS, Average, Board, Column, Row
+from rali_zoo.bench.numbers import cost_numbers, more_numbers
 from rali_zoo.bench.reported import ReportedRow, ReportedTable
+from rali_zoo.bench.results import Cell
+from rali_zoo.report import STATISTICS
 
 #: Leakage flag to the mark that a cell carries, and what it means.
 MARKS = {
@@ -25,8 +27,8 @@ statistic; `page/index.html` is the same board to sort and filter, with plots.
 """
 _READING = """\
 Each cell: SRCC with its 95 % bootstrap interval, signed (a metric that runs backwards is negative), higher is
-better. **Bold**: cannot be told apart from the best of the column (Meng–Rosenthal–Rubin and paired bootstrap,
-Holm-corrected over all pairs, p ≥ 0.05).
+better. **Bold**: no model is significantly better, those aside that were trained on the same data set
+(Meng–Rosenthal–Rubin and paired bootstrap, Holm-corrected over all pairs, p < 0.05).
 Images without a score are counted, not dropped: "2 failed → 0.612" is the SRCC with those two in the
 worst place, and that number is what means and order use. A model that lacks a data set has no mean, since a
 mean over other sets is another number, and stands below those that have them all.
@@ -103,8 +105,8 @@ def _cell(cell: Cell | None, column: Column) -> str:
         return "not run"
     if cell.status != "ok":
         return cell.status
-    mark = MARKS[cell.leakage][0] if cell.leakage in MARKS else ""
-    srcc = cell.metrics["srcc"]
+    mark = MARKS[cell.leakage.flag][0] if cell.leakage.flag in MARKS else ""
+    srcc = cell.estimate("srcc")
     value = number(srcc.value)
     if cell.model.key in column.best:
         value = f"**{value}**"
@@ -117,7 +119,7 @@ def _cell(cell: Cell | None, column: Column) -> str:
 
 
 def _marks(board: Board) -> str:
-    used = {cell.leakage for row in board.rows for cell in row.cells.values()}
+    used = {cell.leakage.flag for row in board.rows for cell in row.cells.values()}
     return "".join(f"{mark} {meaning}.  \n" for flag, (mark, meaning) in MARKS.items() if flag in used)
 
 
@@ -164,7 +166,7 @@ def _cost(board: Board) -> tuple[list[str], list[list[str]]]:
     for row in board.rows:
         cell = first_with_cost(row, board)
         cost = cost_numbers(cell)
-        count = cost["parameters"] if cell else row.model.parameters
+        count = cost["parameters"] if cell else row.model.parameters.used
         rows.append(
             [
                 escape(row.label),
@@ -181,8 +183,8 @@ def _cost(board: Board) -> tuple[list[str], list[list[str]]]:
 
 
 def _ratio(cell: Cell | None) -> str:
-    ratio = (cell.cost or {}).get("ratio") if cell else None
-    return f"{ratio['median']:.3g} × {escape(ratio['to'])}" if ratio else "–"
+    ratio = cell.cost.ratio if cell and cell.cost else None
+    return f"{ratio.median:.3g} × {escape(ratio.to)}" if ratio else "–"
 
 
 def first_with_cost(row: Row, board: Board) -> Cell | None:
@@ -193,11 +195,14 @@ def first_with_cost(row: Row, board: Board) -> Cell | None:
 
 def machine(cell: Cell) -> str:
     """Device, its name and threads of a cell's cost, in words."""
-    cost = cell.cost or {}
-    hardware = cost.get("hardware") or cell.provenance["hardware"]
-    gpus = hardware.get("gpus") or []
-    name = gpus[0] if gpus and cost.get("device") != "cpu" else hardware.get("processor")
-    return f"{cost.get('device')}, {name}, threads: {cost.get('threads')}"
+    cost = cell.cost
+    if cost is None:
+        return ""
+    gpus = cost.hardware.get("gpus")
+    name = cost.hardware.get("processor")
+    if isinstance(gpus, list) and gpus and cost.device != "cpu":
+        name = gpus[0]
+    return f"{cost.device}, {name}, threads: {cost.threads}"
 
 
 def _reported(table: ReportedTable) -> str:
@@ -230,9 +235,9 @@ def _values(row: ReportedRow, dataset: str, table: ReportedTable) -> str:
 def _reported_cells(cells: Iterable[Cell]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for cell in cells:
-        values = [number(cell.metrics[key].value) for key in METRICS]
+        values = [number(cell.estimate(key).value) for key in STATISTICS]
         rows.append([escape(cell.model.name), escape(cell.dataset.ref), *values, escape(cell.model.ref)])
-    return ["model", "data set", *METRICS.values(), "source"], rows
+    return ["model", "data set", *(s.label for s in STATISTICS.values()), "source"], rows
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -285,14 +290,14 @@ def _record(row: Row, column: Column, board: Board) -> dict[str, Any]:
         "reason": cell.reason if cell else "",
         "n": cell.n if cell else None,
         "failed": cell.failed if cell else None,
-        "leakage": cell.leakage if cell else "",
-        "leakage_why": cell.leakage_why if cell else "",
+        "leakage": cell.leakage.flag if cell else "",
+        "leakage_why": cell.leakage.why if cell else "",
         "srcc_failures_worst": cell.ranking if cell else None,
         "letters": "".join(column.letters.get(model.key, ())),
         "among_best": (model.key in column.best) if cell and cell.counts and not column.note else None,
     }
-    for key in METRICS:
-        estimate = cell.metrics[key] if cell else None
+    for key in STATISTICS:
+        estimate = cell.estimate(key) if cell else None
         for end in ("value", "low", "high"):
             name = key if end == "value" else f"{key}_{end}"
             record[name] = getattr(estimate, end) if estimate else None

@@ -2,42 +2,54 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import zlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, cast
 
 from rali_zoo.bench.cache import Outcome, Predictions, content_digests
+from rali_zoo.report import versions
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from rali_zoo.protocols import Scorer
     from rali_zoo.types import Score
 
 MISSING = "no such file (or a link that leads nowhere)"
 NO_REFERENCE = "no reference image to compare with"
 
 
-def identity(scorer: Any, source: str) -> str:
+def identity(scorer: Scorer, source: str) -> str:
     """Everything that a prediction depends on besides the image.
 
     Args:
         scorer: any scorer.
-        source: who made it; our own are told by their weights and preprocessing, wherever they stand.
+        source: who made it; our own are identified by their weights and settings, wherever they stand.
     """
     name = type(scorer).__name__ if source == "rali_zoo" else scorer.name
-    preprocess = getattr(scorer, "preprocess_id", "")
-    return f"{source} | {name} | {scorer.revision} | {preprocess} | {precision(scorer)}"
+    return f"{source} | {name} | {scorer.revision} | {settings(scorer)} | {json.dumps(versions())}"
 
 
-def precision(scorer: Any) -> str:
+def settings(scorer: Scorer) -> str:
+    """What a score depends on besides weights, image and versions.
+
+    That is the preprocessing, the precision, and how a model that writes makes a score of an answer.
+    """
+    how = [getattr(module, "scoring", None) for module in getattr(scorer, "modules", list)()]
+    parts = [getattr(scorer, "preprocess_id", ""), precision(scorer), *(str(h) for h in how if h is not None)]
+    return " | ".join(part for part in parts if part)
+
+
+def precision(scorer: Scorer) -> str:
     """Type that a scorer's network computes in, such as ``float32``."""
     return str(getattr(scorer, "autocast", None) or "float32").removeprefix("torch.")
 
 
 def predict(
-    scorer: Any,
+    scorer: Scorer,
     rows: pd.DataFrame,
     source: str,
     batch_size: int,
@@ -82,9 +94,30 @@ def predict(
     return [store.known[key] if key else Outcome(None, wrong) for key, wrong in keys]
 
 
-def needs_reference(scorer: Any) -> bool:
+def needs_reference(scorer: Scorer) -> bool:
     """Whether a scorer compares each image with a reference image."""
     return bool(getattr(scorer, "needs_reference", False))
+
+
+def score_files(
+    scorer: Scorer, paths: list[str], references: list[str] | None, batch_size: int | None = None
+) -> list[Score]:
+    """Scores of files, in order.
+
+    Args:
+        scorer: any scorer.
+        paths: of the images.
+        references: what a full-reference scorer compares each with; ``None`` for any other.
+        batch_size: images a forward pass; all of them by default.
+    """
+    size = batch_size or len(paths)
+    if references is None:
+        return scorer.score(paths, batch_size=size)
+    return cast("_FullReference", scorer).score(paths, batch_size=size, references=references)
+
+
+class _FullReference(Protocol):
+    def score(self, images: list[str], batch_size: int, *, references: list[str]) -> list[Score]: ...
 
 
 def image_keys(paths: Sequence[str], references: Sequence[str] | None) -> list[tuple[str, str]]:
@@ -104,11 +137,10 @@ def image_keys(paths: Sequence[str], references: Sequence[str] | None) -> list[t
     return keys
 
 
-def _scored(scorer: Any, paths: list[str], references: list[str] | None) -> list[Outcome]:
+def _scored(scorer: Scorer, paths: list[str], references: list[str] | None) -> list[Outcome]:
     """Outcomes of a batch; one that fails as a whole is scored image by image."""
     try:
-        more = {} if references is None else {"references": references}
-        found = scorer.score(paths, batch_size=len(paths), **more)
+        found = score_files(scorer, paths, references)
         if len(found) != len(paths):
             raise RuntimeError(f"{len(found)} scores for {len(paths)} images")
         return [_outcome(score) for score in found]

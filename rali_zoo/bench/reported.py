@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated, Self
 
+from pydantic import Field, StringConstraints, model_validator
+
+from rali_zoo.bench.schema import Correlation, Name, Part, checked, read_yaml
 from rali_zoo.errors import ScoreTableError, near_miss
 
-_TABLE_KEYS = ("id", "title", "source", "url", "read_from", "protocol", "metrics", "datasets", "rows")
-_ROW_KEYS = ("model", "note", "values")
+Text = Annotated[str, StringConstraints(strip_whitespace=True)]
+#: One number a metric of the table; ``None`` where one is not given.
+Values = list[Correlation | None]
 
 
-@dataclass(frozen=True)
-class ReportedRow:
+class ReportedRow(Part):
     """One model's numbers as its authors give them.
 
     Attributes:
         model: the name they use.
-        values: data set to one number a metric of the table, in [-1, 1]; ``None`` where one is not given.
+        values: data set to one number a metric of the table, in [-1, 1].
         note: whose number it is, or what to know of it.
     """
 
-    model: str
-    values: Mapping[str, tuple[float | None, ...]]
-    note: str = ""
+    model: Name
+    values: dict[str, Values]
+    note: Text = ""
 
 
-@dataclass(frozen=True)
-class ReportedTable:
+class ReportedTable(Part):
     """A table of a publication.
 
     Attributes:
@@ -44,33 +45,58 @@ class ReportedTable:
         protocol: how they were measured, as far as it is known.
     """
 
-    id: str
-    title: str
-    source: str
-    metrics: tuple[str, ...]
-    datasets: tuple[str, ...]
-    rows: tuple[ReportedRow, ...]
-    url: str = ""
-    read_from: str = ""
-    protocol: str = ""
+    id: Name
+    title: Annotated[Text, Field(min_length=1)]
+    source: Annotated[Text, Field(min_length=1)]
+    metrics: Annotated[list[str], Field(min_length=1)]
+    datasets: Annotated[list[str], Field(min_length=1)]
+    rows: Annotated[list[ReportedRow], Field(min_length=1)]
+    url: Annotated[Text, Field(pattern=r"^(https?://.*)?$")] = ""
+    read_from: Text = ""
+    protocol: Text = ""
 
-    def average(self, row: ReportedRow) -> tuple[float | None, ...]:
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for row in self.rows:
+            for dataset, numbers in row.values.items():
+                if dataset not in self.datasets:
+                    miss = near_miss(dataset, self.datasets)
+                    raise ValueError(f"{self.id}, {row.model}: no column {dataset!r}. {miss}")
+                if len(numbers) != len(self.metrics):
+                    needed = f"{len(self.metrics)} numbers ({', '.join(self.metrics)})"
+                    raise ValueError(f"{self.id}, {row.model}: {dataset} needs {needed}")
+        return self
+
+    def average(self, row: ReportedRow) -> Values:
         """Unweighted mean over the table's data sets, a number a metric; ``None`` where one is missing."""
-        means = []
+        means: Values = []
         for i in range(len(self.metrics)):
-            found = [row.values[d][i] for d in self.datasets if d in row.values]
-            known = [v for v in found if v is not None]
+            known = _known(row.values[d][i] for d in self.datasets if d in row.values)
             means.append(sum(known) / len(known) if len(known) == len(self.datasets) else None)
-        return tuple(means)
+        return means
 
-    def best(self, dataset: str) -> tuple[float | None, ...]:
+    def best(self, dataset: str) -> Values:
         """The highest number of a column, a number a metric."""
         given = [row.values[dataset] for row in self.rows if dataset in row.values]
-        columns = ([v[i] for v in given] for i in range(len(self.metrics)))
-        return tuple(max((v for v in column if v is not None), default=None) for column in columns)
+        return [max(_known(v[i] for v in given), default=None) for i in range(len(self.metrics))]
 
 
-def read_reported(path: Path) -> tuple[ReportedTable, ...]:
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+class _File(Part):
+    tables: list[ReportedTable]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        ids = [table.id for table in self.tables]
+        if len(set(ids)) != len(ids):
+            raise ValueError(f"two tables have the same id; ids: {', '.join(ids)}")
+        return self
+
+
+def read_reported(path: Path) -> list[ReportedTable]:
     """The tables of a file.
 
     Args:
@@ -79,61 +105,4 @@ def read_reported(path: Path) -> tuple[ReportedTable, ...]:
     Raises:
         ScoreTableError: a file, table or row that cannot be read; the message names it.
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ScoreTableError(f"{path}: {error}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("tables"), list):
-        raise ScoreTableError(f"{path}: expected 'tables:', a list of tables")
-    tables = tuple(_table(raw, f"{path}, table {i + 1}") for i, raw in enumerate(content["tables"]))
-    ids = [t.id for t in tables]
-    if len(set(ids)) != len(ids):
-        raise ScoreTableError(f"{path}: two tables have the same id; ids: {', '.join(ids)}")
-    return tables
-
-
-def _table(raw: object, place: str) -> ReportedTable:
-    if not isinstance(raw, dict):
-        raise ScoreTableError(f"{place}: expected keys and values, got {raw!r}")
-    _known_keys(raw, _TABLE_KEYS, place)
-    for key in ("id", "title", "source", "metrics", "datasets", "rows"):
-        if not raw.get(key):
-            raise ScoreTableError(f"{place}: {key!r} is missing")
-    metrics, datasets = tuple(map(str, raw["metrics"])), tuple(map(str, raw["datasets"]))
-    place = f"{place} ({raw['id']})"
-    rows = tuple(_row(r, metrics, datasets, f"{place}, row {i + 1}") for i, r in enumerate(raw["rows"]))
-    texts = {
-        key: str(raw.get(key, "")).strip() for key in ("title", "source", "url", "read_from", "protocol")
-    }
-    if texts["url"] and not texts["url"].startswith(("https://", "http://")):
-        raise ScoreTableError(f"{place}: url {texts['url']!r} does not begin with https://")
-    return ReportedTable(id=str(raw["id"]), metrics=metrics, datasets=datasets, rows=rows, **texts)
-
-
-def _row(raw: object, metrics: tuple[str, ...], datasets: tuple[str, ...], place: str) -> ReportedRow:
-    if not isinstance(raw, dict) or not raw.get("model") or not isinstance(raw.get("values"), dict):
-        raise ScoreTableError(f"{place}: expected 'model' and 'values', got {raw!r}")
-    _known_keys(raw, _ROW_KEYS, place)
-    values: dict[str, tuple[float | None, ...]] = {}
-    for dataset, numbers in raw["values"].items():
-        if dataset not in datasets:
-            raise ScoreTableError(f"{place}: no column {dataset!r}. {near_miss(str(dataset), datasets)}")
-        if not isinstance(numbers, list) or len(numbers) != len(metrics):
-            raise ScoreTableError(f"{place}: {dataset} needs {len(metrics)} numbers ({', '.join(metrics)})")
-        for number in numbers:
-            if number is not None and not (_is_number(number) and -1 <= number <= 1):
-                raise ScoreTableError(f"{place}: {dataset}: {number!r} is no correlation in [-1, 1]")
-        values[dataset] = tuple(None if v is None else float(v) for v in numbers)
-    return ReportedRow(str(raw["model"]), values, str(raw.get("note", "")).strip())
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _known_keys(raw: Mapping[object, object], known: tuple[str, ...], place: str) -> None:
-    for key in raw:
-        if key not in known:
-            raise ScoreTableError(f"{place}: unknown key {key!r}. {near_miss(str(key), known)}")
+    return checked(_File, read_yaml(path, ScoreTableError), str(path), ScoreTableError).tables

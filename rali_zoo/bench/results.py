@@ -1,220 +1,412 @@
-"""Results are files: one JSON a model, revision and data set; one schema; nothing else is read.
+"""Results are files: one JSON a model, revision and data set, as the models here state and check them.
 
-``<results>/<model>/<revision>/<data set>.json`` is the cell. It holds nothing that differs between two runs
-on one machine, so that a run that was stopped and resumed leaves the same bytes. What differs (times, the
-date) stands beside it in ``<data set>.cost.json``. ``<results>/datasets/<data set>.json`` holds what the
-cells of a data set share: ids and MOS.
+``<results>/<model>/<revision>/<data set>.json`` is a :class:`Cell`. It holds nothing that differs between two
+runs on one machine, so that a run that was stopped and resumed leaves the same bytes. What differs (times,
+the date) stands beside it in ``<data set>.cost.json``. ``<results>/datasets/<data set>.json`` holds the
+:class:`Targets` that the cells of a data set share.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, Literal, Self
 
-from rali_zoo.errors import ScoreTableError, near_miss
-from rali_zoo.paths import atomic_path
+from pydantic import AfterValidator, Field, JsonValue, PrivateAttr, create_model, model_validator
 
-SCHEMA = 1
-STATUSES = ("ok", "undefined", "unavailable", "failed")
-FLAGS = ("none", "same-dataset", "test-rows", "unknown")
-KINDS = ("NR", "FR", "reported")
-SOURCES = ("rali_zoo", "pyiqa", "piq", "torchmetrics", "csv", "reported")
+from rali_zoo.bench.schema import Correlation, Count, Name, NotNegative, Part, checked, read_json
+from rali_zoo.errors import ScoreTableError
+from rali_zoo.report import STATISTICS, slug, text_sha256, write_json
+
+SCHEMA: Final = 2
 TARGETS = "datasets"
 #: Folder in place of a revision for a model that could not be loaded.
 NO_REVISION = "unavailable"
 SHOWN_FAILURES = 20
 
-Json = dict[str, Any]
+Status = Literal["ok", "undefined", "unavailable", "failed"]
+Flag = Literal["none", "same-dataset", "test-rows", "unknown"]
+Source = Literal["rali_zoo", "pyiqa", "piq", "torchmetrics", "csv", "levels", "reported"]
+Share = Annotated[float, Field(ge=0, le=1)]
+#: Objects whose keys depend on what was possible; checked by computing them again.
+Free = dict[str, JsonValue]
 
 
-class Shape:
-    """What a value of a results file may be.
+class Estimate(Part):
+    """A statistic with its 95 % bootstrap interval; ``None`` where something is undefined."""
 
-    Args:
-        types: Python types; ``float`` takes whole numbers too.
-        choices: the only values.
-        items: shape of a list's items.
-        keys: shapes of an object's keys, all of which must be there.
-        values: shape of every value of an object with free keys.
-        null: whether it may be null.
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class Group(Part):
+    """SRCC of the images of one distortion or level."""
+
+    n: Count
+    failed: Count
+    srcc: Correlation | None
+
+
+def _estimate_field(low: float, high: float) -> Any:
+    def inside(estimate: Estimate | None) -> Estimate | None:
+        for end in ("value", "low", "high"):
+            value = getattr(estimate, end, None)
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"{end} {value:g} cannot be: it lies in [{low:g}, {high:g}]")
+        return estimate
+
+    return (Annotated[Estimate | None, AfterValidator(inside)], None)
+
+
+#: One field a row of the table of statistics; ``None`` = not computed: the file is older than the row.
+_Estimates: Any = create_model(
+    "_Estimates", __base__=Part, **{s.name: _estimate_field(s.low, s.high) for s in STATISTICS.values()}
+)
+
+
+class Statistics(_Estimates):  # type: ignore[misc]
+    """Statistics of one scorer on one data set.
+
+    Besides the fields below there is one :class:`Estimate` for every row of
+    :data:`rali_zoo.report.STATISTICS`; ``None`` = not computed.
+
+    Attributes:
+        n: images of the cell.
+        failed: those without a finite score.
+        status: ``undefined`` if the scored images allow no correlation, with the reason.
+        reason: empty for ``ok``.
+        srcc_failures_worst: SRCC with every failed image ranked where it hurts most; rankings sort by it.
+        ties: share of the scored images whose score another image has too.
+        distinct: number of different scores.
+        fit: of the logistic mapping: ``form``, ``parameters``, ``converged``, ``start``, ``starts``, and
+            ``linear_cost_ratio`` = residual sum of squares over that of the best line; or ``reason``.
+        interval: ``level``, ``unit`` (what was resampled: ``image`` or ``content``), ``units``,
+            ``resamples``, and ``undefined`` = resamples without an SRCC; or the ``reason`` there is none.
+        ksplit: SRCC over ten random parts with 20 % of the contents: ``median``, ``low``, ``high``, …
+        by_distortion: class to its group; an image with several classes is in each.
+        by_level: severity to its group; images of unknown level are in none.
+        tests: ``d_test``, ``l_test``, ``p_test``, ``krasula``; each has ``reason`` where the data do not
+            allow it.
     """
 
-    def __init__(
-        self,
-        *types: type,
-        choices: Sequence[str] = (),
-        items: Shape | None = None,
-        keys: Mapping[str, Shape] | None = None,
-        values: Shape | None = None,
-        null: bool = False,
-    ) -> None:
-        self.types, self.choices, self.items = types, choices, items
-        self.keys, self.values, self.null = keys, values, null
+    n: Count
+    failed: Count
+    status: Literal["ok", "undefined"]
+    reason: str
+    srcc_failures_worst: Correlation | None = None
+    ties: Share | None = None
+    distinct: Count = 0
+    fit: Free = {}
+    interval: Free = {}
+    ksplit: Free = {}
+    by_distortion: dict[str, Group] = {}
+    by_level: dict[str, Group] = {}
+    tests: dict[str, Free] = {}
 
-    def wrong(self, value: object, where: str = "") -> Iterator[str]:
-        """What is wrong with a value, a line each, naming the place; nothing if it fits."""
-        if value is None:
-            if not self.null:
-                yield f"{where or 'the file'} is null"
-        elif self.choices:
-            if value not in self.choices:
-                yield f"{where}: {value!r} is not one of {', '.join(self.choices)}"
-        elif self.items is not None:
-            if not isinstance(value, list):
-                yield f"{where} is no list"
-                return
-            for i, item in enumerate(value):
-                yield from self.items.wrong(item, f"{where}[{i}]")
-        elif self.keys is not None or self.values is not None:
-            yield from self._object(value, where)
-        elif not self._is(value):
-            yield f"{where}: {value!r:.60} is no {' or '.join(t.__name__ for t in self.types)}"
-
-    def _is(self, value: object) -> bool:
-        if isinstance(value, float) and not math.isfinite(value):
-            return False
-        return type(value) in self.types or (float in self.types and type(value) is int)
-
-    def _object(self, value: object, where: str) -> Iterator[str]:
-        if not isinstance(value, dict):
-            yield f"{where or 'the file'} is no object"
-            return
-        dot = f"{where}." if where else ""
-        if self.values is not None:
-            for key, item in value.items():
-                yield from self.values.wrong(item, f"{dot}{key}")
-            return
-        keys = self.keys or {}
-        for key, shape in keys.items():
-            if key not in value:
-                yield f"{dot}{key} is missing"
-            else:
-                yield from shape.wrong(value[key], f"{dot}{key}")
-        for key in value:
-            if key not in keys:
-                yield f"{dot}{key} is no key of the schema. {near_miss(key, keys)}"
+    def estimate(self, name: str) -> Estimate:
+        """The statistic of a row of the table; empty where it was not computed."""
+        found: Estimate | None = getattr(self, name)
+        return found or Estimate()
 
 
-_STR, _INT, _FLOAT, _BOOL = Shape(str), Shape(int), Shape(float), Shape(bool)
-_MAYBE_FLOAT, _MAYBE_INT = Shape(float, null=True), Shape(int, null=True)
-_FREE = Shape(dict, null=True)
-_HARDWARE = Shape(values=Shape(str, int, list, null=True))
+class Used(Part):
+    """Parameters that took part in a score; ``None`` = not counted."""
 
-CELL = Shape(
-    keys={
-        "schema": _INT,
-        "model": Shape(
-            keys={
-                "ref": _STR,
-                "name": _STR,
-                "revision": _STR,
-                "kind": Shape(choices=KINDS),
-                "source": Shape(choices=SOURCES),
-                "training_sets": Shape(items=_STR, null=True),
-                "native_scale": _BOOL,
-                "licence": _STR,
-                "parameters": Shape(keys={"used": _MAYBE_INT}),
-            }
-        ),
-        "dataset": Shape(
-            keys={
-                "ref": _STR,
-                "name": _STR,
-                "split": _STR,
-                "card_hash": _STR,
-                "synthetic": _BOOL,
-                "n": _INT,
-                "limit": _MAYBE_INT,
-                "rows_sha256": _STR,
-                "targets": Shape(str, null=True),
-            }
-        ),
-        "status": Shape(choices=STATUSES),
-        "reason": _STR,
-        "leakage": Shape(keys={"flag": Shape(choices=FLAGS), "why": _STR}),
-        "n": _INT,
-        "failed": _INT,
-        "failures": Shape(items=Shape(keys={"id": _STR, "error": _STR})),
-        "scores": Shape(items=_MAYBE_FLOAT, null=True),
-        "statistics": _FREE,
-        "cost": Shape(dict, null=True),
-        "provenance": Shape(
-            keys={
-                "rali_zoo": _STR,
-                "python": _STR,
-                "torch": _STR,
-                "packages": Shape(values=_STR),
-                "hardware": _HARDWARE,
-                "seed": _INT,
-                "resamples": _INT,
-                "written": Shape(str, null=True),
-            }
-        ),
-    }
-)
-
-_RANGE = Shape(keys={"p50": _FLOAT, "p95": _FLOAT}, null=True)
-COST = Shape(
-    keys={
-        "schema": _INT,
-        "written": _STR,
-        "problem": _STR,
-        "cost": Shape(
-            null=True,
-            keys={
-                "parameters": Shape(keys={"used": _MAYBE_INT, "loaded": _MAYBE_INT}),
-                "flops": _MAYBE_INT,
-                "peak_memory_mb": _MAYBE_FLOAT,
-                "load_seconds": _MAYBE_FLOAT,
-                "latency": Shape(
-                    keys={s: _RANGE for s in ("decode", "preprocess", "encode", "head", "total")}
-                ),
-                "images": _INT,
-                "ratio": Shape(keys={"to": _STR, "median": _FLOAT, "low": _FLOAT, "high": _FLOAT}, null=True),
-                "throughput": Shape(values=_FLOAT),
-                "energy_j": _MAYBE_FLOAT,
-                "energy_source": Shape(str, null=True),
-                "threads": _INT,
-                "device": _STR,
-                "precision": _STR,
-                "size": Shape(items=_INT, null=True),
-                "hardware": _HARDWARE,
-                "notes": Shape(items=_STR),
-            },
-        ),
-    }
-)
-TARGETS_SHAPE = Shape(
-    keys={
-        "ref": _STR,
-        "split": _STR,
-        "ids": Shape(items=_STR),
-        "mos": Shape(items=_FLOAT),
-        "std": Shape(items=_MAYBE_FLOAT),
-        "content": Shape(items=_STR),
-        "distortion": Shape(items=_STR),
-        "level": Shape(items=_INT),
-        "rows_sha256": _STR,
-    }
-)
+    used: Count | None
 
 
-def slug(name: str) -> str:
-    """A file name for a reference; different references get different ones."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80]
-    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+class Model(Part):
+    """Who was measured.
+
+    Attributes:
+        ref: what ``load_model`` takes.
+        name: as it is shown.
+        revision: of the weights or the library.
+        settings: what a score depends on besides weights and image: preprocessing, precision, how an answer
+            becomes a score; empty in files of schema 1.
+        kind: ``NR`` without, ``FR`` with a reference image, ``reported`` = numbers of others.
+        source: library the scores come from.
+        training_sets: data sets it was trained on; ``None`` = not known.
+        native_scale: its scores are not in MOS units.
+        licence: of the model, as its authors state it.
+        parameters: used for a score.
+    """
+
+    ref: Name
+    name: Name
+    revision: Name
+    settings: str = ""
+    kind: Literal["NR", "FR", "reported"]
+    source: Source
+    training_sets: list[str] | None
+    native_scale: bool
+    licence: str
+    parameters: Used
+
+    @property
+    def key(self) -> str:
+        """``slug/revision``, the folders of its results."""
+        return f"{slug(self.name)}/{_revision(self.revision)}"
 
 
-def six(value: float | None) -> float | None:
-    """Six significant digits, which is what files hold; ``None`` for what is no finite number."""
-    if value is None or not math.isfinite(value):
-        return None
-    return float(f"{value:.6g}")
+class Dataset(Part):
+    """What was measured on.
+
+    Attributes:
+        ref: of the data set.
+        name: with the number of rows, if they were drawn.
+        split: which rows.
+        card_hash: of its facts.
+        synthetic: whether its labels come from a rule.
+        n: rows.
+        limit: how many were drawn; ``None`` for all.
+        raters: ratings behind each MOS, where that is published.
+        rows_sha256: of ids and labels.
+        images_sha256: of the bytes of all images and references; ``None`` in files of schema 1, and for
+            scores from a file.
+        targets: file of their MOS; ``None`` where they may not be published.
+    """
+
+    ref: Name
+    name: Name
+    split: Name
+    card_hash: str
+    synthetic: bool
+    n: Count
+    limit: Count | None
+    raters: Annotated[float, Field(ge=1)] | None = None
+    rows_sha256: Name
+    images_sha256: str | None = None
+    targets: str | None
+    _key: str = PrivateAttr("")
+
+    @property
+    def key(self) -> str:
+        """Name of its files without suffix."""
+        return self._key
+
+
+class Leakage(Part):
+    """Whether a model saw the test set, and why that is thought."""
+
+    flag: Flag
+    why: str
+
+
+class Failure(Part):
+    """An image without a score."""
+
+    id: str
+    error: Name
+
+
+class Provenance(Part):
+    """Versions, hardware and seed of a run; the same on two runs on one machine."""
+
+    versions: dict[str, str]
+    hardware: Free
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    resamples: Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Range(Part):
+    """Seconds: median and 95th percentile."""
+
+    p50: NotNegative
+    p95: NotNegative
+
+
+class Stages(Part):
+    """Times of one image by stage; ``None`` where a scorer cannot be taken apart."""
+
+    decode: Range | None
+    preprocess: Range | None
+    encode: Range | None
+    head: Range | None
+    total: Range | None
+
+
+class Ratio(Part):
+    """Latency in parts of a reference model's: median and quartiles."""
+
+    to: str
+    median: NotNegative
+    low: NotNegative
+    high: NotNegative
+
+
+class Parameters(Part):
+    """Parameters that took part in a score, and all that were loaded; ``None`` = not counted."""
+
+    used: Count | None
+    loaded: Count | None
+
+
+class Cost(Part):
+    """What a score costs; see :func:`rali_zoo.bench.cost.measure`."""
+
+    parameters: Parameters
+    flops: Count | None
+    peak_memory_mb: float | None
+    load_seconds: NotNegative | None
+    latency: Stages
+    images: Count
+    ratio: Ratio | None
+    throughput: dict[str, NotNegative]
+    energy_j: NotNegative | None
+    energy_source: str | None
+    threads: Count
+    device: str
+    precision: str
+    size: list[Count] | None
+    hardware: Free
+    notes: list[str]
+
+
+class CostFile(Part):
+    """The file beside a cell: what differs between two runs."""
+
+    version: Literal[1] = Field(alias="schema")
+    written: Name
+    problem: str
+    cost: Cost | None
+
+
+class Targets(Part):
+    """The rows that the cells of a data set share; columns of equal length."""
+
+    ref: Name
+    split: Name
+    ids: list[str]
+    mos: list[Annotated[float, Field(ge=1, le=5)]]
+    std: list[NotNegative | None]
+    content: list[str]
+    distortion: list[str]
+    level: list[int]
+    rows_sha256: str
+
+    @model_validator(mode="after")
+    def _columns(self) -> Self:
+        sizes = {name: len(value) for name, value in self if isinstance(value, list)}
+        if len(set(sizes.values())) != 1:
+            raise ValueError(f"columns of different lengths: {sizes}")
+        if len(set(self.ids)) != len(self.ids):
+            raise ValueError("ids are not distinct")
+        if rows_sha256(self.model_dump()) != self.rows_sha256:
+            raise ValueError("rows_sha256 is not that of its rows")
+        return self
+
+
+class Cell(Part):
+    """One model on one data set.
+
+    Attributes:
+        version: of the schema.
+        model: who.
+        dataset: on what.
+        status: ``ok``, ``undefined`` (no correlation), ``unavailable`` (it could not be run) or ``failed``.
+        reason: why it is not ``ok``.
+        leakage: whether the model saw the test set.
+        n: images with a score.
+        failed: images without.
+        failures: the first of them.
+        scores: one a row of the targets, higher is better, ``None`` = failed; ``None`` where they may not be
+            published.
+        statistics: all numbers.
+        provenance: versions, hardware and seed.
+    """
+
+    version: Literal[2] = Field(alias="schema")
+    model: Model
+    dataset: Dataset
+    status: Status
+    reason: str
+    leakage: Leakage
+    n: Count
+    failed: Count
+    failures: list[Failure]
+    scores: list[float | None] | None
+    statistics: Statistics | None
+    provenance: Provenance
+    _file: str = PrivateAttr("")
+    _beside: CostFile | None = PrivateAttr(None)
+
+    @property
+    def file(self) -> str:
+        """The results file, relative to the results folder."""
+        return self._file
+
+    @property
+    def cost(self) -> Cost | None:
+        """What a score costs, from the file beside; ``None`` where it was not measured."""
+        return self._beside.cost if self._beside else None
+
+    @property
+    def written(self) -> str | None:
+        """When it was measured."""
+        return self._beside.written if self._beside else None
+
+    @property
+    def measured(self) -> bool:
+        """Whether the model was run."""
+        return self.status in ("ok", "undefined")
+
+    @property
+    def ranking(self) -> float | None:
+        """What a board is sorted by: SRCC with every failed image in the worst place."""
+        return self.statistics.srcc_failures_worst if self.statistics else None
+
+    @property
+    def counts(self) -> bool:
+        """Whether the cell may be ranked: it is defined, and its test rows were not trained on."""
+        return self.status == "ok" and self.ranking is not None and self.leakage.flag != "test-rows"
+
+    def estimate(self, name: str) -> Estimate:
+        """A statistic of the table, empty where it was not computed."""
+        return self.statistics.estimate(name) if self.statistics else Estimate()
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        """Numbers of images, failures and scores agree with each other and with the status."""
+        if wrong := list(_disagreements(self)):
+            raise ValueError("\n  ".join(wrong))
+        return self
+
+
+def _disagreements(cell: Cell) -> Iterator[str]:
+    rows, n, failed, scores = cell.dataset.n, cell.n, cell.failed, cell.scores
+    if cell.measured and n + failed != rows:
+        yield f"n {n} and failed {failed} do not make up the {rows} rows of the data set"
+    if cell.measured and cell.statistics is None:
+        yield f"status is {cell.status!r}, but there are no statistics"
+    if cell.status != "ok" and not cell.reason:
+        yield f"status is {cell.status!r}, but reason is empty"
+    if len(cell.failures) != min(failed, SHOWN_FAILURES):
+        yield (
+            f"failures lists {len(cell.failures)} images; of {failed} failed ones the first "
+            f"{SHOWN_FAILURES} are expected"
+        )
+    if scores is None:
+        if cell.measured and cell.dataset.targets is not None:
+            yield "scores are missing; give one a row of the targets, null where there is none"
+        return
+    if cell.dataset.targets is None:
+        yield "scores are given, but dataset.targets is null: nobody can tell which images they are of"
+    if len(scores) != rows:
+        yield f"scores has {len(scores)} numbers for {rows} rows"
+    given = sum(s is not None for s in scores)
+    if given != n:
+        yield f"n is {n}, but scores has {given} numbers"
+
+
+# ---- places ----
+
+
+def _revision(revision: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", revision)[:12].strip(".") or "none"
 
 
 def cell_path(results: Path, name: str, revision: str, dataset: str) -> Path:
@@ -226,8 +418,7 @@ def cell_path(results: Path, name: str, revision: str, dataset: str) -> Path:
         revision: of its weights; twelve characters of it are used.
         dataset: slug of the data set.
     """
-    folder = re.sub(r"[^A-Za-z0-9._-]+", "-", revision)[:12] or "none"
-    return results / slug(name) / folder / f"{dataset}.json"
+    return results / slug(name) / _revision(revision) / f"{dataset}.json"
 
 
 def cost_path(cell: Path) -> Path:
@@ -235,90 +426,91 @@ def cost_path(cell: Path) -> Path:
     return cell.with_name(f"{cell.stem}.cost.json")
 
 
-def rows_sha256(targets: Mapping[str, Any]) -> str:
+def rows_sha256(targets: Mapping[str, object]) -> str:
     """Identity of a data set's rows: of every column of its targets, in order."""
     columns = {k: targets[k] for k in ("ids", "mos", "std", "content", "distortion", "level")}
-    return hashlib.sha256(json.dumps(columns, sort_keys=True).encode()).hexdigest()
+    return text_sha256(json.dumps(columns, sort_keys=True))
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a results file, whole or not at all: one line a key, so that a difference can be read."""
-    lines = [f" {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in content.items()]
-    text = "{\n" + ",\n".join(lines) + "\n}\n"
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+def find_cells(folder: Path) -> list[Path]:
+    """Every cell of a results folder, or of the folder of one model or revision in it; in order of paths."""
+    for pattern in ("*/*/*.json", "*/*.json", "*.json"):
+        found = [p for p in folder.glob(pattern) if not p.name.endswith(".cost.json")]
+        if cells := [p for p in found if TARGETS not in p.parts[-3:-1]]:
+            return sorted(cells)
+    return []
 
 
-def read_json(path: Path) -> Any:
-    """Read a results file of any kind.
-
-    Raises:
-        ScoreTableError: it is missing, or no JSON as results files have it (NaN is none).
-    """
-
-    def refuse(word: str) -> float:
-        raise ValueError(f"{word} is no number in JSON; write null")
-
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-    except OSError as error:
-        raise ScoreTableError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ScoreTableError(f"{path} is no results file: {error}") from None
+# ---- reading and writing ----
 
 
-def find_cells(results: Path) -> list[Path]:
-    """Every cell below a folder, in the order of their paths; not costs, not targets."""
-    found = results.glob("*/*/*.json")
-    return sorted(p for p in found if not p.name.endswith(".cost.json") and p.parts[-3] != TARGETS)
+def write_cell(path: Path, cell: Cell) -> None:
+    """Write a cell, whole or not at all."""
+    write_json(path, cell.model_dump(mode="json", by_alias=True))
 
 
-def read_cell(path: Path) -> Json:
-    """A cell, with the cost that stands beside it under ``cost`` and its date in ``provenance.written``.
+def read_cell(path: Path) -> Cell:
+    """A cell, with what stands beside it.
 
     Raises:
         ScoreTableError: the file, or the one beside it, does not fit the schema; every fault is named.
     """
-    content = read_json(path)
-    wrong = list(CELL.wrong(content))
-    if not wrong and content["schema"] != SCHEMA:
-        wrong = [f"schema: {content['schema']}; this version reads {SCHEMA}"]
+    cell = checked(Cell, _upgraded(read_json(path)), f"{path} does not fit the schema", ScoreTableError)
     beside = cost_path(path)
     if beside.is_file():
-        measured = read_json(beside)
-        wrong += [f"{beside.name}: {line}" for line in COST.wrong(measured)]
-        if not wrong:
-            content["cost"] = measured["cost"]
-            content["provenance"]["written"] = measured["written"]
-    if wrong:
-        raise ScoreTableError(f"{path} does not fit the schema:\n  " + "\n  ".join(wrong[:20]))
-    return dict(content)
+        cell._beside = checked(CostFile, read_json(beside), str(beside), ScoreTableError)
+    cell._file = "/".join(path.parts[-3:])
+    cell.dataset._key = path.stem
+    return cell
 
 
-def read_targets(results: Path, cell: Mapping[str, Any]) -> Json | None:
-    """The targets that a cell's scores go with; ``None`` where the data set may not be published.
+def _upgraded(content: object) -> object:
+    """A cell of schema 1 as one of schema 2: errors by their present names, versions in one place."""
+    if not isinstance(content, dict) or content.get("schema") != 1:
+        return content
+    new = {**content, "schema": SCHEMA}
+    if new.get("cost") is None:
+        new.pop("cost", None)
+    statistics, origin = new.get("statistics"), new.get("provenance")
+    if isinstance(statistics, dict):
+        names = {"rmse": "rmse_mapped", "rmse_raw": "rmse"}
+        new["statistics"] = {names.get(key, key): value for key, value in statistics.items()}
+    if isinstance(origin, dict) and isinstance(origin.get("packages"), dict):
+        origin = dict(origin)
+        if origin.get("written") is None:
+            origin.pop("written", None)
+        own = {"rali-zoo": origin.pop("rali_zoo", None)}
+        own |= {name: origin.pop(name, None) for name in ("python", "torch")}
+        new["provenance"] = {**origin, "versions": {**own, **origin.pop("packages")}}
+        new["provenance"].pop("packages", None)
+    return new
+
+
+def read_targets(results: Path, cells: Sequence[Cell]) -> Targets | None:
+    """The rows that the cells of one data set share; ``None`` where they may not be published.
 
     Raises:
-        ScoreTableError: they are missing, do not fit the schema, or are other rows than the cell's.
+        ScoreTableError: cells that were measured on different rows, or targets that are missing, do not fit
+            the schema, or are other rows than the cells'.
     """
-    name = cell["dataset"]["targets"]
+    first = cells[0]
+    for other in cells[1:]:
+        for what in ("ref", "split", "n", "rows_sha256", "targets"):
+            a, b = getattr(first.dataset, what), getattr(other.dataset, what)
+            if a != b:
+                raise ScoreTableError(
+                    f"{first.file} has {what} {a!r} and {other.file} has {b!r}: they are not measured on the "
+                    "same rows; run rali-zoo benchmark again for the older one"
+                )
+    name = first.dataset.targets
     if name is None:
         return None
     path = results / name
     if not path.resolve().is_relative_to(results.resolve()):
-        raise ScoreTableError(f"dataset.targets: {name!r} points out of {results}")
-    targets = read_json(path)
-    wrong = list(TARGETS_SHAPE.wrong(targets))
-    if not wrong:
-        sizes = {k: len(v) for k, v in targets.items() if isinstance(v, list)}
-        if len(set(sizes.values())) != 1:
-            wrong.append(f"columns of different lengths: {sizes}")
-        elif rows_sha256(targets) != targets["rows_sha256"]:
-            wrong.append("rows_sha256 is not that of its rows")
-        elif targets["rows_sha256"] != cell["dataset"]["rows_sha256"]:
-            wrong.append("its rows are not those that the cell was measured on (rows_sha256 differ)")
-    if wrong:
-        raise ScoreTableError(f"{path}:\n  " + "\n  ".join(wrong[:20]))
-    return dict(targets)
+        raise ScoreTableError(f"{first.file}: dataset.targets: {name!r} points out of {results}")
+    targets = checked(Targets, read_json(path), str(path), ScoreTableError)
+    if targets.rows_sha256 != first.dataset.rows_sha256:
+        raise ScoreTableError(
+            f"{path}: its rows are not those that {first.file} was measured on (rows_sha256 differ)"
+        )
+    return targets

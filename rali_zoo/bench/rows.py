@@ -7,11 +7,13 @@ import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rali_zoo.bench.results import TARGETS, rows_sha256, six, slug
+from rali_zoo.bench.cache import content_digests
+from rali_zoo.bench.results import TARGETS, Dataset, Targets, rows_sha256
 from rali_zoo.bench.suite import DatasetEntry, Suite
 from rali_zoo.errors import ConfigError
+from rali_zoo.report import six, slug, text_sha256
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,10 +44,10 @@ class Rows:
     publish: bool
 
     @cached_property
-    def targets(self) -> dict[str, Any]:
+    def targets(self) -> Targets:
         """Ids and labels, columns of equal length; numbers have the six digits that files hold."""
         frame = self.frame
-        columns: dict[str, Any] = {
+        columns = {
             "ids": frame["id"].astype(str).tolist(),
             "mos": [six(v) for v in frame["mos"]],
             "std": [six(v) for v in frame["std"]],
@@ -53,24 +55,37 @@ class Rows:
             "distortion": frame["distortion"].astype(str).tolist(),
             "level": [int(v) for v in frame["level"]],
         }
-        return {"ref": self.ref, "split": self.split, **columns, "rows_sha256": rows_sha256(columns)}
+        return Targets.model_validate(
+            {"ref": self.ref, "split": self.split, **columns, "rows_sha256": rows_sha256(columns)}
+        )
 
-    @property
-    def entry(self) -> dict[str, Any]:
-        """What a cell says of the data set."""
+    @cached_property
+    def digests(self) -> list[str | None]:
+        """SHA-256 of each image's bytes; ``None`` for a file that cannot be read."""
+        return content_digests(self.frame["path"].astype(str).tolist())
+
+    @cached_property
+    def entry(self) -> Dataset:
+        """What a cell states of the data set; reads all images once, to know them again."""
         part = "" if self.limit is None else f" ({self.limit} rows)"
-        facts = json.dumps(asdict(self.card), sort_keys=True, default=str)
-        return {
-            "ref": self.ref,
-            "name": f"{self.card.name}{part}",
-            "split": self.split,
-            "card_hash": hashlib.sha256(facts.encode()).hexdigest()[:12],
-            "synthetic": self.card.synthetic,
-            "n": len(self.frame),
-            "limit": self.limit,
-            "rows_sha256": self.targets["rows_sha256"],
-            "targets": f"{TARGETS}/{self.slug}.json" if self.publish else None,
-        }
+        images = [d or "-" for d in self.digests]
+        if "reference" in self.frame:
+            images += [
+                d or "-" for d in content_digests(self.frame["reference"].fillna("").astype(str).tolist())
+            ]
+        return Dataset(
+            ref=self.ref,
+            name=f"{self.card.name}{part}",
+            split=self.split,
+            card_hash=text_sha256(json.dumps(asdict(self.card), sort_keys=True, default=str))[:12],
+            synthetic=self.card.synthetic,
+            n=len(self.frame),
+            limit=self.limit,
+            raters=self.card.raters,
+            rows_sha256=self.targets.rows_sha256,
+            images_sha256=text_sha256("\n".join(images)),
+            targets=f"{TARGETS}/{self.slug}.json" if self.publish else None,
+        )
 
     def without_reference(self) -> str:
         """Why a full-reference metric has nothing to compare with; empty if some row has a reference."""
@@ -84,7 +99,7 @@ def load_rows(entry: DatasetEntry, suite: Suite, root: str | Path) -> Rows:
 
     Args:
         entry: of the suite.
-        suite: tells the split, the limit and the seed of its draw.
+        suite: its split, limit, draw and seed.
         root: folder that holds a folder of each data set's name.
 
     Raises:
@@ -101,14 +116,35 @@ def load_rows(entry: DatasetEntry, suite: Suite, root: str | Path) -> Rows:
     limit = suite.limit if suite.limit is not None and suite.limit < len(frame) else None
     name = slug(entry.ref) + ("" if suite.split == "test" else f"-{suite.split}")
     if limit is not None:
-        frame = _draw(frame, limit, suite.seed)
-        name += f"-{limit}rows" + (f"-seed{suite.seed}" if suite.seed else "")
+        frame = draw(frame, limit, suite.seed, suite.balance)
+        balanced = "balanced" if suite.balance else ""
+        name += f"-{limit}{balanced}rows" + (f"-seed{suite.seed}" if suite.seed else "")
     publish = table.card.synthetic if entry.publish is None else entry.publish
     return Rows(entry.ref, table.card, suite.split, limit, name, frame, publish)
 
 
-def _draw(frame: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
-    """Rows drawn by their names, so that the draw does not depend on the order of the table."""
-    order = [hashlib.sha256(f"{seed}|{name}".encode()).digest() for name in frame["id"].astype(str)]
-    kept = sorted(sorted(range(len(frame)), key=order.__getitem__)[:limit])
-    return frame.iloc[kept].reset_index(drop=True)
+def draw(frame: pd.DataFrame, limit: int, seed: int, balance: bool = False) -> pd.DataFrame:
+    """Rows drawn by their names, so that the draw does not depend on the order of the table.
+
+    Args:
+        frame: columns ``id`` and ``content``.
+        limit: how many.
+        seed: of the draw.
+        balance: take the contents in turn, so that none has more rows than another unless the others are
+            used up; without it contents come as often as the data set has them, and a few large ones can
+            make up most of the rows, which then are worth few independent ones.
+
+    Returns:
+        At most ``limit`` rows in the order of ``frame``.
+    """
+    names, contents = frame["id"].astype(str), frame["content"].astype(str)
+    order = sorted(
+        range(len(frame)), key=lambda i: hashlib.sha256(f"{seed}|{names.iloc[i]}".encode()).digest()
+    )
+    if balance:
+        turn: dict[str, int] = {}
+        turns = {}
+        for row in order:
+            turns[row] = turn[contents.iloc[row]] = turn.get(contents.iloc[row], 0) + 1
+        order.sort(key=turns.__getitem__)
+    return frame.iloc[sorted(order[:limit])].reset_index(drop=True)

@@ -2,99 +2,30 @@
 
 Everything is computed on the images that have a score, and failed ones are counted beside it; a ranking
 sorts by ``srcc_failures_worst``, which a scorer cannot raise by failing. Comparisons of several scorers are
-in :mod:`rali_zoo.bench.comparison` and importable from here.
+in :mod:`rali_zoo.bench.comparison`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from rali_zoo import metrics
-from rali_zoo.bench.comparison import Comparison, Pair, compare
-from rali_zoo.bench.plain import JsonDict, plain
-from rali_zoo.metrics import resampling
+from rali_zoo.bench.results import Statistics
+from rali_zoo.metrics.bootstrap import Resamples, percentile_interval
 from rali_zoo.metrics.correlation import FloatArray
-
-__all__ = ["CellStatistics", "Comparison", "Estimate", "Pair", "cell_statistics", "compare"]
+from rali_zoo.report import STATISTICS, JsonDict, Statistic, to_json
 
 LEVEL = 0.95
 #: An image is plainly better than another if people put it a whole category of the five higher (P-test).
 MARGIN = 1.0
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A statistic with its 95 % bootstrap interval; ``None`` where something is undefined."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-
-
-_NOTHING = Estimate(None)
-
-
-@dataclass(frozen=True)
-class CellStatistics:
-    """Statistics of one scorer on one data set; :meth:`as_dict` gives them as JSON.
-
-    Attributes:
-        n: images of the cell.
-        failed: those without a finite score.
-        status: ``undefined`` if the scored images allow no correlation, with the reason.
-        reason: empty for ``ok``.
-        srcc_failures_worst: SRCC with every failed image ranked where it hurts most; rankings sort by it.
-        srcc: signed, in [-1, 1]; negative for a scorer that runs backwards.
-        krcc: tau-b, signed.
-        plcc: without mapping, signed.
-        plcc_mapped: after the logistic mapping, in [0, 1]; its interval holds the mapping fixed.
-        rmse: after the logistic mapping, on the scale of MOS; its interval holds the mapping fixed.
-        rmse_raw: without mapping; only for scorers whose scores are MOS.
-        ties: share of the scored images whose score another image has too.
-        distinct: number of different scores.
-        fit: of the logistic mapping: ``form``, ``parameters``, ``converged``, ``start``, ``starts``, and
-            ``linear_cost_ratio`` = residual sum of squares over that of the best line; or ``reason``.
-        interval: ``level``, ``unit`` (what was resampled: ``image`` or ``content``), ``units``,
-            ``resamples``, and ``undefined`` = resamples without an SRCC; or the ``reason`` there is none.
-        ksplit: SRCC over ten random parts with 20 % of the contents: ``median``, ``low``, ``high``, …
-        by_distortion: class to ``n``, ``failed``, ``srcc``; an image with several classes is in each.
-        by_level: severity to the same; images of unknown level are in none.
-        tests: ``d_test``, ``l_test``, ``p_test``, ``krasula``; each has ``reason`` where the data do not
-            allow it.
-    """
-
-    n: int
-    failed: int
-    status: Literal["ok", "undefined"]
-    reason: str
-    srcc_failures_worst: float | None = None
-    srcc: Estimate = _NOTHING
-    krcc: Estimate = _NOTHING
-    plcc: Estimate = _NOTHING
-    plcc_mapped: Estimate = _NOTHING
-    rmse: Estimate = _NOTHING
-    rmse_raw: Estimate = _NOTHING
-    ties: float | None = None
-    distinct: int = 0
-    fit: JsonDict = field(default_factory=dict)
-    interval: JsonDict = field(default_factory=dict)
-    ksplit: JsonDict = field(default_factory=dict)
-    by_distortion: JsonDict = field(default_factory=dict)
-    by_level: JsonDict = field(default_factory=dict)
-    tests: JsonDict = field(default_factory=dict)
-
-    def as_dict(self) -> JsonDict:
-        """All of it for JSON: numbers with six significant digits, ``None`` for what is undefined."""
-        found = plain(asdict(self))
-        if not isinstance(found, dict):
-            raise TypeError(f"a cell is a dictionary, not {type(found).__name__}")
-        return found
+_MAPPABLE = 5  # pairs that a logistic of four parameters needs
 
 
 @dataclass(frozen=True)
@@ -104,22 +35,16 @@ class _Columns:
     mos: FloatArray
     scores: FloatArray
     std: FloatArray
-    content: list[str]
-    distortion: list[str]
+    content: NDArray[np.str_]
+    distortion: NDArray[np.str_]
     level: FloatArray
 
     def __len__(self) -> int:
         return self.mos.size
 
-    def only(self, rows: np.ndarray) -> _Columns:
+    def only(self, rows: NDArray[np.bool_]) -> _Columns:
         """The images of a boolean mask."""
-        content, distortion = (
-            [v for v, keep in zip(values, rows, strict=True) if keep]
-            for values in (self.content, self.distortion)
-        )
-        return _Columns(
-            self.mos[rows], self.scores[rows], self.std[rows], content, distortion, self.level[rows]
-        )
+        return _Columns(*(column[rows] for column in vars(self).values()))
 
 
 def cell_statistics(
@@ -134,8 +59,8 @@ def cell_statistics(
     on_mos_scale: bool = False,
     seed: int = 0,
     resamples: int = 1000,
-) -> CellStatistics:
-    """Every statistic of one scorer on one data set.
+) -> Statistics:
+    """Every statistic of one scorer on one data set; numbers have six significant digits.
 
     Args:
         mos: (n,) mean opinion scores in [1, 5], finite.
@@ -155,53 +80,41 @@ def cell_statistics(
     table = _columns(mos, scores, std, content, distortion, level)
     ok = np.isfinite(table.scores)
     scored, failed = table.only(ok), int((~ok).sum())
-    counted = CellStatistics(
-        n=len(table),
-        failed=failed,
-        status="undefined",
-        reason=metrics.explain_undefined(scored.scores, scored.mos) or "",
-        by_distortion=_breakdown(table, [_classes(d) for d in table.distortion]),
-        by_level=_breakdown(table, [[f"{v:g}"] if v > 0 else [] for v in table.level]),
-    )
-    if counted.reason:
-        lost = f"{failed} of {len(table)} images failed; " if failed else ""
-        return replace(counted, reason=lost + counted.reason)
-    return _measured(counted, table, scored, raters, on_mos_scale, seed, resamples)
-
-
-_MAPPABLE = 5  # pairs that a logistic of four parameters needs
+    reason = metrics.explain_undefined(scored.scores, scored.mos) or ""
+    found: dict[str, Any] = {
+        "n": len(table),
+        "failed": failed,
+        "status": "undefined" if reason else "ok",
+        "reason": f"{failed} of {len(table)} images failed; {reason}" if reason and failed else reason,
+        **({name: {} for name in STATISTICS} if reason else {}),
+        "by_distortion": _breakdown(table, [_classes(d) for d in table.distortion]),
+        "by_level": _breakdown(table, [[f"{v:g}"] if v > 0 else [] for v in table.level]),
+    }
+    if not reason:
+        found["srcc_failures_worst"] = metrics.srcc_failures_worst(table.scores, table.mos)
+        found |= _measured(scored, raters, on_mos_scale, seed, resamples)
+    return Statistics.model_validate(to_json(found, digits=6))
 
 
 def _measured(
-    counted: CellStatistics,
-    table: _Columns,
-    scored: _Columns,
-    raters: float | None,
-    on_mos_scale: bool,
-    seed: int,
-    resamples: int,
-) -> CellStatistics:
-    """The counts of a cell, completed by all that its scored images tell."""
+    scored: _Columns, raters: float | None, on_mos_scale: bool, seed: int, resamples: int
+) -> dict[str, Any]:
+    """All that the scored images show."""
     fit = metrics.fit_logistic(scored.scores, scored.mos) if len(scored) >= _MAPPABLE else None
-    estimates, interval = _estimates(scored, fit, on_mos_scale, seed, resamples)
     _, counts = np.unique(scored.scores, return_counts=True)
-    return replace(
-        counted,
-        status="ok",
-        srcc_failures_worst=metrics.srcc_failures_worst(table.scores, table.mos),
-        srcc=estimates["srcc"],
-        krcc=estimates["krcc"],
-        plcc=estimates["plcc"],
-        plcc_mapped=estimates.get("plcc_mapped", _NOTHING),
-        rmse=estimates.get("rmse", _NOTHING),
-        rmse_raw=estimates.get("rmse_raw", _NOTHING),
-        ties=float(counts[counts > 1].sum() / len(scored)),
-        distinct=int(counts.size),
-        fit=_fit_report(fit, len(scored)),
-        interval=interval,
-        ksplit=_as_json(metrics.ksplit(scored.scores, scored.mos, scored.content, seed=seed)),
-        tests=_tests(scored, raters, seed),
-    )
+    return {
+        **_estimates(scored, fit, on_mos_scale, seed, resamples),
+        "ties": float(counts[counts > 1].sum() / len(scored)),
+        "distinct": int(counts.size),
+        "fit": _fit_report(fit, len(scored)),
+        "ksplit": asdict(metrics.ksplit(scored.scores, scored.mos, scored.content.tolist(), seed=seed)),
+        "tests": {
+            "d_test": _d_test(scored),
+            "l_test": _l_test(scored),
+            "p_test": _p_test(scored, seed),
+            "krasula": _krasula(scored, raters, seed),
+        },
+    }
 
 
 def _columns(
@@ -220,15 +133,13 @@ def _columns(
         target,
         np.asarray(scores, dtype=np.float64),
         np.full(n, math.nan) if std is None else np.asarray(std, dtype=np.float64),
-        [str(i) for i in range(n)] if content is None else list(content),
-        [""] * n if distortion is None else list(distortion),
+        np.asarray(range(n) if content is None else content, dtype=str),
+        np.asarray([""] * n if distortion is None else distortion, dtype=str),
         np.zeros(n) if level is None else np.asarray(level, dtype=np.float64),
     )
-    for name in ("scores", "std", "content", "distortion", "level"):
-        if len(getattr(table, name)) != n:
-            raise ValueError(
-                f"{name} has {len(getattr(table, name))} rows and mos {n}; they pair up row by row"
-            )
+    for name, column in vars(table).items():
+        if len(column) != n:
+            raise ValueError(f"{name} has {len(column)} rows and mos {n}; they pair up row by row")
     return table
 
 
@@ -236,55 +147,61 @@ def _classes(distortion: str) -> list[str]:
     return list(dict.fromkeys(part for part in distortion.split(";") if part))
 
 
-def _breakdown(table: _Columns, labels: list[list[str]]) -> JsonDict:
+def _breakdown(table: _Columns, labels: list[list[str]]) -> dict[str, object]:
     found = metrics.breakdown(table.scores, table.mos, labels)
-    return {
-        str(name): _as_json(result) for name, result in sorted(found.items(), key=lambda item: str(item[0]))
-    }
+    return {str(name): asdict(result) for name, result in sorted(found.items(), key=lambda i: str(i[0]))}
 
 
-def _as_json(result: metrics.GroupResult | metrics.KSplit | metrics.Krasula | metrics.LTest) -> JsonDict:
-    return {str(name): value for name, value in asdict(result).items()}
+# ---- the table of statistics ----
 
 
 def _estimates(
     table: _Columns, fit: metrics.LogisticFit | None, on_mos_scale: bool, seed: int, resamples: int
-) -> tuple[dict[str, Estimate], JsonDict]:
-    """Values and intervals by field name, and how the intervals were made."""
-    x, y, n = table.scores, table.mos, len(table)
-    values = {"srcc": metrics.srcc(x, y), "krcc": metrics.krcc(x, y), "plcc": metrics.plcc(x, y)}
-    wanted: dict[str, tuple[resampling.Resampled, FloatArray]] = {"srcc": ("srcc", x), "plcc": ("plcc", x)}
-    if n <= resampling.MOST_KENDALL:
-        wanted["krcc"] = ("krcc", x)
-    if fit is not None:
-        # Scores without any relation to MOS map to one value: no correlation, not an undefined one.
-        flat = metrics.explain_undefined(fit.fitted, y) is not None
-        values["plcc_mapped"] = 0.0 if flat else metrics.plcc(fit.fitted, y)
-        values["rmse"] = metrics.rmse(fit.fitted, y)
-        wanted["rmse"] = "rmse", fit.fitted
-        if not flat:
-            wanted["plcc_mapped"] = "plcc", fit.fitted
-    if on_mos_scale:
-        values["rmse_raw"], wanted["rmse_raw"] = metrics.rmse(x, y), ("rmse", x)
-    unit, units = resampling.units_of(n, table.content)
-    if units < 2:
-        return {name: Estimate(v) for name, v in values.items()}, {
-            "reason": f"all {n} images show one content, so there is nothing to resample"
-        }
-    drawn = resampling.resampled(wanted, y, resampling.draw(n, resamples, seed, table.content))
-    ends = {name: resampling.expanded_interval(v, units, LEVEL) for name, v in drawn.items()}
-    undefined = int(np.isnan(drawn["srcc"]).sum())
-    how: JsonDict = {
-        "level": LEVEL,
-        "unit": unit,
-        "units": units,
-        "resamples": resamples,
-        "undefined": undefined,
-    }
-    return {name: Estimate(v, *ends.get(name, (None, None))) for name, v in values.items()}, how
+) -> dict[str, Any]:
+    """Values and intervals by name, and how the intervals were made."""
+    drawn, how = _resamples(table, seed, resamples)
+    found: dict[str, Any] = {}
+    for row in STATISTICS.values():
+        if row.on_mos_scale and not on_mos_scale:
+            found[row.name] = {}
+            continue
+        value, values = _value(row, table, fit, drawn)
+        low, high = (None, None)
+        if values is not None and drawn is not None:
+            low, high = percentile_interval(values, LEVEL, drawn.units)
+            if row.name == "srcc":
+                how["undefined"] = int(np.isnan(values).sum())
+        found[row.name] = {"value": value, "low": low, "high": high}
+    return {**found, "interval": how}
 
 
-def _fit_report(fit: metrics.LogisticFit | None, n: int) -> JsonDict:
+def _resamples(table: _Columns, seed: int, resamples: int) -> tuple[Resamples | None, JsonDict]:
+    n = len(table)
+    if len(set(table.content)) < 2:
+        return None, {"reason": f"all {n} images show one content, so there is nothing to resample"}
+    drawn = Resamples.shared(n, resamples, seed, tuple(table.content.tolist()))
+    return drawn, {"level": LEVEL, "unit": drawn.unit, "units": drawn.units, "resamples": resamples}
+
+
+def _value(
+    row: Statistic, table: _Columns, fit: metrics.LogisticFit | None, drawn: Resamples | None
+) -> tuple[float, FloatArray | None]:
+    """A statistic of the data and of the resamples; one of mapped scores holds the mapping fixed there."""
+    x, y = table.scores, table.mos
+    module, _, name = (row.of_mapped or row.formula).partition(":")
+    formula = getattr(import_module(module), name)
+    if row.of_mapped:
+        if fit is None:
+            return math.nan, None
+        x = fit.fitted
+        if math.isnan(value := formula(x, y)):  # no relation to MOS at all: mapped to one value
+            return row(table.scores, y), None
+    else:
+        value = formula(x, y)
+    return value, None if drawn is None else drawn.values(formula, x, y)
+
+
+def _fit_report(fit: metrics.LogisticFit | None, n: int) -> dict[str, object]:
     if fit is None:
         return {"reason": f"{n} scored images; a logistic of four parameters needs {_MAPPABLE}"}
     return {
@@ -297,45 +214,37 @@ def _fit_report(fit: metrics.LogisticFit | None, n: int) -> JsonDict:
     }
 
 
-def _tests(table: _Columns, raters: float | None, seed: int) -> JsonDict:
-    """The D-, L- and P-test and Krasula's analysis of scored images, each where the data allow it."""
-    pristine = np.array([d == "pristine" for d in table.distortion])
-    return {
-        "d_test": _d_test(table, pristine),
-        "l_test": _l_test(table),
-        "p_test": _p_test(table, seed),
-        "krasula": _krasula(table, raters, seed),
-    }
+# ---- the D-, L- and P-test and Krasula's analysis, each where the data allow it ----
 
 
-def _p_test(table: _Columns, seed: int) -> JsonDict:
+def _p_test(table: _Columns, seed: int) -> dict[str, object]:
     better, worse = metrics.discriminable_pairs(table.mos, MARGIN, seed=seed)
     if not better.size:
         return {"value": None, "pairs": 0, "reason": f"no two images differ by more than {MARGIN:g} MOS"}
     return {"value": metrics.p_test(table.scores, better, worse), "pairs": better.size, "margin": MARGIN}
 
 
-def _d_test(table: _Columns, pristine: np.ndarray) -> JsonDict:
-    counts: Mapping[str, int] = {"pristine": int(pristine.sum()), "distorted": int((~pristine).sum())}
+def _d_test(table: _Columns) -> dict[str, object]:
+    pristine = table.distortion == "pristine"
+    counts = {"pristine": int(pristine.sum()), "distorted": int((~pristine).sum())}
     if 0 in counts.values():
         return {"value": None, **counts, "reason": "it needs pristine and distorted images"}
     return {"value": metrics.d_test(table.scores, pristine), **counts}
 
 
-def _l_test(table: _Columns) -> JsonDict:
+def _l_test(table: _Columns) -> dict[str, object]:
     series = [
         (content, classes[0]) if len(classes := _classes(kinds)) == 1 and level > 0 else None
         for content, kinds, level in zip(table.content, table.distortion, table.level, strict=True)
     ]
     found = metrics.l_test(table.scores, series, table.level)
     if found.series:
-        return _as_json(found)
+        return asdict(found)
     return {"value": None, "series": 0, "reason": "no content is there in three levels of one distortion"}
 
 
-def _krasula(table: _Columns, raters: float | None, seed: int) -> JsonDict:
-    if not np.isfinite(table.std).all():
-        unknown = int((~np.isfinite(table.std)).sum())
+def _krasula(table: _Columns, raters: float | None, seed: int) -> dict[str, object]:
+    if unknown := int((~np.isfinite(table.std)).sum()):
         return {"reason": f"the standard deviation of the ratings is unknown for {unknown} images"}
-    found = _as_json(metrics.krasula(table.scores, table.mos, table.std, raters, seed=seed))
+    found = asdict(metrics.krasula(table.scores, table.mos, table.std, raters, seed=seed))
     return {**found, "raters": raters, "assumed": "" if raters else "std is the uncertainty of the MOS"}

@@ -11,51 +11,75 @@ datasets:
   - {ref: koniq10k, publish: false}
 split: test
 limit: 200                    # rows a data set, drawn by name; every row when left out
+balance: true                 # … and by content in turn, so that no content makes up most of them
 seed: 0
 cost: {against: rali-tiny-synthetic, images: 20}   # false measures none
+
+A suite may name files of this machine, since to compare one's own is what it is for; it names no command and
+no address, so that a stranger's suite cannot run or fetch anything but models by their hub's name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, fields
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal, Self, get_args
 
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from rali_zoo.bench.results import Source
+from rali_zoo.bench.schema import Count, Part, checked, read_yaml
 from rali_zoo.errors import ConfigError, MissingExtraError, UnknownNameError, near_miss
 
-SPLITS = ("test", "val", "train")
 #: Whose metrics make groups.
 LIBRARIES = ("pyiqa", "piq", "torchmetrics")
 #: After a library's ``:``, all of its metrics, or those that need no weights.
 GROUPS = ("*", "*offline")
+_COMMAND = re.compile(r"pipe:|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+AtLeastOne = Annotated[int, Field(ge=1)]
 
 
-@dataclass(frozen=True)
-class Contender:
+def _by_ref(value: object) -> object:
+    return {"ref": value} if isinstance(value, str) else value
+
+
+def _harmless(ref: str) -> str:
+    if found := _COMMAND.search(ref):
+        raise ValueError(f"{ref!r}: a suite names files and models, no commands or addresses ({found[0]}…)")
+    if not ref:
+        raise ValueError("an empty reference")
+    return ref
+
+
+Ref = Annotated[str, AfterValidator(_harmless)]
+
+
+class Entry(Part):
     """One model of a suite.
 
     Attributes:
         ref: what :func:`rali_zoo.zoo.load_model` takes.
         name: what tables and files call it; the reference unless given.
-        licence: of its weights and code; what the scorer itself says unless given.
+        licence: of its weights and code; what the scorer itself states unless given.
         batch_size: images a forward pass.
     """
 
-    ref: str
+    ref: Ref
     name: str = ""
     licence: str = ""
-    batch_size: int = 16
+    batch_size: AtLeastOne = 16
 
     @property
-    def source(self) -> str:
+    def source(self) -> Source:
         """Who made it: the scheme of somebody else's metric or model, else ``rali_zoo``."""
         scheme = self.ref.partition(":")[0]
-        return scheme if scheme in (*LIBRARIES, "csv", "levels") else "rali_zoo"
+        known: dict[str, Source] = {name: name for name in get_args(Source) if name != "reported"}
+        return known.get(scheme, "rali_zoo")
 
 
-@dataclass(frozen=True)
-class DatasetEntry:
+class DatasetEntry(Part):
     """One data set of a suite.
 
     Attributes:
@@ -64,12 +88,11 @@ class DatasetEntry:
             computed again; by default only where the labels are synthetic.
     """
 
-    ref: str
+    ref: Ref
     publish: bool | None = None
 
 
-@dataclass(frozen=True)
-class CostPlan:
+class CostPlan(Part):
     """How cost is measured.
 
     Attributes:
@@ -83,35 +106,49 @@ class CostPlan:
     """
 
     against: str = ""
-    images: int = 20
-    warmup: int = 2
-    batch_sizes: tuple[int, ...] = (1, 16)
-    seconds: float = 5.0
+    images: AtLeastOne = 20
+    warmup: Count = 2
+    batch_sizes: Annotated[list[AtLeastOne], Field(min_length=1)] = [1, 16]
+    seconds: Annotated[float, Field(gt=0)] = 5.0
 
 
-@dataclass(frozen=True)
-class Suite:
+def _cost(value: object) -> object:
+    return {} if value is True else None if value is False else value
+
+
+class Suite(Part):
     """A suite, checked.
 
     Attributes:
         name: of the suite.
         models: in the order of the file, groups expanded.
         datasets: in the order of the file.
+        exclude: models of the groups that are left out.
         split: the rows that are scored.
         limit: rows a data set; ``None`` for every one.
+        balance: whether the contents of a data set are drawn in turn; see :func:`rali_zoo.bench.rows.draw`.
         seed: of the bootstrap and of the draw of ``limit`` rows.
         resamples: of the bootstrap.
         cost: how cost is measured; ``None`` for not at all.
     """
 
     name: str
-    models: tuple[Contender, ...]
-    datasets: tuple[DatasetEntry, ...]
-    split: str = "test"
-    limit: int | None = None
-    seed: int = 0
-    resamples: int = 1000
-    cost: CostPlan | None = CostPlan()
+    models: Annotated[list[Annotated[Entry, BeforeValidator(_by_ref)]], Field(min_length=1)]
+    datasets: Annotated[list[Annotated[DatasetEntry, BeforeValidator(_by_ref)]], Field(min_length=1)]
+    exclude: list[str] = []
+    split: Literal["test", "val", "train"] = "test"
+    limit: AtLeastOne | None = None
+    balance: bool = False
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    resamples: AtLeastOne = 1000
+    cost: Annotated[CostPlan | None, BeforeValidator(_cost)] = CostPlan()
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        refs = [entry.ref for entry in self.datasets]
+        if twice := sorted({ref for ref in refs if refs.count(ref) > 1}):
+            raise ValueError(f"the suite names a data set twice: {', '.join(twice)}")
+        return self
 
 
 def read_suite(path: str | Path) -> Suite:
@@ -123,83 +160,47 @@ def read_suite(path: str | Path) -> Suite:
         UnknownNameError: a name of a model, group, metric or data set that is not known.
         UriError: a reference that cannot be read.
     """
-    import yaml
-
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"there is no suite {str(path)!r}; see benchmarks/suites for examples")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no yaml: {error}") from None
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise ConfigError(f"{path} is no suite; it starts with models: and datasets:")
-    return parse_suite(content, path.stem)
+    return parse_suite(content, path.stem, str(path))
 
 
-def parse_suite(content: Mapping[str, Any], name: str) -> Suite:
+def parse_suite(content: Mapping[str, object], name: str, file: str = "the suite") -> Suite:
     """A suite from what its yaml file holds.
 
     Args:
-        content: keys as in the attributes of :class:`Suite`, and ``exclude``, a list of models.
+        content: keys as in the attributes of :class:`Suite`.
         name: of the suite where the content has none.
+        file: begins the message of an error.
 
     Raises:
         As :func:`read_suite`.
     """
-    content = dict(content)
-    exclude = _strings(content.pop("exclude", []), "exclude")
-    cost = content.pop("cost", {})
-    _known_keys(content, [f.name for f in fields(Suite)], "the suite", extra=("exclude", "cost"))
-    models = _contenders(content.pop("models", None), exclude)
-    datasets = _datasets(content.pop("datasets", None))
-    if cost is True or cost is None:
-        cost = {}
-    plan = None if cost is False else _build(CostPlan, cost, "cost")
-    suite = _build(Suite, {"name": name, **content, "models": models, "datasets": datasets}, "the suite")
-    suite = Suite(**{**suite.__dict__, "cost": plan})
-    _check(suite)
-    return suite
+    suite = checked(Suite, {"name": name, **content}, file, ConfigError)
+    for entry in suite.datasets:
+        check_dataset(entry.ref)
+    if suite.cost is not None and suite.cost.against:
+        check_model(suite.cost.against)
+    return suite.model_copy(update={"models": _expanded(suite.models, suite.exclude)})
 
 
-def _check(suite: Suite) -> None:
-    if suite.split not in SPLITS:
-        raise ConfigError(f"unknown split {suite.split!r}. {near_miss(suite.split, SPLITS)}")
-    least: dict[str, int | None] = {"limit": suite.limit, "resamples": suite.resamples}
-    if suite.cost is not None:
-        cost = suite.cost
-        least |= {"cost.images": cost.images, "cost.batch_sizes": min(cost.batch_sizes)}
-        if cost.against:
-            check_model(cost.against)
-        if cost.seconds <= 0 or cost.warmup < 0:
-            raise ConfigError("cost.seconds is above 0 and cost.warmup at least 0")
-    for key, value in least.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"{key}: {value} cannot be; give at least 1")
-    if not 0 <= suite.seed < 2**32:
-        raise ConfigError(f"seed: {suite.seed} cannot be; give 0 to 2**32 - 1")
-
-
-# ---- models ----
-
-
-def _contenders(items: object, exclude: Collection[str]) -> tuple[Contender, ...]:
-    if not isinstance(items, list) or not items:
-        raise ConfigError("the suite needs models: a list of references, such as rali-tiny-synthetic")
-    found: dict[str, Contender] = {}
+def _expanded(items: Sequence[Entry], exclude: Collection[str]) -> list[Entry]:
+    """The models of a suite, each once, groups expanded."""
+    found: dict[str, Entry] = {}
     refs: list[str] = []
     for item in items:
-        contender = _build(Contender, item if isinstance(item, dict) else {"ref": item}, "a model")
-        group = expand_group(contender.ref)
-        if group is not None and contender.name:
-            raise ConfigError(f"{contender.ref!r} is a group; it takes no name")
-        for ref in [contender.ref] if group is None else group:
+        group = expand_group(item.ref)
+        if group is not None and item.name:
+            raise ConfigError(f"{item.ref!r} is a group; it takes no name")
+        for ref in [item.ref] if group is None else group:
             refs.append(ref)
             if ref in exclude:
                 continue
-            one = Contender(ref, contender.name or ref, contender.licence, contender.batch_size)
-            if one.batch_size < 1:
-                raise ConfigError(f"model {ref!r}: batch_size is at least 1")
+            one = item.model_copy(update={"ref": ref, "name": item.name or ref})
             if group is None:
                 check_model(ref)
             if one.name in found and group is None:
@@ -210,19 +211,7 @@ def _contenders(items: object, exclude: Collection[str]) -> tuple[Contender, ...
             raise ConfigError(f"exclude: no model of the suite is {ref!r}. {near_miss(ref, refs)}")
     if not found:
         raise ConfigError("every model of the suite is excluded")
-    return tuple(found.values())
-
-
-def _datasets(items: object) -> tuple[DatasetEntry, ...]:
-    if not isinstance(items, list) or not items:
-        raise ConfigError("the suite needs datasets: a list of references, such as synthetic:lab")
-    found = [_build(DatasetEntry, i if isinstance(i, dict) else {"ref": i}, "a data set") for i in items]
-    for entry in found:
-        check_dataset(entry.ref)
-    twice = {e.ref for e in found if sum(o.ref == e.ref for o in found) > 1}
-    if twice:
-        raise ConfigError(f"the suite names a data set twice: {', '.join(sorted(twice))}")
-    return tuple(found)
+    return list(found.values())
 
 
 def check_dataset(ref: str) -> None:
@@ -275,54 +264,3 @@ def expand_group(ref: str) -> list[str] | None:
         known = [f"{library}:{group}" for library in LIBRARIES for group in GROUPS]
         raise ConfigError(f"there is no group {ref!r}. {near_miss(ref, known)}")
     return [f"{scheme}:{metric}" for metric in list_metrics(scheme, offline=name == "*offline")]
-
-
-# ---- values ----
-
-
-def _build(kind: type, content: object, where: str) -> Any:
-    """An instance of one of the classes above from a mapping; values must be of the fields' types."""
-    if not isinstance(content, dict):
-        raise ConfigError(f"{where}: {content!r} is not what is expected here")
-    types = {f.name: str(f.type) for f in fields(kind)}
-    _known_keys(content, types, where)
-    values = {}
-    for key, value in content.items():
-        values[key] = _value(value, types[key], f"{where}: {key}")
-    if "ref" in types and not values.get("ref"):
-        raise ConfigError(f"{where} needs a ref:, its reference")
-    return kind(**values)
-
-
-_WORDS = {"str": "a word", "int": "a whole number", "float": "a number", "bool": "true or false"}
-
-
-def _value(value: Any, kind: str, where: str) -> Any:
-    base = kind.partition(" |")[0]
-    if value is None and "None" in kind:
-        return None
-    if base.startswith("tuple[int"):
-        if isinstance(value, list) and value and all(type(v) is int for v in value):
-            return tuple(value)
-        raise ConfigError(f"{where}: {value!r} is no list of whole numbers")
-    if base not in _WORDS:
-        return value
-    number = base == "float" and type(value) in (int, float)
-    if not number and type(value).__name__ != base:
-        raise ConfigError(f"{where}: {value!r} is no {_WORDS[base].removeprefix('a ')}")
-    return value
-
-
-def _known_keys(
-    content: Mapping[str, Any], known: Iterable[str], where: str, extra: tuple[str, ...] = ()
-) -> None:
-    names = [*known, *extra]
-    for key in content:
-        if key not in names:
-            raise ConfigError(f"{where} has no key {key!r}. {near_miss(str(key), names)}")
-
-
-def _strings(value: object, where: str) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise ConfigError(f"{where}: a list of references is expected")
-    return value

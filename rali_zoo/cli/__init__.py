@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
 from typing import get_args, get_origin, get_type_hints
 
@@ -45,7 +46,7 @@ def run_function(function: Callable[..., None], words: Sequence[str], positional
 
     Args:
         function: a typed function; its parameters become the command's options, ``--config`` reads them
-            from a yaml file.
+            from a yaml file. A parameter whose type is a dataclass stands for its fields, an option each.
         words: the command's name, then what the user typed after it.
         positional: the parameters that are given by place; a ``list`` takes one word or more, a parameter
             with a default may be left out.
@@ -73,15 +74,29 @@ def run_function(function: Callable[..., None], words: Sequence[str], positional
         parser.add_argument(
             f"--{name}", action=ActionYesNo, default=parameters[name].default, help=helps.get(name)
         )
-    parser.add_function_arguments(function, as_group=False, skip={*positional, *switches})
+    shared = {name: hint for name, hint in hints.items() if is_dataclass(hint) and isinstance(hint, type)}
+    parser.add_function_arguments(function, as_group=False, skip={*positional, *switches, *shared})
+    for kind in shared.values():
+        kinds, said = get_type_hints(kind), _docstring(kind)[1]
+        for field in fields(kind):
+            required = field.default is MISSING
+            default = {} if required else {"default": field.default}
+            parser.add_argument(
+                f"--{field.name}",
+                type=kinds[field.name],
+                required=required,
+                help=said.get(field.name),
+                **default,
+            )
     parser.add_argument("--config", action=ActionConfigFile, help="yaml file with the options")
     given = parser.parse_args(list(words[1:]))
+    built = {n: kind(**{f.name: given[f.name] for f in fields(kind)}) for n, kind in shared.items()}
     if not _only_reading.get():
-        function(**{name: given[name] for name in parameters})
+        function(**{name: built[name] if name in built else given[name] for name in parameters})
 
 
-def _docstring(function: Callable[..., None]) -> tuple[str, dict[str, str | None]]:
-    """A function's first line and the help of each of its parameters."""
+def _docstring(function: Callable[..., object]) -> tuple[str, dict[str, str | None]]:
+    """First line of a function or dataclass, and the help of each parameter or attribute."""
     from docstring_parser import parse
 
     parsed = parse(inspect.getdoc(function) or "")

@@ -1,219 +1,156 @@
-"""``rali-zoo analyze …``: what a reasoner's texts carry, where it looks, and what RALI's parts are worth."""
+"""``rali-zoo analyze …``: what a reasoner's texts hold, where it looks, and what RALI's parts are worth."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from rali_zoo.analysis.common import Place, Settings, Suffix
 from rali_zoo.cli import run_function
 from rali_zoo.errors import ConfigError, near_miss
 
 if TYPE_CHECKING:
-    from rali_zoo.analysis.common import Settings
-    from rali_zoo.analysis.run import Done, Subject
+    from rali_zoo.analysis.run import Done
     from rali_zoo.models.base import IQANetwork
-    from rali_zoo.models.vlm import VLMNetwork
 
-Split = Literal["train", "val", "test", "all"]
-ScoreKind = Literal["greedy", "expectation"]
-Suffix = Literal["svg", "png"]
 _SETS = ("synthetic:lab", "synthetic:wild", "synthetic:phone")
+_STUDENTS = ("regression-tiny-synthetic", "rali-tiny-synthetic")
 
 
-def text_vs_image(
-    model: str, data: list[str], output: Path, split: Split = "test", limit: int = 200,
-    scoring: ScoreKind = "greedy", batch_size: int = 16, resamples: int = 1000, prompt: str = "score",
-    images: Path | None = None, format: Suffix = "svg", root: str = "data", device: str | None = None,
-    seed: int = 0,
-) -> None:  # fmt: skip
+def text_vs_image(model: str, data: list[str], settings: Settings, place: Place) -> None:
     """Score from the text alone against scoring from the image.
 
     Args:
         model: a trained reasoner (ckpt:PATH, local-dir:PATH, hf-hub:ORG/REPO, a zoo name) or any
             vision-language model (hf:ORG/REPO, hf:local-dir:FOLDER).
         data: references of data sets.
-        output: folder for the results file (json).
-        split: rows to look at.
-        limit: images of each data set, drawn with the seed.
-        scoring: read the likeliest answer, or weigh its digits (fewer ties).
-        batch_size: images a forward pass.
-        resamples: of bootstrap and permutations.
-        prompt: the question to a model given as hf:; a trained reasoner brings its own.
-        images: folder for the plot; that of the results by default.
-        format: of the plot.
-        root: folder that holds the data sets' folders.
-        device: where to compute, e.g. cuda; the CPU by default.
-        seed: of the choice of images, folds, resamples and permutations.
+        settings: how.
+        place: where.
     """
     from rali_zoo.analysis import run
 
-    settings = _settings(split, limit, batch_size, scoring, resamples, root, seed)
-    _show(run.text_vs_image(_subject(model, data, settings, output, images, format, prompt, device)))
+    _show(run.text_vs_image(run.subject(model, data, settings, place)))
 
 
-def no_reasoning(
-    model: str, data: list[str], output: Path, split: Split = "test", limit: int = 200,
-    scoring: ScoreKind = "greedy", batch_size: int = 16, resamples: int = 1000, prompt: str = "score",
-    images: Path | None = None, format: Suffix = "svg", root: str = "data", device: str | None = None,
-    seed: int = 0,
-) -> None:  # fmt: skip
+def no_reasoning(model: str, data: list[str], settings: Settings, place: Place) -> None:
     """Answers with the reasoning switched off, against answers with it.
 
     Args:
         model: a reasoner, as in 'rali-zoo analyze text-vs-image'.
         data: references of data sets.
-        output: folder for the results file (json).
-        split: rows to look at.
-        limit: images of each data set, drawn with the seed.
-        scoring: read the likeliest answer, or weigh its digits (fewer ties).
-        batch_size: images a forward pass.
-        resamples: of the bootstrap.
-        prompt: the question to a model given as hf:; a trained reasoner brings its own.
-        images: folder for the plot; that of the results by default.
-        format: of the plot.
-        root: folder that holds the data sets' folders.
-        device: where to compute, e.g. cuda; the CPU by default.
-        seed: of the choice of images and resamples.
+        settings: how.
+        place: where.
     """
     from rali_zoo.analysis import run
 
-    settings = _settings(split, limit, batch_size, scoring, resamples, root, seed)
-    _show(run.no_reasoning(_subject(model, data, settings, output, images, format, prompt, device)))
+    _show(run.no_reasoning(run.subject(model, data, settings, place)))
 
 
-def attention(
-    model: str, data: list[str], output: Path, split: Split = "test", limit: int = 200,
-    batch_size: int = 16, resamples: int = 1000, prompt: str = "score", images: Path | None = None,
-    format: Suffix = "svg", root: str = "data", device: str | None = None, seed: int = 0,
-) -> None:  # fmt: skip
+def attention(model: str, data: list[str], settings: Settings, place: Place) -> None:
     """Share of attention on image, question, reasoning and answer at the score token, by layer.
 
     Args:
-        model: a reasoner, as in 'rali-zoo analyze text-vs-image'.
+        model: a reasoner, as in 'rali-zoo analyze text-vs-image'; all layers' attention over all tokens of a
+            batch is in memory at once.
         data: references of data sets.
-        output: folder for the results file (json).
-        split: rows to look at.
-        limit: images of each data set, drawn with the seed.
-        batch_size: images a forward pass; all layers' attention over all tokens is in memory at once.
-        resamples: of the bootstrap.
-        prompt: the question to a model given as hf:; a trained reasoner brings its own.
-        images: folder for the plot; that of the results by default.
-        format: of the plot.
-        root: folder that holds the data sets' folders.
-        device: where to compute, e.g. cuda; the CPU by default.
-        seed: of the choice of images and resamples.
+        settings: how.
+        place: where.
     """
     from rali_zoo.analysis import run
 
-    settings = _settings(split, limit, batch_size, "greedy", resamples, root, seed)
-    _show(run.attention(_subject(model, data, settings, output, images, format, prompt, device)))
+    _show(run.attention(run.subject(model, data, settings, place)))
 
 
-def compression(
-    model: str, data: list[str], output: Path, split: Split = "test", limit: int = 200,
-    batch_size: int = 16, resamples: int = 1000, prompt: str = "score", images: Path | None = None,
-    format: Suffix = "svg", root: str = "data", device: str | None = None, seed: int = 0,
-) -> None:  # fmt: skip
+def compression(model: str, data: list[str], settings: Settings, place: Place) -> None:
     """Visual tokens of an image against tokens of the reasoning about it.
 
     Args:
         model: a reasoner, as in 'rali-zoo analyze text-vs-image'.
         data: references of data sets.
-        output: folder for the results file (json).
-        split: rows to look at.
-        limit: images of each data set, drawn with the seed.
-        batch_size: images a forward pass.
-        resamples: of the bootstrap.
-        prompt: the question to a model given as hf:; a trained reasoner brings its own.
-        images: folder for the plot; that of the results by default.
-        format: of the plot.
-        root: folder that holds the data sets' folders.
-        device: where to compute, e.g. cuda; the CPU by default.
-        seed: of the choice of images and resamples.
+        settings: how.
+        place: where.
     """
     from rali_zoo.analysis import run
 
-    settings = _settings(split, limit, batch_size, "greedy", resamples, root, seed)
-    _show(run.compression(_subject(model, data, settings, output, images, format, prompt, device)))
+    _show(run.compression(run.subject(model, data, settings, place)))
 
 
 def domains(
-    model: str, data: list[str], output: Path, students: list[str] | None = None, split: Split = "test",
-    limit: int = 200, text_encoder: str = "st:all-MiniLM-L6-v2", batch_size: int = 16,
-    resamples: int = 1000, prompt: str = "score", images: Path | None = None, format: Suffix = "svg",
-    root: str = "data", device: str | None = None, seed: int = 0,
-) -> None:  # fmt: skip
+    data: list[str],
+    settings: Settings,
+    place: Place,
+    models: dict[str, str] | None = None,
+    texts: dict[str, str] | None = None,
+    results: dict[str, str] | None = None,
+    text_encoder: str = "st:all-MiniLM-L6-v2",
+) -> None:
     """Gap between data sets where images are seen, where they are described, and where RALI scores them.
 
     Args:
-        model: a reasoner, as in 'rali-zoo analyze text-vs-image'; its vision and text spaces.
         data: references of two or more data sets.
-        output: folder for the results file (json).
-        students: scorers whose spaces to look at, such as a RALI.
-        split: rows to look at.
-        limit: images of each data set, drawn with the seed.
+        settings: how; resamples are the permutations of the test of MMD too.
+        place: where.
+        models: a name of your choice to a model, e.g. --models.before=ckpt:A --models.after=ckpt:B; of a
+            reasoner the vectors before its language model are looked at, and what it writes unless --texts
+            are given; of a scorer its embedding. The same kind under two names: CKA between the two.
+        texts: a name to description tables, joined by commas.
+        results: a name to the results.json of a run that was tested on the data sets, for SRCC on one scale.
         text_encoder: for the texts.
-        batch_size: images a forward pass.
-        resamples: permutations of the test of MMD.
-        prompt: the question to a model given as hf:; a trained reasoner brings its own.
-        images: folder for the plot; that of the results by default.
-        format: of the plot.
-        root: folder that holds the data sets' folders.
-        device: where to compute, e.g. cuda; the CPU by default.
-        seed: of the choice of images, folds, permutations and t-SNE.
     """
+    import pandas as pd
+
     from rali_zoo.analysis import run
+    from rali_zoo.analysis.common import choose
+    from rali_zoo.analysis.domains import equally_many
+    from rali_zoo.data.descriptions import read_descriptions
 
-    settings = _settings(split, limit, batch_size, "greedy", resamples, root, seed)
-    scorers = _students(students or [], device)
-    of = _subject(model, data, settings, output, images, format, prompt, device)
-    _show(run.domains(of, scorers, text_encoder))
+    if not (models or texts or results):
+        raise ConfigError(
+            "nothing to measure: give --models.NAME=REF, --texts.NAME=TABLE or --results.NAME=FILE"
+        )
+    frames = equally_many(choose(data, settings))
+    tables = {
+        name: pd.concat([read_descriptions(path.strip()) for path in paths.split(",")], ignore_index=True)
+        for name, paths in (texts or {}).items()
+    }
+    networks = {name: _network(ref, place) for name, ref in (models or {}).items()}
+    _show(run.domains(networks, tables, results or {}, frames, text_encoder, settings, place))
 
 
-def swap(
-    models: list[str], data: list[str], output: Path, split: Split = "test", limit: int = 200,
-    scoring: ScoreKind = "greedy", batch_size: int = 16, resamples: int = 1000, prompt: str = "score",
-    images: Path | None = None, format: Suffix = "svg", root: str = "data", device: str | None = None,
-    seed: int = 0,
-) -> None:  # fmt: skip
-    """Texts read by another reasoner, or by a read-out that was trained on another data set's.
+def swap(models: list[str], data: list[str], settings: Settings, place: Place) -> None:
+    """Texts read by another reasoner, or by a linear probe that was trained on another data set's.
 
     Args:
-        models: references of reasoners, as in 'rali-zoo analyze text-vs-image'; with one, only read-outs
+        models: references of reasoners, as in 'rali-zoo analyze text-vs-image'; with one, only linear probes
             are swapped.
         data: references of data sets; with one, only reasoners are swapped.
-        output: folder for the results file (json).
-        split: rows to look at.
-        limit: images of each data set, drawn with the seed.
-        scoring: read the likeliest answer, or weigh its digits (fewer ties).
-        batch_size: texts a forward pass.
-        resamples: of the bootstrap.
-        prompt: the question to a model given as hf:; a trained reasoner brings its own.
-        images: folder for the plot; that of the results by default.
-        format: of the plot.
-        root: folder that holds the data sets' folders.
-        device: where to compute, e.g. cuda; the CPU by default.
-        seed: of the choice of images, folds and resamples.
+        settings: how.
+        place: where.
     """
     from rali_zoo.analysis import run
     from rali_zoo.zoo import load_reasoner
 
     if not models or len(set(models)) < len(models) or len(models) + len(data) < 3:
         raise ConfigError("nothing to swap: give two reasoners with --models, or two data sets with --data")
-    settings = _settings(split, limit, batch_size, scoring, resamples, root, seed)
-    of = _subject(models[0], data, settings, output, images, format, prompt, device)
-    others: dict[str, VLMNetwork] = {ref: load_reasoner(ref, prompt, device) for ref in models[1:]}
-    _show(run.swap(of, others))
+    of = run.subject(models[0], data, settings, place)
+    _show(run.swap(of, {ref: load_reasoner(ref, place.prompt, place.device) for ref in models[1:]}))
 
 
 def ablations(
-    output: Path, configs: Path = Path("configs/ablations"), seeds: list[int] = [0, 1, 2],  # noqa: B006
-    base: str = "full", options: list[str] = [], resamples: int = 1000,  # noqa: B006
-    images: Path | None = None, format: Suffix = "svg", root: str = "data", seed: int = 0,
-) -> None:  # fmt: skip
-    """Train every config of a folder for every seed, and say in one table what each part is worth.
+    output: Path,
+    configs: Path = Path("configs/ablations"),
+    seeds: list[int] = [0, 1, 2],  # noqa: B006
+    base: str = "full",
+    options: list[str] = [],  # noqa: B006
+    resamples: int = 1000,
+    images: Path | None = None,
+    format: Suffix = "svg",
+    root: str = "data",
+    seed: int = 0,
+) -> None:
+    """Train every config of a folder for every seed, and state in one table what each part is worth.
 
     Args:
         output: folder of the runs, their logs and the results file; the same command goes on where it was
@@ -229,52 +166,41 @@ def ablations(
         seed: of the resampling.
     """
     from rali_zoo.analysis import run
-    from rali_zoo.analysis.common import Settings
 
     settings = Settings(resamples=resamples, root=root, seed=seed)
-    _show(run.ablations(configs, seeds, output, base, options, settings, images, format))
+    _show(run.ablations(configs, seeds, base, options, settings, Place(output, images, format)))
 
 
 def everything(
-    output: Path, model: str = "reasoner-tiny-synthetic", data: list[str] = list(_SETS),  # noqa: B006
-    students: list[str] = ["regression-tiny-synthetic", "rali-tiny-synthetic"],  # noqa: B006
-    split: Split = "test", limit: int = 200, scoring: ScoreKind = "greedy",
-    text_encoder: str = "st:all-MiniLM-L6-v2", batch_size: int = 16, resamples: int = 1000,
-    prompt: str = "score", images: Path | None = None, format: Suffix = "svg", root: str = "data",
-    device: str | None = None, seed: int = 0,
-) -> None:  # fmt: skip
+    settings: Settings,
+    place: Place,
+    model: str = "reasoner-tiny-synthetic",
+    data: list[str] = list(_SETS),  # noqa: B006
+    students: list[str] = list(_STUDENTS),  # noqa: B006
+    text_encoder: str = "st:all-MiniLM-L6-v2",
+) -> None:
     """All analyses but the ablations, of the models in the package unless others are given.
 
     Args:
-        output: folder for the results files (json).
+        settings: how.
+        place: where.
         model: a reasoner, as in 'rali-zoo analyze text-vs-image'.
         data: references of two or more data sets.
         students: scorers whose spaces to look at.
-        split: rows to look at.
-        limit: images of each data set, drawn with the seed.
-        scoring: read the likeliest answer, or weigh its digits (fewer ties).
         text_encoder: for the texts.
-        batch_size: images a forward pass.
-        resamples: of bootstrap and permutations.
-        prompt: the question to a model given as hf:; a trained reasoner brings its own.
-        images: folder for the plots; that of the results by default.
-        format: of the plots.
-        root: folder that holds the data sets' folders.
-        device: where to compute, e.g. cuda; the CPU by default.
-        seed: of the choice of images, folds, resamples, permutations and t-SNE.
     """
     from rali_zoo.analysis import run
 
-    settings = _settings(split, limit, batch_size, scoring, resamples, root, seed)
-    scorers = _students(students, device)
-    of = _subject(model, data, settings, output, images, format, prompt, device)
+    networks = {ref: _network(ref, place) for ref in students}
+    of = run.subject(model, data, settings, place)
     for analyse in (run.text_vs_image, run.no_reasoning, run.attention, run.compression):
         _show(analyse(of))
     _show(run.swap(of, {}))
-    _show(run.domains(of, scorers, text_encoder))
+    every: Mapping[str, IQANetwork] = {model: of.module, **networks}
+    _show(run.domains(every, {}, {}, of.frames, text_encoder, settings, place))
 
 
-#: Sub-command to its function; ``--help`` of each says more.
+#: Sub-command to its function; ``--help`` of each shows its options.
 ANALYSES: dict[str, Callable[..., None]] = {
     "text-vs-image": text_vs_image,
     "attention": attention,
@@ -287,35 +213,18 @@ ANALYSES: dict[str, Callable[..., None]] = {
 }
 
 
-def _settings(
-    split: Split, limit: int, batch_size: int, scoring: ScoreKind, resamples: int, root: str, seed: int
-) -> Settings:
-    from rali_zoo.analysis.common import Settings
-
-    return Settings(split, limit, batch_size, scoring, resamples, root, seed)
-
-
-def _subject(
-    model: str, data: list[str], settings: Settings, output: Path, images: Path | None, suffix: Suffix,
-    prompt: str, device: str | None,
-) -> Subject:  # fmt: skip
-    from rali_zoo.analysis.run import subject
-
-    return subject(model, data, settings, output, images, suffix, prompt, device)
-
-
-def _students(refs: Sequence[str], device: str | None) -> dict[str, IQANetwork]:
-    """Scorers of ours by reference."""
+def _network(ref: str, place: Place) -> IQANetwork:
+    """A network of ours that has a space to look at."""
     from rali_zoo.models.base import BackboneNetwork
-    from rali_zoo.zoo import load_model
+    from rali_zoo.models.vlm import VLMNetwork
+    from rali_zoo.zoo import load_ours, load_reasoner
 
-    found: dict[str, IQANetwork] = {}
-    for ref in refs:
-        module = getattr(load_model(ref, device), "module", None)
-        if not isinstance(module, BackboneNetwork):
-            raise ConfigError(f"--students {ref}: no RALI or Regression, so it has no space to look at")
-        found[ref] = module
-    return found
+    if ref.partition(":")[0] in ("hf", "rali"):
+        return load_reasoner(ref, place.prompt, place.device)
+    network = load_ours(ref, place.device).network
+    if not isinstance(network, BackboneNetwork | VLMNetwork):
+        raise ConfigError(f"{ref}: a {type(network).__name__} has no backbone, so it has no space to look at")
+    return network
 
 
 def _show(done: Done) -> None:
@@ -343,7 +252,7 @@ def main(words: Sequence[str]) -> None:
     if len(words) < 2 or words[1] in ("-h", "--help"):
         rows = "\n".join(f"  {name:14} {(f.__doc__ or '').splitlines()[0]}" for name, f in ANALYSES.items())
         print(f"usage: rali-zoo analyze ANALYSIS [options]\n\nanalyses:\n{rows}\n\n"
-              "rali-zoo analyze ANALYSIS --help says more of one")  # fmt: skip
+              "rali-zoo analyze ANALYSIS --help shows the options of one")  # fmt: skip
         return
     if words[1] not in ANALYSES:
         print(

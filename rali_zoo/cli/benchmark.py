@@ -5,17 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rali_zoo.cli import run_function
 
 if TYPE_CHECKING:
+    from rali_zoo.bench.results import Cell
     from rali_zoo.bench.run import Done
 
 
 def benchmark_command(
     suite: Path,
-    output: Path = Path("benchmarks/results"),
+    output: Path = Path("results"),
     root: str = "data",
     engine: Literal["local", "ray"] = "local",
     devices: list[str] | None = None,
@@ -24,7 +25,8 @@ def benchmark_command(
 
     Args:
         suite: yaml file with models and data sets, such as benchmarks/suites/quick.yaml.
-        output: folder of the results files.
+        output: folder of the results files; those of the repository are in benchmarks/results, and are
+            written only when that is given.
         root: folder that holds the data sets' folders.
         engine: local runs in this process, or in one process a device; ray runs every cell as a task.
         devices: where to compute, e.g. '[cuda:0,cuda:1]'; the CPU by default.
@@ -34,13 +36,13 @@ def benchmark_command(
     plan = read_suite(suite)  # names are checked before torch is imported
     from rali_zoo.bench.engines import run_suite
 
-    done = run_suite(plan, Path(output), root, engine, devices or ["cpu"], _say)
+    done = run_suite(plan, Path(output), root, engine, devices or ["cpu"], _log)
     _show(done)
     fresh = sum(d.fresh for d in done)
-    print(f"{len(done)} cells ({fresh} made now) in {output}; rali-zoo leaderboard makes tables of them")
+    print(f"{len(done)} cells ({fresh} made now); tables of them: rali-zoo leaderboard --results {output}")
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
@@ -51,37 +53,40 @@ def _show(done: Sequence[Done]) -> None:
     from rich.table import Table
 
     console, notes = Console(), []
-    for name in dict.fromkeys(one.cell["dataset"]["name"] for one in done):
-        cells = [one.cell for one in done if one.cell["dataset"]["name"] == name]
-        label = " [yellow](synthetic labels)[/yellow]" if cells[0]["dataset"]["synthetic"] else ""
-        table = Table("model", title=escape(name) + label, title_justify="left")
+    for name in dict.fromkeys(one.cell.dataset.name for one in done):
+        cells = [one.cell for one in done if one.cell.dataset.name == name]
+        label = " [yellow](synthetic labels)[/yellow]" if cells[0].dataset.synthetic else ""
+        table = Table(title=escape(name) + label, title_justify="left")
+        table.add_column(
+            "model", overflow="ellipsis", no_wrap=True
+        )  # a reference on four lines is unreadable
         for heading in ("n", "failed", "SRCC", "95 % interval", "ms, p50"):
             table.add_column(heading, justify="right", no_wrap=True)
         for cell in cells:
-            model = escape(cell["model"]["name"])
-            table.add_row(model, str(cell["n"]), str(cell["failed"]), *_numbers(cell))
-            notes += [f"{cell['model']['name']} on {name}: {note}" for note in _notes(cell)]
+            model = escape(cell.model.name)
+            table.add_row(model, str(cell.n), str(cell.failed), *_numbers(cell))
+            notes += [f"{cell.model.name} on {name}: {note}" for note in _notes(cell)]
         console.print(table)
     for note in notes:
         print(note)
 
 
-def _numbers(cell: dict[str, Any]) -> tuple[str, str, str]:
+def _numbers(cell: Cell) -> tuple[str, str, str]:
     """SRCC, its interval and the latency, as far as there are any."""
-    srcc = (cell["statistics"] or {}).get("srcc") or {}
-    value, low, high = (srcc.get(k) for k in ("value", "low", "high"))
-    total = ((cell["cost"] or {}).get("latency") or {}).get("total")
+    srcc = cell.estimate("srcc")
+    value, low, high = srcc.value, srcc.low, srcc.high
+    total = cell.cost.latency.total if cell.cost else None
     return (
         "-" if value is None else f"{value:.3f}",
         "-" if low is None or high is None else f"{low:.3f} to {high:.3f}",
-        "-" if total is None else f"{1000 * total['p50']:.1f}",
+        "-" if total is None else f"{1000 * total.p50:.1f}",
     )
 
 
-def _notes(cell: dict[str, Any]) -> list[str]:
-    notes = [] if cell["status"] == "ok" else [f"{cell['status']}: {cell['reason']}"]
-    if cell["leakage"]["flag"] in ("same-dataset", "test-rows"):
-        notes.append(f"{cell['leakage']['flag']}: {cell['leakage']['why']}")
+def _notes(cell: Cell) -> list[str]:
+    notes = [] if cell.status == "ok" else [f"{cell.status}: {cell.reason}"]
+    if cell.leakage.flag in ("same-dataset", "test-rows"):
+        notes.append(f"{cell.leakage.flag}: {cell.leakage.why}")
     return notes
 
 

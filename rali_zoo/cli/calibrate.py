@@ -23,7 +23,7 @@ def calibrate_command(
 
     Args:
         data: references of the data sets that are to be trained on together.
-        model: the ruler: a model trained on one of them, whose scale becomes that of all.
+        model: the reference model, trained on one of them, whose scale becomes that of all.
         output: json file.
         limit: training images of each data set that are looked at.
         batch_size: images a forward pass.
@@ -36,20 +36,20 @@ def calibrate_command(
     from rali_zoo.errors import ConfigError
     from rali_zoo.zoo import load_model
 
-    ruler, scales = load_model(model, device), {}
+    reference, scales = load_model(model, device), {}
     for ref in data:
-        if ref in (ruler.training_sets or ()):
+        if ref in (reference.training_sets or ()):
             scales[ref] = Scale()
             continue
         rows = load_table(ref, root).split("train")
         rows = rows[rows["mos"].notna()]
         rows = rows.sample(min(limit, len(rows)), random_state=seed)
-        scores = ruler.score(rows["path"].tolist(), batch_size)
-        told = [s.score is not None for s in scores]
-        if not all(told):
-            print(f"{ref}: {told.count(False)} of {len(told)} images have no score", file=sys.stderr)
+        scores = reference.score(rows["path"].tolist(), batch_size)
+        known = [s.score is not None for s in scores]
+        if not all(known):
+            print(f"{ref}: {known.count(False)} of {len(known)} images have no score", file=sys.stderr)
         try:
-            scales[ref] = fit_scale([s.score for s in scores if s.score is not None], rows["mos"][told])
+            scales[ref] = fit_scale([s.score for s in scores if s.score is not None], rows["mos"][known])
         except ConfigError as error:
             raise ConfigError(f"{ref}: {error}") from None
     write_calibration(scales, model, output)

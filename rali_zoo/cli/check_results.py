@@ -14,7 +14,8 @@ def check_results_command(files: list[str]) -> None:
     """Check results files: schema, place, ids, and every statistic computed again from the scores.
 
     Args:
-        files: cells (RESULTS/MODEL/REVISION/DATASET.json), or folders that are searched for them.
+        files: cells (RESULTS/MODEL/REVISION/DATASET.json), or folders of all results, of one model or
+            of one revision.
     """
     from rali_zoo.bench.check import check_file
     from rali_zoo.bench.results import read_cell
@@ -28,9 +29,9 @@ def check_results_command(files: list[str]) -> None:
             print(f"{path}: {line}", file=sys.stderr)
     if bad:
         raise ScoreTableError(f"{bad} of {len(cells)} results files are not right; the lines above say why")
-    hidden = sum(c["scores"] is None and c["statistics"] is not None for c in map(read_cell, cells))
-    told = f"; {hidden} of them hold no scores, so their statistics were not computed again" if hidden else ""
-    print(f"{len(cells)} results files are right{told}")
+    hidden = sum(c.scores is None and c.statistics is not None for c in map(read_cell, cells))
+    note = f"; {hidden} of them hold no scores, so their statistics were not computed again" if hidden else ""
+    print(f"{len(cells)} results files are right{note}")
 
 
 def _cells(files: Sequence[str]) -> list[Path]:

@@ -7,22 +7,22 @@ was killed goes on where it stopped, with no text lost or doubled.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rali_zoo.cli import run_function
 from rali_zoo.errors import ConfigError, ImageDecodeError
-from rali_zoo.paths import atomic_path
+from rali_zoo.outputs import Output, OutputError, csv_cell, explained, printable, publish, sha256
 
 if TYPE_CHECKING:
     import pandas as pd
-    from filelock import FileLock
     from torch import Tensor
 
     from rali_zoo.data.sources import Item
@@ -111,34 +111,34 @@ def describe_command(
     _check(seeds, batch_size, sampled, max_inconsistency)
     rows, items = _images(images, data, split, root)
     names = hashlib.sha256("\n".join(rows["id"]).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    with Output(output) as out:
+    with _opened(output) as out:
+        write: Callable[[], pd.DataFrame]
         if split_options(model)[0] in CAPTIONERS:
-            out.start(Job(model, REVISION, data or OWN, "", 0.0, seeds, 0, names), 0)
-            texts = _by_captioner(model, rows, data or OWN, seeds)
+            job = Job(model, REVISION, data or OWN, "", 0.0, seeds, 0, names)
+            write = partial(_by_captioner, model, rows, data or OWN, seeds)
         else:
             from rali_zoo.zoo import load_reasoner
 
             network = load_reasoner(model, prompt, device, others=CAPTIONERS)
             about = (network.revision, data or OWN, network.asked.text(), sampled, seeds, batch_size, names)
-            texts = _by_reasoner(network, Job(model, *about), rows["id"].tolist(), items, out)
-        if texts is None:
+            job = Job(model, *about)
+            write = partial(_by_reasoner, network, job, rows["id"].tolist(), items, out)
+        if out is not None and _is_complete(out, job):
             print(f"{output} was complete already")
             return
-        if max_inconsistency is not None:
-            texts = drop_inconsistent(texts, max_inconsistency)
+        texts = write() if max_inconsistency is None else drop_inconsistent(write(), max_inconsistency)
         good = texts[texts["error"] == ""]
         if good.empty:
             raise ConfigError(f"nothing could be described; the first reason: {texts['error'].iloc[0]}")
-        if output is None:
+        if out is None:
             _show(texts)
         else:
-            out.finish(texts)
-            unscored = int(good["score"].isna().sum())
-            distinct = good["text"].nunique()
+            _finish(out, texts)
+            unscored, distinct = int(good["score"].isna().sum()), good["text"].nunique()
             print(f"{len(good)} texts ({distinct} distinct, {unscored} without a score): {output}")
     if len(good) < len(texts):
-        where = "; their error shows why" if output is None else f"; {_errors(output)} holds why"
-        print(f"{len(texts) - len(good)} texts left out{where}", file=sys.stderr)
+        where = "their error shows why" if output is None else f"{_errors(output)} holds why"
+        print(f"{len(texts) - len(good)} texts left out; {where}", file=sys.stderr)
 
 
 def _check(seeds: int, batch_size: int, temperature: float, max_inconsistency: float | None) -> None:
@@ -177,7 +177,7 @@ def _images(
 def _show(texts: pd.DataFrame) -> None:
     for row in texts.itertuples():
         score = "no score" if math.isnan(row.score) else f"{row.score:.2f} of 5"
-        print(f"{row.image_id}: {score}\n  {row.text or row.error}".encode("utf-8", "replace").decode())
+        print(f"{printable(row.image_id)}: {score}\n  {printable(row.text or row.error)}")
 
 
 def _by_captioner(model: str, rows: pd.DataFrame, data: str, seeds: int) -> pd.DataFrame:
@@ -192,164 +192,63 @@ def _by_captioner(model: str, rows: pd.DataFrame, data: str, seeds: int) -> pd.D
     return describe(name, rows, data, seeds, words == "true").assign(error="")
 
 
-# ---- a table that is made in parts ----
+# ---- the table ----
 
 
-class Output:
-    """A table and the folder in which it is made; ``None`` for texts that are only shown.
+@contextmanager
+def _opened(output: Path | None) -> Iterator[Output | None]:
+    """What owns the table; ``None`` for texts that are only shown."""
+    if output is None:
+        yield None
+        return
+    if output.suffix not in (".parquet", ".jsonl"):
+        raise ConfigError(f"--output {output}: the file ends in .parquet or .jsonl")
+    with Output(output, r"\d{6}\.parquet|(table|errors)\.\w+") as out:
+        if not out.started and _errors(output).exists():
+            raise OutputError(f"{_errors(output)} is there already; remove it, or give another --output")
+        yield out
 
-    Only one process makes a table. What this program did not write is neither replaced nor removed: the folder holds
-    a ``job.json``, and from the moment before the table is put in its place, that says what the table is.
 
-    Args:
-        path: the table, ``.parquet`` or ``.jsonl``.
+def _is_complete(out: Output, job: Job) -> bool:
+    """Begin, or take up an earlier run of the same job; whether all that it left to do was to remove its parts."""
+    out.begin({**asdict(job), "part": PART})
+    if out.complete:
+        out.clear()
+    else:
+        out.save({})
+    return out.complete
 
-    Raises:
-        ConfigError: another suffix, a file that is there already, or another process that writes it now.
-    """
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self.folder = Path() if path is None else path.with_name(f"{path.name}.parts")
-        self._manifest = self.folder / "job.json"
-        self._lock: FileLock | None = None
-        self._parts: list[Path] = []
-        if path is not None and path.suffix not in (".parquet", ".jsonl"):
-            raise ConfigError(f"--output {path}: the file ends in .parquet or .jsonl")
+def _finish(out: Output, texts: pd.DataFrame) -> None:
+    """Put the table, and beside it what was left out, in their places."""
+    from rali_zoo.data.descriptions import COLUMNS, write_descriptions
 
-    def __enter__(self) -> Output:
-        if self.path is None:
-            return self
-        from filelock import FileLock, Timeout
-
-        self._refuse_existing()
-        new = not self.folder.exists()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.folder / "lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise ConfigError(
-                f"another process is writing {self.path}; wait for it or give another --output"
-            ) from None
-        if new or self._manifest.exists():
-            return self
-        foreign = sorted(f.name for f in self.folder.iterdir() if f.name != "lock" and f.suffix != ".tmp")
-        if foreign:
-            self.__exit__()
-            raise ConfigError(
-                f"{self.folder} holds {foreign[0]} and no job.json, so it is of no known run; move it away, "
-                "or give another --output"
+    good, bad = texts[texts["error"] == ""], texts[texts["error"] != ""]
+    if len(bad):
+        made, target = out.folder / "errors.csv", _errors(out.target)
+        with out.part(made.name) as path:
+            bad.map(lambda value: csv_cell(value) if isinstance(value, str) else value).to_csv(
+                path, index=False
             )
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._lock is None:
-            return
-        self._lock.release()
-        if self.folder.exists() and not self._manifest.exists():  # nothing was begun
-            (self.folder / "lock").unlink(missing_ok=True)
-            if not any(self.folder.iterdir()):
-                self.folder.rmdir()
-
-    def start(self, job: Job, texts: int) -> list[Path] | None:
-        """The files of the parts of a job with a number of texts; ``None`` if the table is in its place already.
-
-        Raises:
-            ConfigError: the folder holds parts of another job.
-        """
-        now = {**asdict(job), "part": PART}
-        before = self._read()
-        if before is not None:
-            changed = [
-                f"{name}: {before.get(name)!r} before, {value!r} now"
-                for name, value in now.items()
-                if before.get(name) != value
-            ]
-            if changed:
-                raise ConfigError(
-                    f"{self.folder} holds parts of another run ({'; '.join(changed)}); remove the folder, or give "
-                    "another --output"
-                )
-        elif self.path is not None:
-            self._write(now)
-        self._parts = [self.folder / f"{number:06d}.parquet" for number in range(-(-texts // PART))]
-        if self.path is not None and self.path.exists():  # all that a run killed at its very end left to do
-            self._remove(self._parts)
-            return None
-        return self._parts
-
-    def finish(self, texts: pd.DataFrame) -> None:
-        """Put the table and the errors in their places, then remove the folder."""
-        from rali_zoo.data.descriptions import COLUMNS, write_descriptions
-
-        if self.path is None:
-            return
-        good, bad = texts[texts["error"] == ""], texts[texts["error"] != ""]
-        made = {self.path: self.folder / f"table{self.path.suffix}"}
-        write_descriptions(good[list(COLUMNS)], made[self.path])
-        if len(bad):
-            made[_errors(self.path)] = self.folder / "errors.csv"
-            with atomic_path(self.folder / "errors.csv") as path:
-                bad.to_csv(path, index=False)
-        self._refuse_existing()
-        self._write({**(self._read() or {}), "made": [_digest(file) for file in made.values()]})
-        for target, file in made.items():
-            file.replace(target)
-        self._remove(self._parts)
-
-    def _refuse_existing(self) -> None:
-        """Raise :class:`ConfigError` for a file in the place of the table or of the errors that is not of this run."""
-        if self.path is None:
-            return
-        for file in (self.path, _errors(self.path)):
-            if file.exists() and _digest(file) not in self._made():
-                raise ConfigError(f"{file} is there already; remove it, or give another --output")
-
-    def _made(self) -> list[object]:
-        found = (self._read() or {}).get("made", [])
-        return found if isinstance(found, list) else []
-
-    def _read(self) -> dict[str, object] | None:
-        if self.path is None or not self._manifest.exists():
-            return None
-        try:
-            content = json.loads(self._manifest.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"{self._manifest} is damaged ({error}); remove {self.folder}, or give another --output"
-            ) from error
-        if not isinstance(content, dict) or not isinstance(content.get("made", []), list):
-            raise ConfigError(f"{self._manifest} is damaged; remove {self.folder}, or give another --output")
-        return content
-
-    def _write(self, content: dict[str, object]) -> None:
-        with atomic_path(self._manifest) as path:
-            path.write_text(json.dumps(content), encoding="utf-8")
-
-    def _remove(self, parts: Sequence[Path]) -> None:
-        """Remove the folder with what was written into it; job.json last but the lock."""
-        made = [self.folder / name for name in ("table.parquet", "table.jsonl", "errors.csv")]
-        for file in (*parts, *made, *self.folder.glob(".*.tmp"), self._manifest, self.folder / "lock"):
-            file.unlink(missing_ok=True)
-        if not any(self.folder.iterdir()):
-            self.folder.rmdir()
+        if sha256(made) != sha256(target):  # else a run that was killed right here has put it there
+            publish(made, target)
+    table = out.folder / f"table{out.target.suffix}"
+    with explained(out.target):
+        write_descriptions(good[list(COLUMNS)], table)
+    out.publish(table)
+    out.clear()
 
 
 def _errors(output: Path) -> Path:
     return output.with_suffix(".errors.csv")
 
 
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
 # ---- a reasoner's texts ----
 
 
 def _by_reasoner(
-    network: VLMNetwork, job: Job, ids: Sequence[str], items: Sequence[Item], out: Output
-) -> pd.DataFrame | None:
+    network: VLMNetwork, job: Job, ids: Sequence[str], items: Sequence[Item], out: Output | None
+) -> pd.DataFrame:
     """Write what parts are missing, then join all: one row a text, with the table's columns and ``error``."""
     import pandas as pd
 
@@ -357,10 +256,8 @@ def _by_reasoner(
 
     todo = [(row, seed) for seed in range(job.seeds) for row in range(len(items))]
     parts = [todo[start : start + PART] for start in range(0, len(todo), PART)]
-    files = out.start(job, len(todo))
-    if files is None:
-        return None
-    tables = [None if out.path is None else _read_part(f, len(p)) for f, p in zip(files, parts, strict=True)]
+    names = [f"{number:06d}.parquet" for number in range(len(parts))]
+    tables = [_read_part(out, name, part, ids) for name, part in zip(names, parts, strict=True)]
     done = sum(len(table) for table in tables if table is not None)
     if done:
         print(f"{done} of {len(todo)} texts are there from an earlier run", file=sys.stderr)
@@ -374,11 +271,10 @@ def _by_reasoner(
                 wanted = part[start : start + job.batch_size]
                 texts += _write(network, [items[row] for row, _ in wanted], job.temperature, seed + start)
                 progress.advance(len(wanted))
-            table = _rows(texts, part, ids, job)
-            if out.path is not None:
-                with atomic_path(files[number]) as path:
+            tables[number] = table = _rows(texts, part, ids, job)
+            if out is not None:
+                with out.part(names[number]) as path:
                     table.to_parquet(path, index=False)
-            tables[number] = table
     return pd.concat(tables, ignore_index=True)
 
 
@@ -402,17 +298,21 @@ def _rows(
     return table
 
 
-def _read_part(file: Path, texts: int) -> pd.DataFrame | None:
-    """A part with its number of texts; ``None`` for one that is absent or damaged and has to be written again."""
+def _read_part(
+    out: Output | None, name: str, part: Sequence[tuple[int, int]], ids: Sequence[str]
+) -> pd.DataFrame | None:
+    """A part that is there with all its texts; ``None`` for one that is absent or damaged: it is written again."""
     import pandas as pd
 
-    from rali_zoo.data.descriptions import COLUMNS
-
-    try:
-        table = pd.read_parquet(file)
-    except (OSError, ValueError):  # ArrowInvalid is a ValueError
+    if out is None:
         return None
-    return table if len(table) == texts and list(table) == [*COLUMNS, "error"] else None
+    try:
+        table = pd.read_parquet(out.folder / name)
+        keys = list(zip(table["image_id"], table["seed"], strict=True))
+        whole = table["error"].notna().all() and table["text"].notna().all()
+    except (OSError, ValueError, KeyError):  # ArrowInvalid is a ValueError
+        return None
+    return table if whole and keys == [(ids[row], seed) for row, seed in part] else None
 
 
 def _write(network: VLMNetwork, items: Sequence[Item], temperature: float, seed: int) -> Iterator[Text]:

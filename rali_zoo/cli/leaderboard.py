@@ -19,8 +19,8 @@ class StaleError(RaliZooError):
 
 
 def leaderboard_command(
-    results: Path = Path("benchmarks/results"),
-    output: Path = Path("benchmarks"),
+    results: Path = Path("results"),
+    output: Path = Path("leaderboard"),
     reported: Path | None = None,
     images: bool = True,
     check: bool = False,
@@ -28,7 +28,8 @@ def leaderboard_command(
     """Make leaderboard.md, leaderboard.csv and the page from results files.
 
     Args:
-        results: folder of results, MODEL/REVISION/DATASET.json and datasets/DATASET.json.
+        results: folder of results, MODEL/REVISION/DATASET.json and datasets/DATASET.json; every file is
+            checked as by rali-zoo check-results.
         output: folder for leaderboard.md, leaderboard.csv and page/index.html.
         reported: yaml file of numbers that authors report; reported.yaml of the output folder, if there.
         images: put the images of gMAD pairs of synthetic data sets on the page.
@@ -45,7 +46,7 @@ def leaderboard_command(
         wrong = stale(board, output)
         if wrong:
             raise StaleError("stale; run rali-zoo leaderboard and commit:\n  " + "\n  ".join(wrong))
-        print(f"{output}: leaderboard.md, leaderboard.csv and page are up to date")
+        print(f"{output}: leaderboard.md, leaderboard.csv and the page, where there is one, are up to date")
         return
     for name, content in tables(board).items():
         with atomic_path(output / name) as temporary:
@@ -68,15 +69,15 @@ def tables(board: Board) -> dict[str, bytes]:
 
 
 def stale(board: Board, output: Path) -> list[str]:
-    """A line for every file that differs, and for one of those made of results that is missing."""
+    """A line for every table that is missing or differs, and for every file of a page that differs."""
     from rali_zoo.bench.page import page_files
 
+    needed = tables(board)
     page = {f"page/{name}": content for name, content in page_files(board).items()}
-    needed = {*tables(board), "page/data.js"}
     lines = []
-    for name, content in {**tables(board), **page}.items():
+    for name, content in {**needed, **page}.items():
         path = output / name
-        if not path.is_file():
+        if not path.is_file():  # a page may be left out of a repository: it is made again in a moment
             lines += [f"{path}: missing"] if name in needed else []
         elif (found := path.read_bytes()) != content:
             lines.append(f"{path}: differs{_where(found, content)}")

@@ -40,28 +40,16 @@ def matches(name: str, pattern: str | None) -> bool:
 
 
 def _datasets(pattern: str | None) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from rali_zoo.data.registry import GENERIC, list_cards
 
-    console = Console()
-    room = max(12, console.width - 68)  # one line a data set
-    table = Table(title="Data sets", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for heading in ("name", "task", "domain"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("images", "scores"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("licence", no_wrap=True)
+    print("Data sets:")
     for card in list_cards():
         if matches(card.name, pattern):
             low, high = card.mos_range
             scale = f"{low:.4g} to {high:.4g}" + ("" if card.higher_is_better else " (DMOS)")
-            domain = "[yellow]synthetic[/yellow]" if card.synthetic else card.domain
-            licence = card.licence if len(card.licence) <= room else card.licence[: room - 1] + "…"
-            table.add_row(escape(card.name), card.task, domain, f"{card.n_images:,}", scale, escape(licence))
-    console.print(table)
+            domain = "synthetic" if card.synthetic else card.domain
+            print(f"  {card.name:18}{card.task:4}{domain:12}{card.n_images:>8,} images, scores {scale}")
+            print(f"{'':20}licence: {card.licence}")  # whole: whether one may use it depends on it
     print(f"Your own scores: {', '.join(f'{scheme}:PATH' for scheme in GENERIC if scheme != 'synthetic')}")
     print("More of one: rali-zoo show NAME\n")
 

@@ -21,11 +21,10 @@ COMMANDS = {
     "score": ("rali_zoo.cli.score", "score photos and folders of photos with a model"),
     "describe": ("rali_zoo.cli.describe", "let a model describe photographs, or the images of a data set"),
     "trl": ("rali_zoo.cli.trl", "reinforce a reasoner with TRL's trainer on our data and rewards"),
-    "route": ("rali_zoo.cli.route", "SRCC against the share of unsure images sent to a better scorer"),
-    "uncertainty": ("rali_zoo.cli.uncertainty", "coverage and width of the intervals a scorer tells"),
+    "route": ("rali_zoo.cli.route", "SRCC against the share of uncertain images sent to a better scorer"),
+    "uncertainty": ("rali_zoo.cli.uncertainty", "coverage and width of the intervals that a scorer gives"),
     "teacher-scores": ("rali_zoo.cli.teacher_scores", "mean and spread of a teacher's scores as a data set"),
     "calibrate": ("rali_zoo.cli.calibrate", "bring the scores of several data sets to one scale"),
-    "domain-gap": ("rali_zoo.cli.domains", "how far apart data sets lie for models, before and after"),
     "analyze": ("rali_zoo.cli.analyze", "texts against images, attention, domain gaps, ablations"),
     "pipeline": ("rali_zoo.cli.pipeline", "run a recipe of several commands; what is done is skipped"),
     "convert": ("rali_zoo.cli.convert", "any trained scorer to one safetensors file that needs nothing else"),
@@ -151,6 +150,8 @@ def _reason(error: Exception) -> str:
 
 
 def _unknown(words: list[str]) -> str:
+    if words[0] == "domain-gap":
+        return "'domain-gap' is now a part of analyze: rali-zoo analyze domains --help"
     commands = [word for word in words if word in COMMANDS]
     if words[0].startswith("-") and commands:
         place = words.index(commands[0])

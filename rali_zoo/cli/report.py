@@ -2,53 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import os
-import platform
-import re
-import sys
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rali_zoo.paths import atomic_path
+from rali_zoo.report import COUNTS, STATISTICS, provenance, sha256, slug, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-#: Metric name in logs and files to its heading on the screen.
-METRICS = {
-    "n": "n",
-    "failed": "failed",
-    "srcc": "SRCC",
-    "plcc": "PLCC",
-    "plcc_mapped": "PLCC mapped",
-    "krcc": "KRCC",
-    "rmse": "RMSE",
-}
-_COUNTS = ("n", "failed")
-_PACKAGES = [
-    "rali-zoo",
-    "torch",
-    "torchvision",
-    "lightning",
-    "torchmetrics",
-    "timm",
-    "open_clip_torch",
-    "transformers",
-    "scikit-learn",
-    "scikit-image",
-    "scipy",
-    "numpy",
-    "pandas",
-    "pillow",
-]
-
+_RESAMPLES = 1000
 Results = dict[str, dict[str, float]]
 
 
@@ -58,9 +24,34 @@ def read_metrics(logged: Mapping[str, Tensor]) -> Results:
     for key, value in logged.items():
         prefix, _, rest = key.partition("/")
         dataset, _, metric = rest.rpartition("/")
-        if prefix == "test" and dataset and metric in METRICS:
+        if prefix == "test" and dataset and metric in (*COUNTS, *STATISTICS):
             results.setdefault(dataset, {})[metric] = float(value)
     return results
+
+
+def add_intervals(
+    results: Results, tables: Mapping[str, pd.DataFrame], frames: Mapping[str, pd.DataFrame]
+) -> None:
+    """Put the 95 % bootstrap interval of SRCC into the results, as ``srcc_low`` and ``srcc_high``.
+
+    Args:
+        results: changed in place.
+        tables: predictions by data set; columns id, mos, score, error.
+        frames: rows of each data set; columns id and content, since images of one content are not independent.
+    """
+    from rali_zoo.metrics.bootstrap import Resamples, percentile_interval
+
+    for dataset, row in results.items():
+        table = tables[dataset]
+        known = table[(table["error"] == "") & table["mos"].notna() & table["score"].notna()]
+        content = frames[dataset].drop_duplicates("id").set_index("id")["content"].reindex(known["id"])
+        content = content.fillna(content.index.to_series()).astype(str)
+        low = high = math.nan
+        if content.nunique() > 1:
+            drawn = Resamples(len(known), _RESAMPLES, 0, content.tolist())
+            values = drawn.srcc([known["score"].to_numpy(float)], known["mos"].to_numpy(float))[0]
+            low, high = percentile_interval(values, units=drawn.units)
+        row |= {"srcc_low": low, "srcc_high": high}
 
 
 def show(results: Results, synthetic: Collection[str] = ()) -> None:
@@ -71,18 +62,22 @@ def show(results: Results, synthetic: Collection[str] = ()) -> None:
 
     table = Table(title="Test results")
     table.add_column("data set", overflow="fold")
-    for heading in METRICS.values():
+    shown = {name: name for name in COUNTS} | {s.name: s.label for s in STATISTICS.values() if s.brief}
+    for heading in shown.values():
         table.add_column(heading, justify="right")
+    table.add_column("95 % of SRCC", justify="right", no_wrap=True)
     for dataset, row in results.items():
+        ends = [_cell(name, row.get(name)) for name in ("srcc_low", "srcc_high")]
         label = escape(dataset) + (" [yellow](synthetic)[/yellow]" if dataset in synthetic else "")
-        table.add_row(label, *(_cell(metric, row.get(metric)) for metric in METRICS))
+        span = "-" if {"-", "undefined"} & set(ends) else " to ".join(ends)
+        table.add_row(label, *(_cell(metric, row.get(metric)) for metric in shown), span)
     Console().print(table)
 
 
 def _cell(metric: str, value: float | None) -> str:
     if value is None:
         return "-"
-    if metric in _COUNTS:
+    if metric in COUNTS:
         return f"{value:.0f}"
     return "undefined" if math.isnan(value) else f"{value:.3f}"
 
@@ -115,19 +110,18 @@ def write(
         "datasets": {
             dataset: {
                 "synthetic": dataset in synthetic,
-                **{metric: _plain(metric, value) for metric, value in row.items()},
+                **{metric: int(value) if metric in COUNTS else value for metric, value in row.items()},
                 **({"predictions": files[dataset]} if dataset in files else {}),
             }
             for dataset, row in results.items()
         },
         "checkpoint": checkpoint or None,
-        "checkpoint_sha256": _sha256(Path(checkpoint)) if checkpoint and Path(checkpoint).is_file() else None,
+        "checkpoint_sha256": sha256(checkpoint) if checkpoint and Path(checkpoint).is_file() else None,
         **(extra or {}),
         **provenance(config),
     }
     target = folder / "results.json"
-    with atomic_path(target) as path:
-        path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_json(target, content)
     return target
 
 
@@ -175,62 +169,3 @@ def predictions(
 
 def _numbers(values: Tensor | None, n: int) -> list[float]:
     return [math.nan] * n if values is None else values.tolist()
-
-
-def provenance(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Where numbers come from: time, seed, configuration hash, package versions and hardware."""
-    import torch
-
-    canonical = json.dumps(config, sort_keys=True, default=str)
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seed": config.get("seed_everything"),
-        "config_sha256": hashlib.sha256(canonical.encode()).hexdigest(),
-        "versions": {"python": platform.python_version(), **_versions()},
-        "hardware": {
-            "machine": platform.machine(),
-            "system": platform.system(),
-            "processor": _processor(),
-            "cpus": os.cpu_count(),
-            "torch_threads": torch.get_num_threads(),
-            "gpus": gpus,
-        },
-    }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if sys.platform == "linux" and info.is_file():
-        match = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
-        if match:
-            return match[1].strip()
-    return platform.processor()
-
-
-def _plain(metric: str, value: float) -> float | int | None:
-    """A number as JSON can hold it: counts whole, an undefined correlation null."""
-    if math.isnan(value) or math.isinf(value):
-        return None
-    return int(value) if metric in _COUNTS else value
-
-
-def slug(dataset: str) -> str:
-    """A file name for a reference: ``csv:scores.csv`` and ``csv/scores.csv`` get different ones."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset).strip("-.")[:80]
-    return plain if plain == dataset else f"{plain}-{hashlib.sha256(dataset.encode()).hexdigest()[:6]}"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

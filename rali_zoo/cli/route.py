@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rali_zoo.cli import run_function
 from rali_zoo.errors import ConfigError
-from rali_zoo.paths import atomic_path
+from rali_zoo.report import provenance, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +34,7 @@ def route_command(
         cheap: reference of the scorer that judges every image.
         expensive: reference of the scorer that judges the routed ones.
         data: reference of a data set; its validation rows bring both to one scale, its test rows are scored.
-        second: reference of another cheap scorer, for a cheap one that tells no uncertainty: images that
+        second: reference of another cheap scorer, for a cheap one without a std: images that
             the two disagree about are routed.
         output: json file for the curve.
         plot: image of the curve, .svg or .png; needs the extra 'analysis'.
@@ -49,24 +47,27 @@ def route_command(
     """
     if any(not 0 <= share <= 1 for share in shares or ()):
         raise ConfigError(f"--shares {shares}: each lies between 0 and 1, e.g. [0, 0.1, 1]")
-    from rali_zoo.analysis.routing import SHARES, plot_route, route
-    from rali_zoo.cli.report import provenance
+    from rali_zoo.analysis import plots
+    from rali_zoo.analysis.routing import SHARES, route
     from rali_zoo.data.tables import load_table
     from rali_zoo.zoo import load_model
 
+    if plot is not None:
+        plots.require()
     table = load_table(data, root)
     val, test = (rows_of(table, role, limit, seed) for role in ("val", "test"))
     scorers: list[Any] = [load_model(ref, device) for ref in (cheap, expensive, second) if ref is not None]
     result = route(
         scorers[0], scorers[1], val, test, scorers[2] if second else None, shares or SHARES, batch_size, seed
     )
-    said = {"cheap": cheap, "expensive": expensive, "second": second, "data": data, "limit": limit}
-    content = said | {"synthetic": table.card.synthetic, **result}
+    given = {"cheap": cheap, "expensive": expensive, "second": second, "data": data, "limit": limit}
+    content = given | {"synthetic": table.card.synthetic, **result}
     show(content)
     if output is not None:
-        write_json(output, content | provenance(said | {"seed_everything": seed}))
+        write_json(output, content | provenance(given, seed))
+        print(f"written: {output}")
     if plot is not None:
-        plot_route(result, plot, f"{cheap} to {expensive} on {data}")
+        plots.curve(result, plot, f"{cheap} to {expensive} on {data}")
         print(f"written: {plot}")
 
 
@@ -86,21 +87,6 @@ def rows_of(table: Any, role: str, limit: int | None, seed: int) -> pd.DataFrame
     return rows if limit is None else rows.sample(min(limit, len(rows)), random_state=seed)
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write numbers whole or not at all; what is not finite is null."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
-    print(f"written: {path}")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(name): _plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def show(content: dict[str, Any]) -> None:
     """Print a curve as a table, one row a share."""
     from rich.console import Console
@@ -108,7 +94,7 @@ def show(content: dict[str, Any]) -> None:
 
     label = " (synthetic labels)" if content["synthetic"] else ""
     table = Table(title=f"{content['data']}{label}, {content['n']} images; by {content['uncertainty']}")
-    for heading in ("routed", "SRCC", "95 %", "at random", "gain", "95 %", "knowing the MOS", "ms an image"):
+    for heading in ("routed", "SRCC", "95 %", "at random", "gain", "95 %", "oracle", "ms an image"):
         table.add_column(heading, justify="right")
     seconds = content["seconds"]
     always = seconds["cheap"] + seconds.get("second", 0.0)

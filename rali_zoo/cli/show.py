@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rali_zoo.cli import run_function
-from rali_zoo.errors import UnknownNameError
+from rali_zoo.errors import ConfigError, UnknownNameError
 from rali_zoo.uri import split_options
 
 if TYPE_CHECKING:
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
     from rali_zoo.backbones.base import Backbone
     from rali_zoo.data.card import DatasetCard
-
-_MODEL_SCHEMES = ("ckpt", "local-dir", "hf-hub")
+    from rali_zoo.views import View
 
 
 def show_command(ref: str, pretrained: bool = False) -> None:
@@ -28,7 +27,7 @@ def show_command(ref: str, pretrained: bool = False) -> None:
     from rali_zoo.backbones import BACKBONES
     from rali_zoo.data.registry import GENERIC, list_cards
     from rali_zoo.text import TEXT_ENCODERS
-    from rali_zoo.zoo import list_models
+    from rali_zoo.zoo import BASELINES, RUNTIMES, SCHEMES, list_models
 
     head = split_options(ref)[0]
     scheme = head.partition(":")[0] if ":" in head else ""
@@ -42,17 +41,17 @@ def show_command(ref: str, pretrained: bool = False) -> None:
         _show_text(ref)
     elif scheme in BACKBONES:
         _show_backbone(ref, pretrained)
-    elif scheme in _MODEL_SCHEMES or head in models:
+    elif scheme in (scorers := (*SCHEMES, *RUNTIMES, *BASELINES)) or head in models:
         _show_model(ref)
+    elif not scheme and head.endswith(".csv"):
+        raise ConfigError(f"{ref!r} is a path; the scores in a file are the data set 'csv:{ref}'")
     else:
-        schemes = [
-            f"{name}:…" for name in dict.fromkeys([*GENERIC, *BACKBONES, *TEXT_ENCODERS, *_MODEL_SCHEMES])
-        ]
+        schemes = [f"{name}:…" for name in dict.fromkeys([*GENERIC, *BACKBONES, *TEXT_ENCODERS, *scorers])]
         raise UnknownNameError("reference", ref, [*cards, *models, *schemes])
 
 
 def _is_text_encoder(head: str) -> bool:
-    """Whether a reference can only be a text encoder; CLIP's names stand for both towers."""
+    """Whether a reference can only be a text encoder; CLIP's names stand for both encoders."""
     from rali_zoo.backbones import BACKBONES
     from rali_zoo.text import TEXT_ENCODERS
 
@@ -104,7 +103,7 @@ def _show_table(ref: str) -> None:
         ),
         (
             "MOS",
-            f"mean {mos.mean():.2f}, deviation {mos.std():.2f}, {mos.min():.2f} to {mos.max():.2f} on [1, 5]",
+            f"mean {mos.mean():.2f}, std {mos.std():.2f}, {mos.min():.2f} to {mos.max():.2f} on [1, 5]",
         ),
     ]
     _rows(rows)
@@ -153,6 +152,13 @@ def _show_text(ref: str) -> None:
     )
 
 
+def _view(view: View) -> str:
+    """A view in words: ``backbone``; ``grid, 224 pixels, 5 crops``."""
+    parts = [view.kind.replace("_", " ")]
+    parts += [f"{view.size} pixels"] * (view.size is not None) + [f"{view.crops} crops"] * (view.crops > 1)
+    return ", ".join([*parts, *["mirrored at random"] * view.flip])
+
+
 def _show_model(ref: str) -> None:
     from rali_zoo.models.base import BackboneNetwork
     from rali_zoo.models.scorer import NetworkScorer
@@ -167,7 +173,11 @@ def _show_model(ref: str) -> None:
     ]
     if isinstance(scorer, NetworkScorer):
         model = scorer.network
-        rows += [("class", type(model).__name__), ("parameters", _parameters(model)), ("view", model.view)]
+        rows += [
+            ("class", type(model).__name__),
+            ("parameters", _parameters(model)),
+            ("view", _view(model.view)),
+        ]
         if isinstance(model, BackboneNetwork):
             known = ("revision", "parameters")
             rows += [row for row in _backbone_rows(model.backbone) if row[0] not in known]

@@ -371,7 +371,9 @@ class RaliCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         results = report.read_metrics(self.trainer.callback_metrics)
-        synthetic = {dataset for dataset in results if self.datamodule.table(dataset).card.synthetic}
+        sets = {dataset: self.datamodule.table(dataset) for dataset in results}
+        report.add_intervals(results, self.model.test_tables, {name: t.frame for name, t in sets.items()})
+        synthetic = {dataset for dataset, table in sets.items() if table.card.synthetic}
         self._dump_config()
         path = report.write(
             folder,

@@ -1,13 +1,15 @@
-"""``rali-zoo uncertainty``: whether the spread that a scorer tells is honest."""
+"""``rali-zoo uncertainty``: whether the std that a scorer gives is honest."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rali_zoo.cli import run_function
 from rali_zoo.errors import ConfigError
+from rali_zoo.report import provenance, write_json
 
 
 def uncertainty_command(
@@ -23,7 +25,7 @@ def uncertainty_command(
     """Check a scorer's uncertainty: coverage and width of intervals at 50, 80 and 95 %.
 
     Args:
-        model: reference of a scorer that tells a spread: a DistributionRegression, a RALI, a reasoner.
+        model: reference of a scorer that gives a std: a DistributionRegression, a RALI, a reasoner.
         data: reference of a data set; intervals are calibrated on its validation rows and checked on its test
             rows.
         output: json file for the numbers.
@@ -36,8 +38,7 @@ def uncertainty_command(
     import numpy as np
 
     from rali_zoo.analysis.uncertainty import coverage_report
-    from rali_zoo.cli.report import provenance
-    from rali_zoo.cli.route import rows_of, write_json
+    from rali_zoo.cli.route import rows_of
     from rali_zoo.data.tables import load_table
     from rali_zoo.zoo import load_model
 
@@ -47,24 +48,25 @@ def uncertainty_command(
     for role in ("val", "test"):
         rows = rows_of(table, role, limit, seed)
         scores = scorer.score(rows["path"].tolist(), batch_size=batch_size)
-        told = [s.score is not None and s.std is not None and s.std > 0 for s in scores]
-        if not any(told):
+        known = [s.score is not None and s.std is not None and s.std > 0 for s in scores]
+        if not any(known):
             raise ConfigError(
-                f"{model} tells no spread of the {role} images of {data}; train a DistributionRegression, "
+                f"{model} gives no std of the {role} images of {data}; train a DistributionRegression, "
                 "or take a RALI"
             )
-        good = [s for s, ok in zip(scores, told, strict=True) if ok]
-        kept = rows[np.array(told)]
+        good = [s for s, ok in zip(scores, known, strict=True) if ok]
+        kept = rows[np.array(known)]
         parts.append((kept, np.array([s.score for s in good]), np.array([s.std for s in good]), len(rows)))
     (val, score_val, std_val, _), (test, score, std, all_test) = parts
     report = coverage_report(
         val["mos"], score_val, std_val, test["mos"], score, std, content=test["content"].astype(str).tolist()
     )
-    said = {"model": model, "data": data, "limit": limit}
-    content = said | {"synthetic": table.card.synthetic, "left_out": all_test - len(test), **report}
+    given = {"model": model, "data": data, "limit": limit}
+    content = given | {"synthetic": table.card.synthetic, "left_out": all_test - len(test), **report}
     _show(content)
     if output is not None:
-        write_json(output, content | provenance(said | {"seed_everything": seed}))
+        write_json(output, content | provenance(given, seed))
+        print(f"written: {output}")
 
 
 def _show(content: dict[str, Any]) -> None:
@@ -82,9 +84,9 @@ def _show(content: dict[str, Any]) -> None:
                 level, kind.replace("_", " "), f"{row['coverage']:.3f}", bounds, f"{row['width']:.2f}"
             )
     Console().print(table)
-    if content["error_srcc"] is not None:
+    if math.isfinite(content["error_srcc"]):
         print(
-            f"SRCC of spread and error: {content['error_srcc']:.3f} "
+            f"SRCC of std and error: {content['error_srcc']:.3f} "
             f"({content['error_srcc_low']:.3f} to {content['error_srcc_high']:.3f})"
         )
 

@@ -16,6 +16,7 @@ from rali_zoo.export.graph import exportable
 from rali_zoo.models.files import SCORER_FILE, save_scorer
 from rali_zoo.models.rali import RALINetwork
 from rali_zoo.paths import atomic_path
+from rali_zoo.report import STATISTICS
 from rali_zoo.uri import without_option
 from rali_zoo.zoo import load_ours
 
@@ -25,11 +26,9 @@ if TYPE_CHECKING:
     from rali_zoo.models.base import BackboneNetwork
     from rali_zoo.models.scorer import NetworkScorer
 
-#: Numbers of a data set that a card shows, with the names the field uses.
-METRICS = {"srcc": "SRCC", "plcc": "PLCC", "krcc": "KRCC", "rmse": "RMSE"}
 _SYNTHETIC = "synthetic:"
 
-#: Reference of a test set to its numbers: ``n`` and any of :data:`METRICS`.
+#: Reference of a test set to its numbers: ``n`` and any of :data:`rali_zoo.report.STATISTICS`.
 Results = Mapping[str, Mapping[str, float]]
 
 
@@ -183,9 +182,9 @@ def model_card(scorer: NetworkScorer, licence: str, results: Results | None, not
 def _check(results: Results) -> None:
     for name, numbers in results.items():
         for metric, value in numbers.items():
-            if metric not in (*METRICS, "n"):
+            if metric not in (*STATISTICS, "n"):
                 raise ConfigError(
-                    f"results of {name!r}: unknown metric {metric!r}. {near_miss(metric, [*METRICS, 'n'])}"
+                    f"results of {name!r}: unknown metric {metric!r}. {near_miss(metric, [*STATISTICS, 'n'])}"
                 )
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise ConfigError(f"results of {name!r}: {metric} is {value!r}, not a finite number")
@@ -205,12 +204,12 @@ def _metadata(module: BackboneNetwork, licence: str, results: Results, repo_id: 
             dataset_type=name,
             dataset_name=_named(name),
             metric_type=metric,
-            metric_name=METRICS[metric],
+            metric_name=STATISTICS[metric].label,
             metric_value=value,
         )
         for name, numbers in results.items()
         for metric, value in numbers.items()
-        if metric in METRICS
+        if metric in STATISTICS
     ]
     if found:
         data.model_name, data.eval_results = repo_id.rpartition("/")[2], found
@@ -257,9 +256,9 @@ def _usage(repo_id: str) -> str:
 def _table(results: Results) -> str:
     if not results:
         return "## Results\n\nNone were given."
-    shown = [m for m in METRICS if any(m in numbers for numbers in results.values())]
+    shown = [m for m in STATISTICS if any(m in numbers for numbers in results.values())]
     rows = [
-        "| test set | n | " + " | ".join(METRICS[m] for m in shown) + " |",
+        "| test set | n | " + " | ".join(STATISTICS[m].label for m in shown) + " |",
         "|---" * (2 + len(shown)) + "|",
     ]
     for name, numbers in results.items():

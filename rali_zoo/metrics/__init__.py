@@ -1,9 +1,15 @@
 """How well predictions agree with human scores; NumPy and SciPy only, no torch.
 
-The torchmetrics classes of the same names are in :mod:`rali_zoo.metrics.lightning`.
+For batches and processes there is :class:`rali_zoo.metrics.lightning.Agreement`.
 """
 
-from rali_zoo.metrics.bootstrap import BootstrapResult, PairedResult, bootstrap_ci, paired_bootstrap
+from rali_zoo.metrics.bootstrap import (
+    BootstrapResult,
+    PairedResult,
+    Resamples,
+    bootstrap_ci,
+    paired_bootstrap,
+)
 from rali_zoo.metrics.correlation import explain_undefined, krcc, mae, plcc, rmse, srcc
 from rali_zoo.metrics.failures import fill_worst, srcc_failures_worst
 from rali_zoo.metrics.gmad import GmadPair, gmad_pairs
@@ -35,6 +41,7 @@ __all__ = [
     "LogisticFit",
     "PairedResult",
     "Pooled",
+    "Resamples",
     "average",
     "bootstrap_ci",
     "breakdown",

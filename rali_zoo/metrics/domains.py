@@ -1,7 +1,7 @@
 """How far apart data sets lie in an embedding space, and how well one score serves all of them.
 
 Between two sets of images: overlap of the directions that they vary in, maximum mean discrepancy, and how
-well a linear classifier tells them apart. NumPy and scikit-learn only, no torch. A space that knows quality
+well a linear classifier separates them. NumPy and scikit-learn only, no torch. A space that holds quality
 separates sets whose qualities differ, and rightly so: compare the same sets before and after, not with zero.
 """
 
@@ -162,17 +162,20 @@ def _unbiased(kernel: FloatArray, first: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class Separability:
-    """How well a linear classifier tells data sets apart.
+    """How well a linear classifier separates data sets.
 
     Attributes:
         accuracy: balanced, cross-validated, in [0, 1].
-        chance: 1 / number of data sets; what a space that knows nothing of them gives.
+        chance: 1 / number of data sets; the accuracy in a space that holds nothing of them.
         folds: accuracies of the folds.
+        correct: (n,) whether the data set of each image was named, out of its fold; data sets one after the
+            other.
     """
 
     accuracy: float
     chance: float
     folds: tuple[float, ...]
+    correct: NDArray[np.bool_]
 
 
 def separability(
@@ -200,7 +203,7 @@ def separability(
     from sklearn.preprocessing import StandardScaler
 
     if len(embeddings) < 2:
-        raise ValueError("one data set cannot be told from another; give two or more")
+        raise ValueError("one data set has no gap; give two or more")
     parts = [as_embeddings(e, f"embeddings of data set {i}") for i, e in enumerate(embeddings)]
     if len({part.shape[1] for part in parts}) > 1:
         raise ValueError(f"embeddings have shapes {[p.shape for p in parts]}; they are not of one space")
@@ -210,12 +213,13 @@ def separability(
     y: NDArray[np.int64] = np.repeat(np.arange(len(parts)), [len(p) for p in parts])
     together = None if groups is None else np.array([g for each in groups for g in each])
     splitter = StratifiedKFold if together is None else StratifiedGroupKFold
-    accuracies = []
+    accuracies, correct = [], np.zeros(len(x), dtype=bool)
     for train, test in splitter(folds, shuffle=True, random_state=seed).split(x, y, together):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
-        told = model.fit(x[train], y[train]).predict(x[test])
-        accuracies.append(float(balanced_accuracy_score(y[test], told)))
-    return Separability(float(np.mean(accuracies)), 1 / len(parts), tuple(accuracies))
+        named = model.fit(x[train], y[train]).predict(x[test])
+        correct[test] = named == y[test]
+        accuracies.append(float(balanced_accuracy_score(y[test], named)))
+    return Separability(float(np.mean(accuracies)), 1 / len(parts), tuple(accuracies), correct)
 
 
 @dataclass(frozen=True)

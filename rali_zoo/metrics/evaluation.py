@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rali_zoo.metrics.correlation import krcc, plcc, rmse, srcc
-from rali_zoo.metrics.logistic import plcc_mapped
+from rali_zoo.report import STATISTICS
 
 if TYPE_CHECKING:
     import pandas as pd
-
-METRICS = ("n", "failed", "srcc", "plcc", "plcc_mapped", "krcc", "rmse")
 
 
 def evaluate(frame: pd.DataFrame) -> dict[str, float]:
@@ -20,8 +17,8 @@ def evaluate(frame: pd.DataFrame) -> dict[str, float]:
         frame: columns mos and score on [1, 5], and error; rows with an error have no score.
 
     Returns:
-        ``n`` images scored, ``failed`` images without a score, then signed correlations and RMSE
-        over the scored ones; NaN where a statistic is undefined.
+        ``n`` images scored, ``failed`` images without a score, then every statistic of
+        :data:`rali_zoo.report.STATISTICS` over the scored ones; NaN where one is undefined.
     """
     scored = frame[frame["error"] == ""]
     known = scored[scored["mos"].notna() & scored["score"].notna()]
@@ -29,9 +26,5 @@ def evaluate(frame: pd.DataFrame) -> dict[str, float]:
     return {
         "n": float(len(known)),
         "failed": float(len(frame) - len(scored)),
-        "srcc": srcc(pred, mos),
-        "plcc": plcc(pred, mos),
-        "plcc_mapped": plcc_mapped(pred, mos),
-        "krcc": krcc(pred, mos),
-        "rmse": rmse(pred, mos),
+        **{name: statistic(pred, mos) for name, statistic in STATISTICS.items()},
     }

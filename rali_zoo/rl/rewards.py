@@ -214,8 +214,7 @@ class ThurstoneFidelity:
     """Ranking against the batch's other images of the same data set, in [0, 1].
 
     See :func:`thurstone`. NaN for the only image of its data set in a batch: give the DataModule a sampler that
-    keeps a batch
-    inside one data set. MOS scales of different data sets need no alignment.
+    keeps a batch inside one data set. MOS scales of different data sets need no alignment.
 
     Attributes:
         gamma: added to the variances (VisualQuality-R1's released code: 1e-6).

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 import torch
+from lightning.pytorch.plugins.precision import Precision
 from torch import Tensor, distributed, nn
 
 from rali_zoo.errors import ConfigError
@@ -72,6 +73,7 @@ class IQAModule(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Take over the DataModule's view and training sets, which are part of the scorer."""
+        exact_labels(self.trainer.precision_plugin)
         data = self.datamodule
         if stage == "fit" and data is not None:
             self.network.view = data.eval_view
@@ -136,6 +138,9 @@ class IQAModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a scorer needs beside its weights."""
         checkpoint["rali_zoo"] = {"network": describe(self.network)}
+        kept = checkpoint.get("hyper_parameters", {})
+        if isinstance(kept.get("backbone"), nn.Module):  # given as it is: a file holds its reference
+            kept["backbone"] = self.network.settings["backbone"]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Read it back."""
@@ -254,6 +259,20 @@ class BackboneModule(IQAModule):
         total = self.total_steps
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_cosine(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def exact_labels(plugin: Precision) -> None:
+    """Let a precision such as ``bf16-true`` round images and features of a batch, and not their labels."""
+    convert = plugin.convert_input
+    if getattr(convert, "keeps_labels", False):
+        return
+
+    def convert_input(data: Any) -> Any:
+        labels = {k: data[k] for k in ("mos", "std") if k in data} if isinstance(data, dict) else {}
+        return {**convert(data), **labels} if labels else convert(data)
+
+    convert_input.keeps_labels = True  # type: ignore[attr-defined]
+    plugin.convert_input = convert_input  # type: ignore[method-assign]
 
 
 @torch.no_grad()

@@ -11,10 +11,12 @@ import math
 import warnings
 import zlib
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
+from lightning.pytorch.plugins.precision import HalfPrecision
 from torch import Tensor, nn
 
 from rali_zoo.errors import ConfigError, UnknownNameError
@@ -249,6 +251,15 @@ class ReasonerBase(IQAModule):
         value = gradient_clip_val if gradient_clip_val is not None else self.schedule.max_grad_norm
         if value > 0:
             self.clip_gradients(optimizer, value, gradient_clip_algorithm or "norm")
+
+    def setup(self, stage: str) -> None:
+        """Take over the DataModule's view and training sets."""
+        super().setup(stage)
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, HalfPrecision):
+            # The weights are in half precision. Scores and rewards, which are made beside them, would be too, and
+            # processors of images cannot be.
+            plugin.forward_context = nullcontext  # type: ignore[method-assign, assignment]
 
     def configure_optimizers(self) -> Any:
         """AdamW on what learns; the learning rate as ``schedule`` says."""

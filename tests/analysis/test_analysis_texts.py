@@ -7,28 +7,27 @@ import pandas as pd
 import pytest
 from conftest import REFS
 
-from rali_zoo.analysis import interventions as verdicts
-from rali_zoo.analysis import texts
-from rali_zoo.analysis.common import Settings, batches, choose, readable, written
+from rali_zoo.analysis import interventions, texts
+from rali_zoo.analysis.common import Settings, batches, choose, decodable, written
 from rali_zoo.errors import ConfigError, UnknownNameError
 from rali_zoo.zoo import load_reasoner
 
 
 @pytest.fixture(scope="module")
 def said(reasoner, frames, settings):
-    return readable(written(reasoner, REFS[0], frames[REFS[0]], settings), REFS[0])
+    return decodable(written(reasoner, REFS[0], frames[REFS[0]], settings), REFS[0])
 
 
-def test_its_own_reasoning_leads_to_its_own_verdict(reasoner, said, settings):
+def test_its_own_reasoning_leads_to_its_own_answer(reasoner, said, settings):
     """Handing the model what it wrote changes nothing; another text or a grey image may."""
-    paths, reasoning = said["path"].tolist(), verdicts.thoughts(said["text"])
-    again = verdicts.with_image(reasoner, paths, reasoning, settings)
+    paths, reasoning = said["path"].tolist(), interventions.thoughts(said["text"])
+    again = interventions.with_image(reasoner, paths, reasoning, settings)
     assert said["score"].notna().all()
     np.testing.assert_array_equal(again, said["score"])
-    shuffled = verdicts.with_image(reasoner, paths, reasoning[::-1], settings)
+    shuffled = interventions.with_image(reasoner, paths, reasoning[::-1], settings)
     assert np.abs(shuffled - said["score"][::-1]).mean() < np.abs(shuffled - said["score"]).mean()
     weighed = Settings(scoring="expectation", batch_size=5)
-    soft = verdicts.own(reasoner, paths, said["text"], said["score"], weighed)
+    soft = interventions.own(reasoner, paths, said["text"], said["score"], weighed)
     assert 0 < np.abs(soft - again).mean() < 0.3 and len(set(soft)) > len(set(again))
 
 
@@ -41,7 +40,7 @@ def test_grey_images_are_grey(reasoner, said, monkeypatch, settings):
         return ask(self, image, asked)
 
     monkeypatch.setattr(type(reasoner.vlm), "ask", record)
-    verdicts.with_image(reasoner, said["path"].tolist()[:3], ["a"] * 3, settings, "grey")
+    interventions.with_image(reasoner, said["path"].tolist()[:3], ["a"] * 3, settings, "grey")
     assert seen[0].shape[0] == 3 and bool((seen[0] == 0.5).all())
 
 
@@ -53,24 +52,24 @@ def test_texts_are_kept(reasoner, frames, settings, monkeypatch):
 
 def test_text_vs_image(reasoner, frames, settings):
     row = texts.text_vs_image(reasoner, {REFS[0]: frames[REFS[0]]}, settings)[REFS[0]]
-    assert row["unreadable"] == 0
+    assert row["undecodable"] == 0
     assert all(s["n"] + s["failed"] == 24 for s in row["scores"].values())
     own, alone = (row["scores"][way]["srcc"]["value"] for way in (texts.OWN, texts.NO_IMAGE))
     assert own > 0.5 and alone > 0.5
     gap = row["differences"][f"{texts.NO_IMAGE} - {texts.OWN}"]["srcc"]
     assert gap["value"] == pytest.approx(alone - own) and gap["low"] <= gap["high"]
-    # what the shipped model writes decides its verdict, not what it is shown then
+    # what the shipped model writes decides its answer, not what it is shown then
     assert row["conflict"]["text"]["value"] > row["conflict"]["image"]["value"] + 0.3
 
 
 def test_no_reasoning(reasoner, frames, settings):
     found = texts.no_reasoning(reasoner, {REFS[0]: frames[REFS[0]]}, settings)[REFS[0]]
     assert found["distinct"][texts.OWN] > 3
-    assert found["scores"][texts.SILENT]["srcc"]["value"] != found["scores"][texts.OWN]["srcc"]["value"]
+    assert found["scores"][texts.EMPTY]["srcc"]["value"] != found["scores"][texts.OWN]["srcc"]["value"]
 
 
 def test_swap(reasoner, frames, settings):
-    """A reader that cannot write gives no score, and says so; read-outs are swapped between data sets."""
+    """A reader that cannot write gives no score, and that is counted; linear probes are swapped between data sets."""
     mute = load_reasoner("rali:vlm-tiny?image_size=32&width=32&layers=1&grid=2", "score-short", None)
     few = {REFS[0]: frames[REFS[0]].head(12), REFS[1]: frames[REFS[1]].head(12)}
     both = {"a": reasoner, "b": load_reasoner("reasoner-tiny-synthetic", "score", None)}
@@ -78,37 +77,37 @@ def test_swap(reasoner, frames, settings):
     row = found[REFS[0]]["a"]
     assert row["differences"]["read by b - read by a"]["srcc"]["value"] == 0
     for kind in ("text", "image"):
-        assert f"{kind}, read-out of {REFS[1]} - {kind}, read-out of {REFS[0]}" in row["differences"]
+        assert f"{kind}, linear probe of {REFS[1]} - {kind}, linear probe of {REFS[0]}" in row["differences"]
     assert set(found[REFS[1]]) == {"a", "b"}
-    alone = verdicts.without_image(mute, ["<think>blur</think>"] * 2, settings)
+    alone = interventions.without_image(mute, ["<think>blur</think>"] * 2, settings)
     assert np.isnan(alone).all()
 
 
 def test_transfer_reads_words():
     known = ["strong noise everywhere", "slight noise", "strong blur", "slight blur"] * 5
     mos = np.array([1.0, 4.0, 1.2, 4.2] * 5)
-    told = verdicts.text_transfer(known, mos, ["strong haze", "slight haze", "nothing known"])
+    told = interventions.text_transfer(known, mos, ["strong haze", "slight haze", "nothing known"])
     assert told[0] < told[2] < told[1]
-    assert np.isnan(verdicts.text_transfer(["", ""], mos[:2], ["a"])).all()
+    assert np.isnan(interventions.text_transfer(["", ""], mos[:2], ["a"])).all()
 
 
-def test_read_outs_of_vectors():
+def test_linear_probes_of_vectors():
     """The regression of another data set is scikit-learn's; contents stay on one side of a fold."""
     rng = np.random.default_rng(0)
     x, z = rng.normal(size=(40, 3)) * [1, 10, 1], rng.normal(size=(5, 3))
     mos = x @ [1.0, 0.1, 0.0]
-    np.testing.assert_allclose(verdicts.transfer(x, mos, z), z @ [1.0, 0.1, 0.0], atol=0.1)
+    np.testing.assert_allclose(interventions.transfer(x, mos, z), z @ [1.0, 0.1, 0.0], atol=0.1)
     noise = np.repeat(rng.normal(size=(10, 30)), 4, axis=0)  # known by heart, and nothing else to be known
     labels = np.repeat(rng.normal(size=10), 4)
-    together = verdicts.read_out(noise, labels, np.repeat(list("abcdefghij"), 4).tolist())
-    apart = verdicts.read_out(noise, labels, [str(i) for i in range(40)])
+    together = interventions.linear_probe(noise, labels, np.repeat(list("abcdefghij"), 4).tolist())
+    apart = interventions.linear_probe(noise, labels, [str(i) for i in range(40)])
     assert np.corrcoef(apart, labels)[0, 1] > 0.95 > 0.5 > np.corrcoef(together, labels)[0, 1]
 
 
 def test_the_last_sentence():
     text = "Strong noise of 3.5 levels. Dark! The image is poor."
-    assert verdicts.less_last_sentence(text) == "Strong noise of 3.5 levels. Dark!"
-    assert verdicts.less_last_sentence("Poor.") == ""
+    assert interventions.less_last_sentence(text) == "Strong noise of 3.5 levels. Dark!"
+    assert interventions.less_last_sentence("Poor.") == ""
 
 
 def test_everyone_gets_another_image():
@@ -125,12 +124,12 @@ def test_a_broken_image_is_a_row(reasoner, photo_folder, tmp_path, settings):
     frame = choose([ref], settings)[ref]
     said = written(reasoner, ref, frame, settings)
     assert said["error"].str.len().gt(0).tolist() == [i == 3 for i in range(12)]
-    assert texts.no_reasoning(reasoner, {ref: frame}, settings)[ref]["unreadable"] == 1
+    assert texts.no_reasoning(reasoner, {ref: frame}, settings)[ref]["undecodable"] == 1
     bad: dict[int, str] = {}
     sizes = [len(places) for places, _ in batches(reasoner, [str(p) for p in paths], 5, bad)]
     assert sum(sizes) == 11 and list(bad) == [3]
     with pytest.raises(ConfigError, match="too few"):
-        readable(said.head(6), ref)
+        decodable(said.head(6), ref)
 
 
 def test_what_cannot_be_analysed():

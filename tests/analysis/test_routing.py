@@ -99,7 +99,7 @@ def test_scorers_of_different_scales_are_brought_to_one(rows):
     assert found["error_srcc"] > 0.4 and set(found["seconds"]) == {"cheap", "expensive"}
 
 
-def test_disagreement_stands_in_for_a_spread(rows):
+def test_disagreement_stands_in_for_a_std(rows):
     val, test, cheap, expensive = rows
     cheap._std = None
     with pytest.raises(ConfigError, match="--second"):
@@ -118,7 +118,7 @@ def test_a_scorer_that_runs_backwards_is_refused(rows):
         route(cheap, cheap, val, test)
 
 
-def test_coverage_of_a_right_and_of_a_boastful_spread(known):
+def test_coverage_of_a_right_and_of_a_boastful_std(known):
     mos, cheap, _, sd = known
     for factor in (1.0, 0.3):
         std = factor * sd
@@ -126,7 +126,7 @@ def test_coverage_of_a_right_and_of_a_boastful_spread(known):
         for level, kinds in found["levels"].items():
             assert kinds["conformal"]["coverage"] == pytest.approx(float(level), abs=0.14)
             assert kinds["conformal"]["width"] < kinds["constant"]["width"] or level == "0.5"
-        told = found["levels"]["0.95"]["as_told"]["coverage"]
+        told = found["levels"]["0.95"]["normal"]["coverage"]
         assert told > 0.9 if factor == 1.0 else told < 0.7
         assert found["error_srcc_low"] > 0.3
 
@@ -159,5 +159,5 @@ def test_the_commands_write_what_they_show(graded, tmp_path, capsys):
     report = json.loads((tmp_path / "u.json").read_text())
     assert (report["n_val"], report["n"], set(report["levels"])) == (20, 40, {"0.5", "0.8", "0.95"})
     assert main(["uncertainty", *words, "regression-tiny-synthetic"]) == 1
-    assert "tells no spread" in capsys.readouterr().err
+    assert "gives no std" in capsys.readouterr().err
     assert main(["route", "--cheap", "a", "--expensive", "b", "--data", graded, "--shares=[2]"]) == 1

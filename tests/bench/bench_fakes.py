@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from rali_zoo.bench import run
-from rali_zoo.bench.suite import Contender, CostPlan, DatasetEntry, Suite
+from rali_zoo.bench.suite import CostPlan, DatasetEntry, Entry, Suite
 from rali_zoo.data.images import load_image
 from rali_zoo.errors import ImageDecodeError
 from rali_zoo.types import Score
@@ -89,8 +89,10 @@ def make_data(folder: Path, paths: Sequence[Path], reference: bool = False) -> s
 
 def make_suite(data: str, *names: str, batch_size: int = 4, cost: CostPlan | None = None) -> Suite:
     """A suite of models that :func:`use` knows."""
-    models = tuple(Contender(name, name, batch_size=batch_size) for name in names)
-    return Suite("t", models, (DatasetEntry(data, publish=True),), resamples=50, cost=cost)
+    models = [Entry(ref=name, name=name, batch_size=batch_size) for name in names]
+    return Suite(
+        name="t", models=models, datasets=[DatasetEntry(ref=data, publish=True)], resamples=50, cost=cost
+    )
 
 
 def use(monkeypatch, models: dict[str, object]) -> None:
@@ -112,12 +114,12 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
-def killed_run(data: str, results: str) -> None:
-    """What a process does that is killed at its third batch."""
+def killed_run(data: str, results: str, dies_at: int = 3) -> None:
+    """What a process does that is killed at its third batch, or not at all."""
     from rali_zoo.bench import cache
     from rali_zoo.bench.engines import run_suite
 
     cache.SECONDS = 0.0
     run._import_library = lambda source: None
-    run._load = lambda ref, device: Sharpness(dies_at=3, noise=0.5)
+    run._load = lambda ref, device: Sharpness(dies_at=dies_at, noise=0.5)
     run_suite(make_suite(data, "fake:sharpness"), Path(results))

@@ -8,17 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from rali_zoo.bench.results import cell_path, cost_path, rows_sha256, six, write_json
+from rali_zoo.bench.results import cell_path, cost_path, rows_sha256
 from rali_zoo.bench.statistics import cell_statistics
+from rali_zoo.report import six, write_json
 
 ROWS = {"synthetic-lab": 120, "koniq10k": 100, "livec": 60}
 REFS = {"synthetic-lab": "synthetic:lab", "koniq10k": "koniq10k", "livec": "livec"}
 ODD_NAME = "<img src=x onerror=alert(1)> | odd_*name*"
 PROVENANCE = {
-    "rali_zoo": "0.1.0",
-    "python": "3.11.7",
-    "torch": "2.15.0",
-    "packages": {},
+    "versions": {"rali-zoo": "0.1.0", "python": "3.11.7", "torch": "2.15.0"},
     "hardware": {
         "processor": "Test processor",
         "cpus": 2,
@@ -27,8 +25,7 @@ PROVENANCE = {
         "gpus": [],
     },
     "seed": 0,
-    "resamples": 200,
-    "written": None,
+    "resamples": 100,
 }
 
 
@@ -66,7 +63,7 @@ def scores_of(model: str, name: str, mos: np.ndarray) -> np.ndarray:
 def cell(model: dict[str, Any], name: str, rows: dict[str, Any], **more: Any) -> dict[str, Any]:
     """A results file without numbers."""
     return {
-        "schema": 1,
+        "schema": 2,
         "model": {
             "ref": f"ckpt:{model['name']}",
             "revision": "0123456789abcdef",
@@ -97,7 +94,6 @@ def cell(model: dict[str, Any], name: str, rows: dict[str, Any], **more: Any) ->
         "failures": [],
         "scores": None,
         "statistics": None,
-        "cost": None,
         "provenance": PROVENANCE,
         **more,
     }
@@ -115,6 +111,7 @@ def measured(model: dict[str, Any], name: str, rows: dict[str, Any], **more: Any
         content=rows["content"],
         distortion=rows["distortion"],
         level=rows["level"],
+        on_mos_scale=not model.get("native_scale", False),
         resamples=100,
     )
     lost = [rows["ids"][i] for i, v in enumerate(found) if v is None]
@@ -128,7 +125,7 @@ def measured(model: dict[str, Any], name: str, rows: dict[str, Any], **more: Any
         failed=len(lost),
         failures=[{"id": i, "error": "the score is NaN"} for i in lost[:20]],
         scores=None if name == "livec" else found,
-        statistics=numbers.as_dict(),
+        statistics=numbers.model_dump(),
         **more,
     )
 

@@ -1,6 +1,5 @@
 """Comparisons of scorers: pairs against the single tests, failures, groups and speed."""
 
-import json
 import math
 import time
 
@@ -8,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rali_zoo.bench.statistics import compare
+from rali_zoo.bench.comparison import compare
 from rali_zoo.metrics import holm, meng_rosenthal_rubin, paired_bootstrap, srcc, srcc_failures_worst
+from rali_zoo.report import to_json
 
 
 def make(n=300, seed=0):
@@ -94,8 +94,7 @@ def test_equal_and_undefined_scorers():
     assert apart.n == 0 and "0 pairs" in apart.reason and math.isnan(apart.p_holm)
     assert len(found.pairs) == 10 and set(found.letters) == set(table) - {"flat", "none"}
     assert compare(mos, {"flat": np.ones(80)}).best == ()
-    text = json.dumps(found.as_dict(), allow_nan=False)
-    assert text == json.dumps(compare(mos, table, resamples=50).as_dict(), allow_nan=False)
+    assert to_json(found) == to_json(compare(mos, table, resamples=50))
 
 
 def test_wrong_settings():

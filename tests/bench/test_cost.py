@@ -12,7 +12,7 @@ from torch import nn
 
 from rali_zoo.bench import energy
 from rali_zoo.bench.cost import STAGES, loading, measure, used
-from rali_zoo.bench.results import COST
+from rali_zoo.bench.results import Cost
 from rali_zoo.bench.suite import CostPlan
 from rali_zoo.types import Score
 from rali_zoo.zoo import load_model
@@ -94,38 +94,36 @@ def test_nothing_to_count_is_not_zero_flops(images):
 
 
 def test_latency_ratio_and_throughput_of_known_sleeps(images):
-    plan = CostPlan("x", images=6, warmup=1, batch_sizes=(1, 4), seconds=3)
+    plan = CostPlan(against="x", images=6, warmup=1, batch_sizes=[1, 4], seconds=3)
     with loading("cpu") as load:
         slow = Sleeper(0.12, "slow")
     cost = measure(slow, images, plan, load, against=Sleeper(0.04, "fast"))
-    assert list(COST.keys["cost"].wrong(cost)) == []
-    assert cost["latency"]["total"]["p50"] >= 0.12 and cost["images"] >= 3
-    assert cost["latency"]["decode"] and cost["latency"]["encode"] is None
-    assert cost["ratio"]["to"] == "fast" and 1.5 < cost["ratio"]["median"] < 4
-    assert set(cost["throughput"]) == {"1", "4"} and all(
-        0 < v <= 1 / 0.12 for v in cost["throughput"].values()
-    )
-    assert cost["size"] == [64, 48] and cost["device"] == "cpu" and cost["threads"] >= 1
-    assert cost["load_seconds"] >= 0 and (cost["peak_memory_mb"] is None or cost["peak_memory_mb"] >= 0)
+    assert Cost.model_validate(cost.model_dump()) == cost
+    assert cost.latency.total.p50 >= 0.12 and cost.images >= 3
+    assert cost.latency.decode and cost.latency.encode is None
+    assert cost.ratio.to == "fast" and 1.5 < cost.ratio.median < 4
+    assert set(cost.throughput) == {"1", "4"} and all(0 < v <= 1 / 0.12 for v in cost.throughput.values())
+    assert cost.size == [64, 48] and cost.device == "cpu" and cost.threads >= 1
+    assert cost.load_seconds >= 0 and (cost.peak_memory_mb is None or cost.peak_memory_mb >= 0)
 
 
 def test_a_slow_scorer_does_not_take_the_whole_day(images):
-    plan = CostPlan("", images=50, warmup=5, batch_sizes=(1, 16), seconds=0.05)
+    plan = CostPlan(against="", images=50, warmup=5, batch_sizes=[1, 16], seconds=0.05)
     with loading("cpu") as load:
         slow = Sleeper(0.05, "slow")
     cost = measure(slow, images, plan, load)
-    assert cost["images"] == 3 and cost["ratio"] is None
-    assert "16" not in cost["throughput"] and "throughput at 16: not measured" in cost["notes"][0]
+    assert cost.images == 3 and cost.ratio is None
+    assert "16" not in cost.throughput and "throughput at 16: not measured" in cost.notes[0]
 
 
 def test_stages_of_our_own_model(images):
     scorer = load_model("rali-tiny-synthetic")
-    plan = CostPlan("x", images=3, warmup=1, batch_sizes=(2,), seconds=3)
+    plan = CostPlan(against="x", images=3, warmup=1, batch_sizes=[2], seconds=3)
     with loading("cpu") as load:
         pass
     cost = measure(scorer, images, plan, load, against=scorer)
-    assert all(cost["latency"][stage]["p50"] > 0 for stage in STAGES)
-    assert 0 < cost["parameters"]["used"] <= cost["parameters"]["loaded"] and cost["flops"] > 1e6
+    assert all(getattr(cost.latency, stage).p50 > 0 for stage in STAGES)
+    assert 0 < cost.parameters.used <= cost.parameters.loaded and cost.flops > 1e6
     # the stages are what score() does
     value = images[0][0]
     for _, step in scorer.stages():

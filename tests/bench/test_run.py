@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from bench_fakes import Closeness, Constant, Sharpness, killed_run, make_data, make_suite, tree, use
 
-from rali_zoo.bench import cache
+from rali_zoo.bench import cache, engines, predict, run
 from rali_zoo.bench.check import check_file
 from rali_zoo.bench.engines import run_suite
 from rali_zoo.bench.leakage import leakage
+from rali_zoo.bench.results import Failure
 from rali_zoo.bench.rows import load_rows
-from rali_zoo.bench.suite import Contender, DatasetEntry, Suite
+from rali_zoo.bench.suite import DatasetEntry, Entry, Suite
 from rali_zoo.errors import ConfigError, MissingExtraError, WeightsUnavailableError
 
 
@@ -35,27 +39,27 @@ def data(paths) -> str:
     return make_data(paths[0].parent, paths)
 
 
-def csv_contender(folder: Path, data: str, name: str, values, **options: str) -> Contender:
+def csv_entry(folder: Path, data: str, name: str, values, **options: str) -> Entry:
     """Scores of the data's images in a file, as somebody would submit them."""
     ids = pd.read_csv(data.removeprefix("csv:").partition("?")[0])["image"]
     file = folder / f"{name}.csv"
     pd.DataFrame({"id": ids, "score": values}).to_csv(file, index=False)
     query = "".join(f"&{k}={v}" for k, v in options.items())
-    return Contender(f"csv:{file}?name={name}{query}", name)
+    return Entry(ref=f"csv:{file}?name={name}{query}", name=name)
 
 
 def test_a_cell_holds_what_is_asked_of_it(data, tmp_path, monkeypatch):
     use(monkeypatch, {"fake:sharpness": Sharpness()})
     (done,) = run_suite(make_suite(data, "fake:sharpness"), tmp_path / "r")
     cell = done.cell
-    assert (cell["status"], cell["n"], cell["failed"], cell["reason"]) == ("ok", 18, 0, "")
-    assert cell["model"]["revision"] == "rev-1" and cell["model"]["kind"] == "NR"
-    assert cell["dataset"]["targets"] == f"datasets/{done.path.name}"
+    assert (cell.status, cell.n, cell.failed, cell.reason) == ("ok", 18, 0, "")
+    assert cell.model.revision == "rev-1" and cell.model.kind == "NR"
+    assert cell.dataset.targets == f"datasets/{done.path.name}"
     assert done.path.parent.name == "rev-1" and done.path.parents[2] == tmp_path / "r"
-    targets = json.loads((tmp_path / "r" / cell["dataset"]["targets"]).read_text())
-    expected = pd.Series(cell["scores"]).corr(pd.Series(targets["mos"]), method="spearman")
-    assert cell["statistics"]["srcc"]["value"] == pytest.approx(expected, abs=1e-5)
-    assert cell["provenance"]["seed"] == 0 and cell["provenance"]["written"]
+    targets = json.loads((tmp_path / "r" / cell.dataset.targets).read_text())
+    expected = pd.Series(cell.scores).corr(pd.Series(targets["mos"]), method="spearman")
+    assert cell.statistics.srcc.value == pytest.approx(expected, abs=1e-5)
+    assert cell.provenance.seed == 0 and cell.written
     assert check_file(done.path) == []
 
 
@@ -65,26 +69,27 @@ def test_planted_scores_from_files(data, tmp_path):
     noise = np.random.default_rng(1).normal(0, 0.8, len(mos))
     honest = mos + noise
     gaps = [v if i % 3 else "nan" for i, v in enumerate(mos)]  # right wherever it says anything
-    models = (
-        csv_contender(tmp_path, data, "honest", honest, score_range="1,5"),
-        csv_contender(tmp_path, data, "inverted", -honest),
-        csv_contender(tmp_path, data, "constant", np.full(len(mos), 2.5)),
-        csv_contender(tmp_path, data, "gaps", gaps),
+    models = [
+        csv_entry(tmp_path, data, "honest", honest, score_range="1,5"),
+        csv_entry(tmp_path, data, "inverted", -honest),
+        csv_entry(tmp_path, data, "constant", np.full(len(mos), 2.5)),
+        csv_entry(tmp_path, data, "gaps", gaps),
+    ]
+    suite = Suite(
+        name="t", models=models, datasets=[DatasetEntry(ref=data, publish=True)], resamples=50, cost=None
     )
-    suite = Suite("t", models, (DatasetEntry(data, publish=True),), resamples=50, cost=None)
-    cells = {d.cell["model"]["name"]: d.cell for d in run_suite(suite, tmp_path / "r")}
-    value = {name: (c["statistics"]["srcc"] or {}).get("value") for name, c in cells.items()}
+    cells = {d.cell.model.name: d.cell for d in run_suite(suite, tmp_path / "r")}
+    value = {name: c.estimate("srcc").value for name, c in cells.items()}
     assert value["honest"] > 0.5 and value["inverted"] == pytest.approx(-value["honest"])
     assert (
-        cells["constant"]["status"] == "undefined"
-        and "all 18 predictions are 2.5" in cells["constant"]["reason"]
+        cells["constant"].status == "undefined" and "all 18 predictions are 2.5" in cells["constant"].reason
     )
     assert value["constant"] is None
-    assert (cells["gaps"]["n"], cells["gaps"]["failed"]) == (12, 6) and len(cells["gaps"]["failures"]) == 6
-    assert "nan" in cells["gaps"]["failures"][0]["error"] and value["gaps"] == pytest.approx(1)
-    worst = {n: c["statistics"]["srcc_failures_worst"] for n, c in cells.items()}
+    assert (cells["gaps"].n, cells["gaps"].failed) == (12, 6) and len(cells["gaps"].failures) == 6
+    assert "nan" in cells["gaps"].failures[0].error and value["gaps"] == pytest.approx(1)
+    worst = {n: c.statistics.srcc_failures_worst for n, c in cells.items()}
     assert worst["gaps"] < worst["honest"] == value["honest"]
-    assert not cells["honest"]["model"]["native_scale"] and cells["inverted"]["model"]["native_scale"]
+    assert not cells["honest"].model.native_scale and cells["inverted"].model.native_scale
     for done in (tmp_path / "r").glob("*/*/*.json"):
         assert done.name.endswith(".cost.json") or check_file(done) == []
 
@@ -94,10 +99,10 @@ def test_corrupt_images_are_counted_and_named(paths, data, tmp_path, monkeypatch
     paths[7].write_bytes(paths[7].read_bytes()[:150])
     use(monkeypatch, {"fake:sharpness": Sharpness()})
     (done,) = run_suite(make_suite(data, "fake:sharpness"), tmp_path / "r")
-    assert (done.cell["n"], done.cell["failed"], done.cell["status"]) == (16, 2, "ok")
-    assert [f["id"] for f in done.cell["failures"]] == ["photo002.png", "photo007.png"]
-    assert all(f["error"] for f in done.cell["failures"])
-    assert [i for i, s in enumerate(done.cell["scores"]) if s is None] == [2, 7]
+    assert (done.cell.n, done.cell.failed, done.cell.status) == (16, 2, "ok")
+    assert [f.id for f in done.cell.failures] == ["photo002.png", "photo007.png"]
+    assert all(f.error for f in done.cell.failures)
+    assert [i for i, s in enumerate(done.cell.scores) if s is None] == [2, 7]
 
 
 def test_nan_and_crashes_cost_their_images_only(paths, data, tmp_path, monkeypatch):
@@ -112,29 +117,29 @@ def test_nan_and_crashes_cost_their_images_only(paths, data, tmp_path, monkeypat
     median = float(np.median([Sharpness().value(str(p)) for p in paths]))
     use(monkeypatch, {"nan": lambda: Sharpness(nan_below=median), "crashes": Crashes})
     nan, crashes = (d.cell for d in run_suite(make_suite(data, "nan", "crashes"), tmp_path / "r"))
-    assert nan["n"] + nan["failed"] == 18 and nan["failed"] == 9
-    assert crashes["failed"] == 1 and crashes["failures"] == [
-        {"id": "photo005.png", "error": "RuntimeError: kernel larger than image"}
+    assert nan.n + nan.failed == 18 and nan.failed == 9
+    assert crashes.failed == 1 and crashes.failures == [
+        Failure(id="photo005.png", error="RuntimeError: kernel larger than image")
     ]
-    whole = crashes["statistics"]["srcc_failures_worst"]
-    assert nan["statistics"]["srcc_failures_worst"] < whole
+    whole = crashes.statistics.srcc_failures_worst
+    assert nan.statistics.srcc_failures_worst < whole
 
 
 def test_a_constant_scorer_and_one_that_fails_everywhere(data, tmp_path, monkeypatch):
     broken = Sharpness(nan_below=1e9)
     use(monkeypatch, {"constant": Constant(), "broken": broken})
     constant, failed = (d.cell for d in run_suite(make_suite(data, "constant", "broken"), tmp_path / "r"))
-    assert constant["status"] == "undefined" and "all 18 predictions are 3" in constant["reason"]
-    assert failed["status"] == "failed" and failed["n"] == 0 and "no image has a score" in failed["reason"]
+    assert constant.status == "undefined" and "all 18 predictions are 3" in constant.reason
+    assert failed.status == "failed" and failed.n == 0 and "no image has a score" in failed.reason
 
 
 def test_a_data_set_that_is_not_ours_to_publish(paths, data, tmp_path, monkeypatch):
     paths[2].write_bytes(b"no image")
     use(monkeypatch, {"fake:sharpness": Sharpness()})
-    suite = Suite(**{**make_suite(data, "fake:sharpness").__dict__, "datasets": (DatasetEntry(data),)})
+    suite = make_suite(data, "fake:sharpness").model_copy(update={"datasets": [DatasetEntry(ref=data)]})
     (done,) = run_suite(suite, tmp_path / "r")
-    assert done.cell["scores"] is None and done.cell["dataset"]["targets"] is None
-    assert done.cell["statistics"]["srcc"]["value"] is not None and check_file(done.path) == []
+    assert done.cell.scores is None and done.cell.dataset.targets is None
+    assert done.cell.statistics.srcc.value is not None and check_file(done.path) == []
     assert not any(b"photo0" in content for content in tree(tmp_path / "r").values())
 
 
@@ -151,17 +156,17 @@ def test_models_that_cannot_be_loaded_say_so_and_recover(data, tmp_path, monkeyp
     use(monkeypatch, errors)
     suite = make_suite(data, *errors)
     cells = [d.cell for d in run_suite(suite, tmp_path / "r")]
-    assert [c["status"] for c in cells] == ["unavailable", "unavailable", "failed", "ok"]
-    assert "w.pth" in cells[0]["reason"] and "rali-zoo[pyiqa]" in cells[1]["reason"]
-    assert cells[2]["reason"] == "ZeroDivisionError: division by zero"
+    assert [c.status for c in cells] == ["unavailable", "unavailable", "failed", "ok"]
+    assert "w.pth" in cells[0].reason and "rali-zoo[pyiqa]" in cells[1].reason
+    assert cells[2].reason == "ZeroDivisionError: division by zero"
     for path in (tmp_path / "r").glob("*/unavailable/*.json"):
         assert check_file(path) == []
     use(monkeypatch, dict.fromkeys(errors, Sharpness))
-    assert [d.cell["status"] for d in run_suite(suite, tmp_path / "r")] == ["ok"] * 4
+    assert [d.cell.status for d in run_suite(suite, tmp_path / "r")] == ["ok"] * 4
     assert not list((tmp_path / "r").glob("*/unavailable/*.json"))
     # a machine that lacks the weights does not take back what another one measured
     use(monkeypatch, errors)
-    assert run_suite(suite, tmp_path / "r")[0].cell["status"] == "unavailable"
+    assert run_suite(suite, tmp_path / "r")[0].cell.status == "unavailable"
     assert not list((tmp_path / "r").glob("*/unavailable/*.json"))
 
 
@@ -169,14 +174,13 @@ def test_data_that_cannot_be_read_ends_it_before_anything_runs(data, tmp_path, m
     scorer = Sharpness()
     use(monkeypatch, {"fake:sharpness": scorer})
     suite = make_suite(data, "fake:sharpness")
-    suite = Suite(
-        **{**suite.__dict__, "datasets": (*suite.datasets, DatasetEntry("csv:none.csv?mos_range=1,5"))}
-    )
+    more = [*suite.datasets, DatasetEntry(ref="csv:none.csv?mos_range=1,5")]
+    suite = suite.model_copy(update={"datasets": more})
     with pytest.raises(Exception, match=r"none\.csv"):
         run_suite(suite, tmp_path / "r")
     assert not scorer.calls
     with pytest.raises(ConfigError, match="no train rows"):
-        run_suite(Suite(**{**make_suite(data, "x").__dict__, "split": "train"}), tmp_path / "r")
+        run_suite(make_suite(data, "x").model_copy(update={"split": "train"}), tmp_path / "r")
 
 
 # ---- references ----
@@ -186,12 +190,12 @@ def test_full_reference_metrics(paths, data, tmp_path, monkeypatch):
     use(monkeypatch, {"fake:closeness": Closeness})
     suite = make_suite(data, "fake:closeness")
     (without,) = run_suite(suite, tmp_path / "r")
-    assert without.cell["status"] == "unavailable" and "no reference images" in without.cell["reason"]
-    assert without.cell["model"]["kind"] == "FR" and check_file(without.path) == []
+    assert without.cell.status == "unavailable" and "no reference images" in without.cell.reason
+    assert without.cell.model.kind == "FR" and check_file(without.path) == []
     make_data(paths[0].parent, paths, reference=True)
     (done,) = run_suite(suite, tmp_path / "r")
-    assert done.cell["failures"] == [{"id": "photo017.png", "error": "no reference image to compare with"}]
-    assert (done.cell["n"], done.cell["failed"]) == (17, 1)
+    assert done.cell.failures == [Failure(id="photo017.png", error="no reference image to compare with")]
+    assert (done.cell.n, done.cell.failed) == (17, 1)
 
 
 # ---- cache and resuming ----
@@ -244,29 +248,128 @@ def test_killed_and_resumed_gives_the_same_bytes(data, tmp_path, monkeypatch):
     assert tree(tmp_path / "part") == tree(tmp_path / "whole")
 
 
-def test_failures_are_cached_but_want_of_memory_is_not(tmp_path):
+def test_failures_are_never_cached(tmp_path):
+    """Whether it was the image's or the machine's (a missing library, EMFILE), only another try can tell."""
     first = cache.Predictions("m")
     first.add("a", cache.Outcome(None, "cannot be decoded"))
-    first.add("b", cache.Outcome(None, "OutOfMemoryError: CUDA out of memory"))
     first.add("c", cache.Outcome(2.5))
     first.flush()
-    second = cache.Predictions("m").known
-    assert second == {"a": cache.Outcome(None, "cannot be decoded"), "c": cache.Outcome(2.5)}
+    assert cache.Predictions("m").known == {"c": cache.Outcome(2.5)}
     assert cache.Predictions("another").known == {}
+
+
+def test_an_image_that_failed_is_tried_again_when_its_cell_is_there(paths, data, tmp_path, monkeypatch):
+    class Moody(Sharpness):
+        missing = True
+
+        def value(self, path: str) -> float:
+            if self.missing and path.endswith("photo005.png"):
+                raise OSError(24, "Too many open files")
+            return super().value(path)
+
+    use(monkeypatch, {"moody": Moody})
+    suite = make_suite(data, "moody")
+    (first,) = run_suite(suite, tmp_path / "r")
+    (second,) = run_suite(suite, tmp_path / "r")
+    assert first.cell.failed == second.cell.failed == 1 and not second.fresh
+    monkeypatch.setattr(Moody, "missing", False)
+    (third,) = run_suite(suite, tmp_path / "r")
+    assert third.fresh and third.cell.failed == 0 and check_file(third.path) == []
+
+
+def test_a_failed_cell_never_replaces_one_with_numbers(data, tmp_path, monkeypatch):
+    use(monkeypatch, {"fake:sharpness": Sharpness()})
+    suite = make_suite(data, "fake:sharpness")
+    (good,) = run_suite(suite, tmp_path / "r")
+    before = good.path.read_bytes()
+    for broken in (Sharpness(nan_below=1e9), Sharpness()):
+        broken.preprocess_id = "other"
+        if not broken.nan_below > 0:
+            monkeypatch.setattr(cache, "sha256", lambda path: 1 / 0)
+        use(monkeypatch, {"fake:sharpness": broken})
+        (bad,) = run_suite(suite, tmp_path / "r")
+        assert bad.cell.status == "failed" and good.path.read_bytes() == before
+
+
+def test_what_a_cell_stands_on_is_in_it_and_a_change_measures_again(paths, data, tmp_path, monkeypatch):
+    scorer = Sharpness()
+    use(monkeypatch, {"fake:sharpness": scorer})
+    suite = make_suite(data, "fake:sharpness")
+    (first,) = run_suite(suite, tmp_path / "r")
+    # other bytes of one image, at the same size and time of modification
+    stat = paths[3].stat()
+    changed = bytearray(paths[3].read_bytes())
+    paths[3].write_bytes(paths[4].read_bytes())
+    os.utime(paths[3], ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    (second,) = run_suite(suite, tmp_path / "r")
+    assert second.fresh and second.cell.dataset.images_sha256 != first.cell.dataset.images_sha256
+    paths[3].write_bytes(changed)
+    assert run_suite(suite, tmp_path / "r")[0].cell.same(first.cell)
+    # greedy or expectation: the same weights, other scores
+    scorer.modules = lambda: [SimpleNamespace(scoring="expectation", parameters=list)]
+    scorer.calls.clear()
+    (third,) = run_suite(suite, tmp_path / "r")
+    assert third.fresh and "expectation" in third.cell.model.settings and len(scorer.calls) > 4
+    # another version of what computes
+    monkeypatch.setattr(predict, "versions", lambda: {"torch": "99"})
+    monkeypatch.setattr(run, "versions", lambda: {"torch": "99"})
+    scorer.calls.clear()
+    (fourth,) = run_suite(suite, tmp_path / "r")
+    assert fourth.fresh and fourth.cell.provenance.versions == {"torch": "99"} and len(scorer.calls) > 4
+
+
+def test_a_damaged_cache_is_found_out_and_heals(data, tmp_path, monkeypatch):
+    scorer = Sharpness()
+    use(monkeypatch, {"fake:sharpness": scorer})
+    suite = make_suite(data, "fake:sharpness")
+    (good,) = run_suite(suite, tmp_path / "r")
+    before = tree(tmp_path / "r")
+    folder = tmp_path / "cache" / "predictions"
+    rng = np.random.default_rng(0)
+    for trial in range(12):
+        (shard,) = folder.glob("*/*.parquet")
+        content = bytearray(shard.read_bytes())
+        if trial % 3 == 0:
+            content = content[: rng.integers(len(content))]
+        else:
+            content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
+        shard.write_bytes(content)
+        if trial % 4 == 0:
+            (folder / "contents.sqlite").write_bytes(rng.bytes(5000))
+        good.path.unlink()
+        scorer.calls.clear()
+        run_suite(suite, tmp_path / "r")
+        assert tree(tmp_path / "r") == before and len(scorer.calls) > 4
+
+
+def test_two_processes_at_once_leave_the_same_files(data, tmp_path, monkeypatch):
+    suite = make_suite(data, "fake:sharpness")
+    use(monkeypatch, {"fake:sharpness": lambda: Sharpness(noise=0.5)})
+    run_suite(suite, tmp_path / "whole")
+    monkeypatch.setenv("RALI_ZOO_CACHE", str(tmp_path / "shared"))
+    context = multiprocessing.get_context("spawn")
+    arguments = (data, str(tmp_path / "both"), 0)
+    both = [context.Process(target=killed_run, args=arguments) for _ in "ab"]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+        assert process.exitcode == 0
+    assert tree(tmp_path / "both") == tree(tmp_path / "whole")
 
 
 # ---- rows and leakage ----
 
 
 def test_a_limit_draws_rows_by_name_and_says_so(data, tmp_path):
-    suite = Suite(**{**make_suite(data, "x").__dict__, "limit": 5})
+    suite = make_suite(data, "x").model_copy(update={"limit": 5})
     rows = load_rows(suite.datasets[0], suite, "data")
     assert len(rows.frame) == 5 and rows.limit == 5 and rows.slug.endswith("-5rows")
-    assert "(5 rows)" in rows.entry["name"] and rows.entry["limit"] == 5
+    assert "(5 rows)" in rows.entry.name and rows.entry.limit == 5
     file = Path(data.removeprefix("csv:").partition("?")[0])
     pd.read_csv(file).iloc[::-1].to_csv(file, index=False)
-    assert set(load_rows(suite.datasets[0], suite, "data").frame["id"]) == set(rows.frame["id"])
-    all_of_them = Suite(**{**suite.__dict__, "limit": 99})
+    assert set(load_rows(suite.datasets[0], suite, "data").frame.id) == set(rows.frame.id)
+    all_of_them = suite.model_copy(update={"limit": 99})
     assert load_rows(suite.datasets[0], all_of_them, "data").limit is None
 
 
@@ -276,12 +379,18 @@ def test_leakage_flags(paths, data, tmp_path):
     table.to_csv(folder / "half.csv", index=False)
     half = f"csv:{folder / 'half.csv'}?mos_range=1,5"
     suite = make_suite(data, "x")
-    whole = load_rows(DatasetEntry(data), suite, "data")
-    tested = load_rows(DatasetEntry(half), suite, "data")
+    whole = load_rows(DatasetEntry(ref=data), suite, "data")
+    tested = load_rows(DatasetEntry(ref=half), suite, "data")
     assert leakage(None, tested, "data").flag == "unknown"
     assert leakage(("koniq10k", "spaq"), tested, "data").flag == "none"
     assert leakage((half,), tested, "data").flag == "same-dataset"
-    # the same images under another name, and through another protocol
+    # the same images through another protocol, and copied under other names
+    copies = folder.parent / "copies"
+    copies.mkdir()
+    for i, name in enumerate(table["image"]):
+        (copies / f"{i}.png").write_bytes((folder / name).read_bytes())
+    table.assign(image=[f"{i}.png" for i in range(18)]).to_csv(copies / "half.csv", index=False)
+    assert leakage((f"csv:{copies / 'half.csv'}?mos_range=1,5",), whole, "data").flag == "test-rows"
     seen = leakage((half,), whole, "data")
     assert seen.flag == "test-rows" and "9 of the 18 images" in seen.why
 
@@ -293,15 +402,17 @@ def test_a_model_that_was_trained_on_the_test_set_is_flagged(data, tmp_path, mon
     scorer.training_sets = (f"csv:{Path(file).with_name('t.csv')}?mos_range=1,5&val_fraction=0",)
     use(monkeypatch, {"fake:sharpness": scorer})
     (done,) = run_suite(make_suite(data, "fake:sharpness"), tmp_path / "r")
-    assert done.cell["leakage"]["flag"] == "test-rows" and "18 of the 18" in done.cell["leakage"]["why"]
+    assert done.cell.leakage.flag == "test-rows" and "18 of the 18" in done.cell.leakage.why
 
 
 # ---- engines ----
 
 
 def small(data: str, tmp_path: Path) -> Suite:
-    models = tuple(csv_contender(tmp_path, data, f"m{i}", np.arange(18.0) * (-1) ** i) for i in range(3))
-    return Suite("t", models, (DatasetEntry(data, publish=True),), resamples=50, cost=None)
+    models = [csv_entry(tmp_path, data, f"m{i}", np.arange(18.0) * (-1) ** i) for i in range(3)]
+    return Suite(
+        name="t", models=models, datasets=[DatasetEntry(ref=data, publish=True)], resamples=50, cost=None
+    )
 
 
 @pytest.mark.slow
@@ -309,11 +420,7 @@ def test_one_process_a_device_gives_the_same_files(data, tmp_path):
     suite = small(data, tmp_path)
     alone = run_suite(suite, tmp_path / "a")
     both = run_suite(suite, tmp_path / "b", devices=["cpu", "cpu"])
-    assert (
-        [d.cell["model"]["name"] for d in both]
-        == [d.cell["model"]["name"] for d in alone]
-        == ["m0", "m1", "m2"]
-    )
+    assert [d.cell.model.name for d in both] == [d.cell.model.name for d in alone] == ["m0", "m1", "m2"]
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
@@ -324,3 +431,30 @@ def test_ray_gives_the_same_files(data, tmp_path):
     run_suite(suite, tmp_path / "a")
     assert len(run_suite(suite, tmp_path / "b", engine="ray")) == 3
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_metrics_that_may_patch_other_libraries_run_in_their_own_process(data, tmp_path, monkeypatch):
+    """Importing pyiqa's qalign replaces the attention of every Llama of the process."""
+    pytest.importorskip("pyiqa")
+    assert engines.patches(Entry(ref="pyiqa:qalign")) and engines.patches(Entry(ref="pyiqa:musiq"))
+    assert not any(
+        engines.patches(Entry(ref=ref)) for ref in ("pyiqa:psnr", "rali-tiny-synthetic", "csv:a.csv")
+    )
+    started = []
+
+    class Dies:
+        def __init__(self, *args, **kwargs):
+            started.append(args)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *args):
+            return None
+
+        def submit(self, *args):
+            raise BrokenProcessPool("killed")
+
+    monkeypatch.setattr(engines, "ProcessPoolExecutor", Dies)
+    (done,) = run_suite(make_suite(data, "pyiqa:qalign"), tmp_path / "r")
+    assert len(started) == 1 and done.cell.status == "failed" and "its process died" in done.cell.reason

@@ -11,9 +11,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from rali_zoo import metrics
-from rali_zoo.bench.plain import plain
 from rali_zoo.bench.statistics import cell_statistics
-from rali_zoo.metrics import resampling
+from rali_zoo.metrics.bootstrap import Resamples, percentile_interval
+from rali_zoo.report import STATISTICS, six
+
+
+def approx(value, rel=1e-5):
+    """Files hold six digits."""
+    return pytest.approx(value, rel=rel, abs=1e-9)
 
 
 def make(n=120, noise=0.5, seed=0):
@@ -27,18 +32,23 @@ def test_numbers_are_those_of_scipy():
     mos, x = make()
     found = cell_statistics(mos, x, resamples=100)
     assert (found.n, found.failed, found.status, found.reason) == (120, 0, "ok", "")
-    assert found.srcc.value == pytest.approx(stats.spearmanr(x, mos).statistic)
-    assert found.krcc.value == pytest.approx(stats.kendalltau(x, mos).statistic)
-    assert found.plcc.value == pytest.approx(stats.pearsonr(x, mos).statistic)
+    assert found.srcc.value == approx(stats.spearmanr(x, mos).statistic)
+    assert found.krcc.value == approx(stats.kendalltau(x, mos).statistic)
+    assert found.plcc.value == approx(stats.pearsonr(x, mos).statistic)
     fitted = metrics.fit_logistic(x, mos).fitted
-    assert found.plcc_mapped.value == pytest.approx(stats.pearsonr(fitted, mos).statistic)
-    assert found.rmse.value == pytest.approx(np.sqrt(np.mean((fitted - mos) ** 2)))
-    assert found.rmse_raw.value is None and found.srcc_failures_worst == found.srcc.value
-    for name in ("srcc", "krcc", "plcc", "plcc_mapped", "rmse"):
+    assert found.plcc_mapped.value == approx(stats.pearsonr(fitted, mos).statistic)
+    assert found.rmse_mapped.value == approx(np.sqrt(np.mean((fitted - mos) ** 2)))
+    assert (
+        found.rmse.value is None and found.mae.value is None and found.srcc_failures_worst == found.srcc.value
+    )
+    for name in ("srcc", "krcc", "plcc", "plcc_mapped", "rmse_mapped"):
         estimate = getattr(found, name)
         assert estimate.low < estimate.value < estimate.high
     on_scale = cell_statistics(mos, mos + 0.5, on_mos_scale=True, resamples=50)
-    assert on_scale.rmse_raw.value == pytest.approx(0.5) and on_scale.rmse.value == pytest.approx(0, abs=1e-3)
+    assert on_scale.rmse.value == approx(0.5)
+    assert on_scale.rmse_mapped.value < 1e-3
+    assert on_scale.mae.value == approx(0.5) and all(getattr(on_scale, name).low for name in ("rmse", "mae"))
+    assert set(STATISTICS) <= set(on_scale.model_dump())
 
 
 def test_intervals_resample_contents():
@@ -50,8 +60,9 @@ def test_intervals_resample_contents():
     )
     assert alone.interval["unit"] == "image" and alone.interval["units"] == 120
     assert grouped.interval["unit"] == "content" and grouped.interval["units"] == 20
-    values = resampling.resampled_srcc([x], mos, resampling.draw(120, 200, 0, content))[0]
-    assert (grouped.srcc.low, grouped.srcc.high) == resampling.expanded_interval(values, 20)
+    values = Resamples(120, 200, 0, content).srcc([x], mos)[0]
+    low, high = percentile_interval(values, units=20)
+    assert (grouped.srcc.low, grouped.srcc.high) == (six(low), six(high))
     assert grouped.srcc.value == alone.srcc.value and grouped.srcc.low != alone.srcc.low
     single = cell_statistics(mos, x, content=["one"] * 120)
     assert single.srcc.value == alone.srcc.value and single.srcc.low is None
@@ -68,9 +79,7 @@ def test_planted_troubles_are_visible():
     lost[[3, 77]] = math.nan, math.inf
     two = cell_statistics(mos, lost, resamples=50)
     assert (two.n, two.failed, two.status) == (200, 2, "ok")
-    assert two.srcc.value == pytest.approx(
-        stats.spearmanr(np.delete(x, [3, 77]), np.delete(mos, [3, 77])).statistic
-    )
+    assert two.srcc.value == approx(stats.spearmanr(np.delete(x, [3, 77]), np.delete(mos, [3, 77])).statistic)
     assert two.srcc_failures_worst < two.srcc.value
     none = cell_statistics(mos, np.full(200, math.nan))
     assert none.failed == 200 and none.reason.startswith("200 of 200 images failed; 0 pairs")
@@ -103,15 +112,15 @@ def test_ranks_survive_any_rising_map(seed, rising):
     assert (other.ties, other.distinct, other.ksplit) == (one.ties, one.distinct, one.ksplit)
     assert other.tests["p_test"] == one.tests["p_test"]
     flipped = cell_statistics(mos, -x, resamples=20)
-    assert flipped.srcc.value == pytest.approx(-one.srcc.value)
-    assert flipped.srcc.low == pytest.approx(-one.srcc.high)
-    assert flipped.plcc_mapped.value == pytest.approx(one.plcc_mapped.value, abs=1e-6)
+    assert flipped.srcc.value == approx(-one.srcc.value)
+    assert flipped.srcc.low == approx(-one.srcc.high)
+    assert flipped.plcc_mapped.value == approx(one.plcc_mapped.value)
 
 
 def test_ties_are_counted():
     mos = np.arange(6.0)
     found = cell_statistics(mos, [1, 1, 2, 3, 3, 3], resamples=50)
-    assert found.ties == pytest.approx(5 / 6) and found.distinct == 3
+    assert found.ties == approx(5 / 6) and found.distinct == 3
 
 
 def test_groups_and_tests_where_the_data_allow():
@@ -134,13 +143,13 @@ def test_groups_and_tests_where_the_data_allow():
     assert found.tests["l_test"] == {"value": pytest.approx(1), "series": 12, "constant": 0}
     assert found.tests["p_test"]["value"] > 0.9 and found.tests["p_test"]["pairs"] > 500
     assert found.tests["krasula"]["auc_better"] > 0.95 and found.tests["krasula"]["assumed"] == ""
-    assert {name: group["n"] for name, group in found.by_distortion.items()} == {
+    assert {name: group.n for name, group in found.by_distortion.items()} == {
         "blur": 30,
         "noise": 30,
         "pristine": 10,
     }
-    assert list(found.by_level) == ["1", "2", "3", "4", "5"] and found.by_level["3"]["n"] == 12
-    assert math.isnan(found.by_distortion["pristine"]["srcc"])
+    assert list(found.by_level) == ["1", "2", "3", "4", "5"] and found.by_level["3"].n == 12
+    assert found.by_distortion["pristine"].srcc is None
 
 
 def test_tests_say_why_there_is_no_number():
@@ -155,15 +164,14 @@ def test_tests_say_why_there_is_no_number():
 def test_json_is_the_same_bytes_twice_and_short():
     mos, x = make()
     x[5] = math.nan
-    one, two = (json.dumps(cell_statistics(mos, x, resamples=100).as_dict(), allow_nan=False) for _ in "ab")
+    one, two = (
+        json.dumps(cell_statistics(mos, x, resamples=100).model_dump(), allow_nan=False) for _ in "ab"
+    )
     assert one == two
     back = json.loads(one)
-    assert {"value", "low", "high"} == set(back["srcc"]) and back["rmse_raw"]["value"] is None
+    assert {"value", "low", "high"} == set(back["srcc"]) and back["rmse"]["value"] is None
     assert back["srcc"]["value"] == float(f"{metrics.srcc(np.delete(x, 5), np.delete(mos, 5)):.6g}")
-    json.dumps(cell_statistics(mos, np.ones(120)).as_dict(), allow_nan=False)
-    assert plain((1, np.float64(1 / 3), np.int64(2), math.nan, True)) == [1, 0.333333, 2, None, True]
-    with pytest.raises(TypeError, match="set"):
-        plain({1})
+    json.dumps(cell_statistics(mos, np.ones(120)).model_dump(), allow_nan=False)
 
 
 def test_wrong_columns_are_refused():
@@ -182,3 +190,13 @@ def test_a_cell_of_eight_hundred_images_takes_a_second():
     start = time.process_time()
     cell_statistics(mos, x, std=np.full(800, 0.6), content=[f"c{k % 40}" for k in range(800)])
     assert time.process_time() - start < 1.5
+
+
+@pytest.mark.slow
+def test_forty_entries_on_five_thousand_images_take_twenty_seconds():
+    """20 s of CPU were measured beside other work; one entry alone took 2.9 s before draws were shared."""
+    mos, _ = make(n=5000)
+    rng, start = np.random.default_rng(0), time.process_time()
+    for k in range(40):
+        cell_statistics(mos, mos + (0.5 + k / 20) * rng.normal(size=5000))
+    assert time.process_time() - start < 40  # twice what a quiet machine needs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def test_a_model_and_a_data_set_may_say_more():
     one = suite.models[0]
     assert (one.name, one.licence, one.batch_size, one.source) == ("mine", "MIT", 4, "csv")
     assert suite.datasets[0].publish is True and suite.limit == 20
-    assert suite.cost == CostPlan("rali-tiny-synthetic", batch_sizes=(1, 4), seconds=1)
+    assert suite.cost == CostPlan(against="rali-tiny-synthetic", batch_sizes=[1, 4], seconds=1)
     assert parse_suite({**GOOD, "cost": False}, "x").cost is None
 
 
@@ -51,15 +52,18 @@ def test_groups_are_every_metric_that_needs_no_weights():
     ("change", "said"),
     [
         ({"modles": []}, "Did you mean 'models'"),
-        ({"models": []}, "needs models"),
+        ({"models": []}, "at least 1 item"),
         ({"models": ["rali-tiny-sinthetic"]}, "Did you mean 'rali-tiny-synthetic'"),
         ({"models": ["pyiqua:niqe"]}, "Did you mean 'pyiqa'"),
         ({"models": ["piq:gmsdd"]}, "Did you mean 'gmsd'"),
         ({"models": ["piq:*onfline"]}, "Did you mean 'piq:*offline'"),
         ({"models": [{"ref": "rali-tiny-synthetic", "batchsize": 3}]}, "Did you mean 'batch_size'"),
-        ({"models": [{"ref": "rali-tiny-synthetic", "batch_size": "3"}]}, "no whole number"),
-        ({"models": [{"ref": "rali-tiny-synthetic", "batch_size": 0}]}, "at least 1"),
-        ({"models": [{"name": "x"}]}, "needs a ref"),
+        ({"models": [{"ref": "rali-tiny-synthetic", "batch_size": "3"}]}, "should be a valid integer"),
+        (
+            {"models": [{"ref": "rali-tiny-synthetic", "batch_size": 0}]},
+            "batch_size: should be greater",
+        ),
+        ({"models": [{"name": "x"}]}, "models.0.ref is missing"),
         ({"models": ["rali-tiny-synthetic", "rali-tiny-synthetic"]}, "two models are called"),
         ({"models": [{"ref": "piq:*offline", "name": "x"}]}, "takes no name"),
         ({"exclude": ["piq:gmsd"]}, "no model of the suite is 'piq:gmsd'"),
@@ -67,15 +71,19 @@ def test_groups_are_every_metric_that_needs_no_weights():
         ({"datasets": ["koniq10"]}, "Did you mean 'koniq10k'"),
         ({"datasets": ["synthetik:lab"]}, "Did you mean 'synthetic'"),
         ({"datasets": ["synthetic:lab", "synthetic:lab"]}, "twice"),
-        ({"datasets": [{"ref": "synthetic:lab", "publish": "yes"}]}, "true or false"),
+        ({"datasets": [{"ref": "synthetic:lab", "publish": "yes"}]}, "should be a valid boolean"),
         ({"split": "tset"}, "Did you mean 'test'"),
-        ({"limit": 0}, "at least 1"),
-        ({"limit": True}, "no whole number"),
+        ({"limit": 0}, "limit: should be greater than or equal to 1, not 0"),
+        ({"limit": True}, "should be a valid integer"),
         ({"seed": -1}, "seed"),
         ({"cost": {"against": "rali-tiny"}}, "is no model"),
         ({"cost": {"second": 3}}, "Did you mean 'seconds'"),
-        ({"cost": {"batch_sizes": [0]}}, "at least 1"),
-        ({"cost": {"batch_sizes": 4}}, "no list of whole numbers"),
+        ({"cost": {"batch_sizes": [0]}}, "greater than or equal to 1"),
+        ({"cost": {"seconds": float("nan")}}, "cost.seconds"),
+        ({"datasets": ["webdataset:pipe:touch /tmp/x"]}, "no commands or addresses (pipe:"),
+        ({"datasets": ["webdataset:https://example.org/a.tar"]}, "no commands or addresses (https://"),
+        ({"models": [{"ref": "csv:http://example.org/a.csv"}]}, "no commands or addresses (http://"),
+        ({"cost": {"batch_sizes": 4}}, "should be a valid list"),
     ],
 )
 def test_mistakes_are_named(change, said):
@@ -90,9 +98,30 @@ def test_a_file_that_is_none(tmp_path):
     (tmp_path / "list.yaml").write_text("- rali-tiny-synthetic\n")
     with pytest.raises(ConfigError, match="is no suite"):
         read_suite(tmp_path / "list.yaml")
+    (tmp_path / "twice.yaml").write_text("models: [rali-tiny-synthetic]\nmodels: []\n")
+    with pytest.raises(ConfigError, match=r"twice\.yaml.*'models' stands there twice"):
+        read_suite(tmp_path / "twice.yaml")
+    (tmp_path / "zero.yaml").write_text("models: [rali-tiny-synthetic]\ndatasets: [koniq10k]\nlimit: 0\n")
+    with pytest.raises(ConfigError, match=r"zero\.yaml"):
+        read_suite(tmp_path / "zero.yaml")
     (tmp_path / "bad.yaml").write_text("models: [\n")
     with pytest.raises(ConfigError, match="is no yaml"):
         read_suite(tmp_path / "bad.yaml")
+
+
+def test_mutated_suites_end_in_one_error_each(tmp_path):
+    text = (SUITES / "smoke.yaml").read_text()
+    path, rng = tmp_path / "s.yaml", random.Random(0)
+    for _ in range(300):
+        i, j = sorted((rng.randrange(len(text)), rng.randrange(len(text))))
+        odd = rng.choice(
+            ["", "[", "{", ": ", "!!python/object:os.system x", "&a *a", "-1", "1e999", "\0", "- -"]
+        )
+        path.write_text(text[:i] + odd + text[rng.choice([i, j, i + 1]) :])
+        try:
+            read_suite(path)
+        except RaliZooError as error:
+            assert str(error)
 
 
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda p: p.stem)

@@ -30,24 +30,28 @@ def read(folder: Path) -> dict[str, dict]:
 def test_all_analyses(tmp_path, capsys):
     """Everything in one command; an analysis by its own command gives the same numbers and image."""
     common = [f"--data=[{SETS}]", "--split=all", "--limit=12", "--resamples=30", "--batch_size=12"]
-    spaces = ["--text_encoder=rali:hash", "--students=[rali-tiny-synthetic]"]
+    words, students = "--text_encoder=rali:hash", "--students=[rali-tiny-synthetic]"
     images = tmp_path / "images"
-    assert main(["analyze", "all", *common, *spaces, f"--output={tmp_path / 'a'}", f"--images={images}"]) == 0
+    assert (
+        main(["analyze", "all", *common, words, students, f"--output={tmp_path / 'a'}", f"--images={images}"])
+        == 0
+    )
     found = read(tmp_path / "a")
     assert sorted(found) == NAMES
     for name, content in found.items():
         first = content["data"][SETS.split(",")[0]]
         assert content["settings"]["limit"] == first["chosen"] == 12
         assert first["of"] == 60 and first["synthetic"] is True
-        assert content["models"]["reasoner-tiny-synthetic"] and content["packages"]["transformers"]
+        assert content["models"]["reasoner-tiny-synthetic"] and content["versions"]["transformers"]
         values = numbers(content["results"])
         assert len(values) > 10 and all(map(math.isfinite, values))
         assert (images / f"{name}.svg").stat().st_size < 100_000
     told = capsys.readouterr().out
     assert all(name in told for name in NAMES)
-    again = ["--model=reasoner-tiny-synthetic", *common, f"--output={tmp_path / 'b'}"]
-    assert main(["analyze", "domains", *again, *spaces]) == 0
-    assert main(["analyze", "attention", *again]) == 0
+    again = [*common, f"--output={tmp_path / 'b'}"]
+    models = [f"--models.{name}={name}" for name in ("reasoner-tiny-synthetic", "rali-tiny-synthetic")]
+    assert main(["analyze", "domains", *again, *models, words]) == 0
+    assert main(["analyze", "attention", *again, "--model=reasoner-tiny-synthetic"]) == 0
     for name, content in read(tmp_path / "b").items():
         assert content["results"] == found[name]["results"]
         assert (tmp_path / "b" / f"{name}.svg").read_bytes() == (images / f"{name}.svg").read_bytes()
@@ -65,9 +69,9 @@ def test_names_and_near_misses(capsys, tmp_path):
     assert "needs a Reasoner" in capsys.readouterr().err
     assert main(["analyze", "swap", "--models=[reasoner-tiny-synthetic]", *common]) == 1
     assert "nothing to swap" in capsys.readouterr().err
-    students = "--students=[reasoner-tiny-synthetic]"
-    assert main(["analyze", "domains", "--model=reasoner-tiny-synthetic", students, *common]) == 1
-    assert "no RALI or Regression" in capsys.readouterr().err
+    sets = ["--data=[synthetic:lab?n=60,synthetic:phone?n=60]", f"--output={tmp_path}"]
+    assert main(["analyze", "domains", "--models.a=piq:psnr", *sets]) == 1
+    assert "somebody else's metric" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -16,7 +16,7 @@ from rali_zoo.cli.main import main
 
 @pytest.fixture
 def suite(photo_folder, tmp_path) -> Path:
-    """A suite of two csv contenders on ten photographs, in the test's folder."""
+    """A suite of two csv entries on ten photographs, in the test's folder."""
     paths = photo_folder(10, tmp_path / "data")
     mos = np.linspace(1.5, 4.5, 10)
     names = [p.name for p in paths]
@@ -48,6 +48,8 @@ def test_run_twice_then_check(suite, tmp_path, capsys):
     assert "2 cells (0 made now)" in capsys.readouterr().out
     assert main(["check-results", str(output)]) == 0
     assert "2 results files are right" in capsys.readouterr().out
+    assert main(["check-results", str(output / "good")]) == 0  # one model, as CONTRIBUTING has it
+    assert "1 results files are right" in capsys.readouterr().out
     cell["statistics"]["srcc"]["value"] = 1.0
     good.write_text(json.dumps(cell))
     assert main(["check-results", str(good)]) == 1

@@ -257,7 +257,7 @@ def test_two_at_once_and_files_of_others(model, photos, scripted, tmp_path, caps
     foreign = parts / "000000.parquet"
     foreign.write_bytes(b"somebody's")
     assert run(model, photos, target) == 1
-    assert "no known run" in capsys.readouterr().err and foreign.read_bytes() == b"somebody's"
+    assert "no job.json that can be read" in capsys.readouterr().err and foreign.read_bytes() == b"somebody's"
     foreign.unlink()
     (tmp_path / "t.errors.csv").write_text("mine")
     assert run(model, photos, target) == 1
@@ -297,7 +297,7 @@ def test_another_batch_size_and_another_table_are_refused_on_resuming(
     assert "parts of another run" in capsys.readouterr().err
     target.write_bytes(b"somebody's")  # written by another program meanwhile
     assert run(model, photos, target, "--batch_size=2") == 1
-    assert "is there already" in capsys.readouterr().err and target.read_bytes() == b"somebody's"
+    assert "written by something else" in capsys.readouterr().err and target.read_bytes() == b"somebody's"
     assert (tmp_path / "t.parquet.parts" / "000000.parquet").exists()
     target.unlink()
     assert run(model, photos, target, "--batch_size=2") == 0
@@ -318,14 +318,14 @@ def test_a_damaged_part_is_written_again(content, model, photos, small_parts, tm
     )
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"made": 3}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"job": 3}'])
 def test_a_damaged_state_is_one_error(content, model, photos, small_parts, tmp_path, monkeypatch, capsys):
     killed(model, photos, tmp_path / "t.parquet", monkeypatch)
     (tmp_path / "t.parquet.parts" / "job.json").write_bytes(content)
     capsys.readouterr()
     assert run(model, photos, tmp_path / "t.parquet", "--batch_size=2") == 1
     seen = capsys.readouterr().err
-    assert "job.json is damaged" in seen and "Traceback" not in seen
+    assert "job.json" in seen and "remove the folder" in seen and "Traceback" not in seen
 
 
 def test_a_run_killed_between_table_and_clearing_up_is_complete(
@@ -333,7 +333,7 @@ def test_a_run_killed_between_table_and_clearing_up_is_complete(
 ):
     target = tmp_path / "t.parquet"
     with monkeypatch.context() as patch:
-        patch.setattr(describe.Output, "_remove", lambda self, parts: None)
+        patch.setattr(describe.Output, "clear", lambda self: None)
         assert run(model, photos, target, "--batch_size=2") == 0
     written = target.read_bytes()
     assert run(model, photos, target, "--batch_size=2") == 0

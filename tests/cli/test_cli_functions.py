@@ -45,10 +45,17 @@ def test_run_function_help_and_errors(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_list_shows_every_data_set_and_labels_the_synthetic(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "datasets"]) == 0
-    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    out = capsys.readouterr().out
+    lines = {line.split()[0]: line for line in out.splitlines() if line.strip()}
     for card in list_cards():
         assert f"{card.n_images:,}" in lines[card.name]
+        assert f"licence: {card.licence}\n" in out  # whole, at any width
         assert ("synthetic" in lines[card.name].split()[2]) == card.synthetic
+
+
+def test_show_of_a_path_to_scores_names_the_reference(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "mine/scores.csv"]) == 1
+    assert "'csv:mine/scores.csv'" in capsys.readouterr().err
 
 
 def test_list_with_a_pattern(capsys: pytest.CaptureFixture[str]) -> None:

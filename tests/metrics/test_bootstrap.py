@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from rali_zoo.metrics import bootstrap_ci, krcc, mae, paired_bootstrap, plcc, rmse, srcc
-from rali_zoo.metrics.bootstrap import _statistic
+from rali_zoo.metrics.bootstrap import Resamples, percentile_interval
 
 
 @settings(max_examples=60, deadline=None)
@@ -17,12 +18,14 @@ from rali_zoo.metrics.bootstrap import _statistic
     st.lists(
         st.tuples(st.integers(0, 3), st.integers(1, 5), st.integers(0, 3)), min_size=2, max_size=25
     ).filter(lambda rows: sum(r[2] for r in rows) >= 1),
-    st.sampled_from([srcc, plcc, rmse, mae]),
+    st.sampled_from([srcc, plcc, krcc, rmse, mae]),
 )
 def test_counts_equal_repeated_rows(rows, statistic):
     """The fast path is the plain statistic of the rows written out, ties and constants included."""
     x, y, times = np.array(rows, dtype=float).T
-    fast = _statistic(statistic, x / 3, y, times[None])[0]
+    drawn = Resamples(len(rows), 1)
+    drawn._drawn = times[:, None].astype(np.uint16)
+    fast = drawn.values(statistic, x / 3, y)[0]
     plain = statistic(np.repeat(x / 3, times.astype(int)), np.repeat(y, times.astype(int)))
     assert fast == pytest.approx(plain, abs=1e-9, nan_ok=True)
 
@@ -122,10 +125,46 @@ def test_bad_settings():
     for wrong, message in (
         ({"level": 1.0}, "level"),
         ({"n": 0}, "resample"),
-        ({"groups": ["a", "a", "a"]}, "1 groups"),
-        ({"groups": ["a", "b"]}, "2 labels"),
+        ({"groups": ["a", "a", "a"]}, "1 content"),
+        ({"groups": ["a", "b"]}, "2 contents"),
     ):
         with pytest.raises(ValueError, match=message):
             bootstrap_ci([1, 2, 3], [1, 2, 3], **wrong)
     with pytest.raises(ValueError, match="NaN"):
         paired_bootstrap([1, 2, 3], [1, 2, float("nan")], [1, 2, 3])
+
+
+def test_kendall_of_many_rows_and_ties():
+    rng = np.random.default_rng(0)
+    x = np.round(rng.normal(size=2500), 1)
+    y = x + rng.normal(size=2500)
+    drawn = Resamples(2500, 3)
+    for found, rows in zip(drawn.values(krcc, x, y), drawn._drawn.T, strict=True):
+        assert found == pytest.approx(krcc(np.repeat(x, rows), np.repeat(y, rows)), abs=1e-12)
+
+
+def test_all_scorers_share_the_resamples():
+    rng = np.random.default_rng(1)
+    mos = rng.normal(size=90)
+    x = mos + rng.normal(size=90)
+    content = [f"c{k % 15}" for k in range(90)]
+    drawn = Resamples(90, 300, 7, content)
+    assert (drawn.unit, drawn.units) == ("content", 15) and Resamples(3, 9, 0, "abc").unit == "image"
+    for statistic in (srcc, plcc, rmse, mae):
+        single = bootstrap_ci(x, mos, statistic, n=300, seed=7, groups=content)
+        assert percentile_interval(drawn.values(statistic, x, mos)) == (single.low, single.high)
+    both = drawn.srcc([x, -x], mos)
+    assert both[0] == pytest.approx(-both[1])
+    rows = np.arange(90) % 3 > 0
+    part = drawn.only(rows)
+    times = drawn._drawn[drawn._member]
+    plain = [srcc(np.repeat(x[rows], t), np.repeat(mos[rows], t)) for t in times[rows].T]
+    assert part.srcc([x[rows]], mos[rows])[0] == pytest.approx(plain)
+
+
+def test_few_units_widen_the_interval():
+    values = np.random.default_rng(0).normal(size=100_000)
+    assert percentile_interval(values, units=100_000) == pytest.approx((-1.96, 1.96), abs=0.03)
+    reach = stats.t.ppf(0.975, 9) * math.sqrt(10 / 9)
+    assert percentile_interval(values, units=10) == pytest.approx((-reach, reach), abs=0.06)
+    assert math.isnan(percentile_interval(np.full(5, math.nan), units=10)[0])

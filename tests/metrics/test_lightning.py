@@ -9,15 +9,9 @@ import torch
 from scipy import stats
 
 from rali_zoo import metrics as plain
-from rali_zoo.metrics.lightning import KRCC, PLCC, RMSE, SRCC, PLCCMapped, iqa_metrics
-
-CLASSES = {
-    SRCC: plain.srcc,
-    PLCC: plain.plcc,
-    PLCCMapped: plain.plcc_mapped,
-    KRCC: plain.krcc,
-    RMSE: plain.rmse,
-}
+from rali_zoo.errors import UnknownNameError
+from rali_zoo.metrics.lightning import Agreement, iqa_metrics
+from rali_zoo.report import STATISTICS
 
 
 def _data(n=57):
@@ -26,60 +20,66 @@ def _data(n=57):
     return (mos + torch.randn(n, generator=generator)).round(decimals=1), mos  # with ties
 
 
-@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("name", STATISTICS)
 @pytest.mark.parametrize("size", [1, 8, 57])
-def test_batches_add_up(cls, size):
+def test_batches_add_up(name, size):
     preds, mos = _data()
-    metric = cls()
+    metric = Agreement(name)
     for p, m in zip(preds.split(size), mos.split(size), strict=True):
         metric.update(p, m)
     value = metric.compute()
     assert value.dtype == torch.float64 and value.shape == ()
-    assert value.item() == CLASSES[cls](preds.double().numpy(), mos.double().numpy())
+    assert value.item() == getattr(plain, name)(preds.double().numpy(), mos.double().numpy())
 
 
 def test_equal_to_scipy_where_float32_only_sees_ties():
     preds = 1e9 + torch.arange(30, dtype=torch.float64) * 1e-3
     mos = torch.arange(30, dtype=torch.float64) % 11
-    metric = SRCC()
+    metric = Agreement("srcc")
     metric.update(preds, mos)
     assert metric.compute().item() == pytest.approx(stats.spearmanr(preds.numpy(), mos.numpy()).statistic)
 
 
-@pytest.mark.parametrize("cls", [SRCC, PLCC, PLCCMapped, KRCC])
-def test_constant_predictions_are_nan_with_the_reason(cls):
-    metric = cls()
+@pytest.mark.parametrize("name", ["srcc", "plcc", "plcc_mapped", "krcc"])
+def test_constant_predictions_are_nan_with_the_reason(name):
+    metric = Agreement(name)
     metric.update(torch.full((8,), 3.0), torch.arange(8.0))
     with pytest.warns(UserWarning, match="all 8 predictions are 3"):
         assert metric.compute().isnan()
 
 
 def test_without_a_batch():
-    metric = RMSE()
+    metric = Agreement("rmse")
     with pytest.warns(UserWarning):
         assert metric.compute().isnan()
 
 
 def test_nan_and_mismatch_are_refused():
     with pytest.raises(ValueError, match="preds has a NaN"):
-        SRCC().update(torch.tensor([1.0, float("nan")]), torch.tensor([1.0, 2.0]))
+        Agreement("srcc").update(torch.tensor([1.0, float("nan")]), torch.tensor([1.0, 2.0]))
     with pytest.raises(ValueError, match="target has a NaN"):
-        SRCC().update(torch.tensor([1.0, 2.0]), torch.tensor([1.0, float("inf")]))
+        Agreement("srcc").update(torch.tensor([1.0, 2.0]), torch.tensor([1.0, float("inf")]))
     with pytest.raises(ValueError, match="pair up"):
-        SRCC().update(torch.ones(3), torch.ones(2))
+        Agreement("srcc").update(torch.ones(3), torch.ones(2))
 
 
 def test_columns_bfloat16_and_gradients():
     preds, mos = _data()
-    metric = PLCC()
+    metric = Agreement("plcc")
     metric.update(preds.bfloat16()[:, None].requires_grad_(), mos[:, None])
     assert metric.compute().item() == plain.plcc(preds.bfloat16().double().numpy(), mos.double().numpy())
     assert not metric.compute().requires_grad
 
 
+def test_an_unknown_name():
+    with pytest.raises(UnknownNameError, match="Did you mean 'srcc'"):
+        Agreement("scrc")
+    assert not Agreement("mae").higher_is_better
+
+
 def test_reset_and_pickle():
     preds, mos = _data()
-    metric = SRCC()
+    metric = Agreement("srcc")
     metric.update(preds, mos)
     copy = pickle.loads(pickle.dumps(metric))
     assert copy.compute() == metric.compute()
@@ -94,7 +94,7 @@ def test_the_collection():
     for p, m in zip(preds.split(10), mos.split(10), strict=True):
         collection.update(p, m)
     values = collection.compute()
-    assert list(values) == [f"val/{n}" for n in ("krcc", "plcc", "plcc_mapped", "rmse", "srcc")]
+    assert list(values) == [f"val/{name}" for name in sorted(STATISTICS)]
     for name, value in values.items():
         f = getattr(plain, name.removeprefix("val/"))
         assert value.item() == f(preds.double().numpy(), mos.double().numpy())
@@ -102,7 +102,7 @@ def test_the_collection():
 
 def _rank(rank, store, results, shares):
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", world_size=3, rank=rank)
-    metric = SRCC()
+    metric = Agreement("srcc")
     for preds, mos in shares[rank]:
         metric.update(torch.tensor(preds), torch.tensor(mos))
     results.put((rank, metric.compute().item()))

@@ -4,10 +4,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from rali_zoo.bench.statistics import compare
-from rali_zoo.metrics import bootstrap_ci, meng_rosenthal_rubin, paired_bootstrap, plcc, resampling, srcc
+from rali_zoo.bench.comparison import compare
+from rali_zoo.bench.rows import draw
+from rali_zoo.metrics import bootstrap_ci, meng_rosenthal_rubin, paired_bootstrap, plcc, srcc
+from rali_zoo.metrics.bootstrap import Resamples, percentile_interval
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,14 @@ class World:
     shared: float = 0.0  # share of the error variance that two scorers have in common
     contents: int = 0  # 0 = every image its own
     icc: float = 0.0
+    layout: tuple[int, ...] = ()  # images of each content; () = as many of each
+
+    @property
+    def member(self) -> np.ndarray:
+        """Content of each image."""
+        if self.layout:
+            return np.repeat(np.arange(len(self.layout)), self.layout)
+        return np.arange(self.n) % self.contents
 
     @property
     def srcc(self) -> float:
@@ -27,7 +38,7 @@ class World:
 
     @property
     def content(self) -> list[str] | None:
-        return [f"c{k % self.contents}" for k in range(self.n)] if self.contents else None
+        return [f"c{k}" for k in self.member] if self.contents else None
 
     def draw(self, rng):
         """MOS and the scores of two equally good scorers, each (n,)."""
@@ -35,7 +46,7 @@ class World:
         def variable():
             if not self.contents:
                 return rng.normal(size=self.n)
-            common = rng.normal(size=self.contents)[np.arange(self.n) % self.contents]
+            common = rng.normal(size=self.contents)[self.member]
             return math.sqrt(self.icc) * common + math.sqrt(1 - self.icc) * rng.normal(size=self.n)
 
         mos, common = variable(), variable()
@@ -47,14 +58,28 @@ INDEPENDENT = World(n=200, rho=0.8, shared=0.5)
 CLUSTERED = World(n=400, rho=0.8, shared=0.5, contents=40, icc=0.3)
 
 
+def board(balance):
+    """400 rows of a set like ``synthetic:lab``: 63 contents, of which three have two fifths of the images."""
+    sizes = [340, 330, 320] + [24] * 60
+    frame = pd.DataFrame({"content": np.repeat([f"c{k:02d}" for k in range(63)], sizes)})
+    rows = draw(frame.assign(id=[f"i{k}" for k in range(len(frame))]), 400, seed=0, balance=balance)
+    counts = rows["content"].value_counts()
+    return World(n=400, rho=0.8, shared=0.5, contents=len(counts), icc=0.3, layout=tuple(counts))
+
+
+def test_no_three_contents_are_two_fifths_of_a_balanced_board():
+    plain, balanced = board(False).layout, board(True).layout
+    assert sum(sorted(plain)[-3:]) > 0.35 * 400 and len(balanced) == 63
+    assert set(balanced) <= {6, 7} and sum(balanced) == 400
+
+
 def coverage(world, trials, resamples):
     """Share of the intervals of SRCC, made as those of a benchmark cell, that hold the true value."""
     rng, held = np.random.default_rng(0), 0
     for trial in range(trials):
         mos, x, _ = world.draw(rng)
-        chunks = resampling.draw(world.n, resamples, trial, world.content)
-        values = resampling.resampled_srcc([x], mos, chunks)[0]
-        low, high = resampling.expanded_interval(values, world.contents or world.n)
+        drawn = Resamples(world.n, resamples, trial, world.content)
+        low, high = percentile_interval(drawn.srcc([x], mos)[0], units=drawn.units)
         held += low <= world.srcc <= high
     return held / trials
 
@@ -80,6 +105,7 @@ def test_a_few_intervals_hold_the_truth(world):
 def test_seldom_a_difference_without_one():
     found = false_alarms(INDEPENDENT, trials=100, resamples=150)
     assert max(found.values()) <= 0.12  # 0.05 and three standard errors
+    assert false_alarms(board(True), trials=60, resamples=150)["both"] <= 0.14
     clustered = false_alarms(CLUSTERED, trials=60, resamples=150)
     assert clustered["both"] <= 0.14 and clustered["mrr"] > clustered["both"]  # it counts copies as evidence
 
@@ -116,7 +142,7 @@ def test_coverage_lies_between_93_and_97_percent(world):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "world",
-    [World(n=100, rho=0.7), INDEPENDENT, World(n=300, rho=0.9, shared=0.8), CLUSTERED],
+    [World(n=100, rho=0.7), INDEPENDENT, World(n=300, rho=0.9, shared=0.8), CLUSTERED, board(True)],
     ids=str,
 )
 def test_error_of_the_first_kind_is_near_5_percent(world):

@@ -9,7 +9,7 @@ import torch
 from vlm_families import build, tokenizer
 
 import rali_zoo
-from rali_zoo.bench.suite import Contender, check_model
+from rali_zoo.bench.suite import Entry, check_model
 from rali_zoo.errors import ConfigError, RaliZooError, UriError
 from rali_zoo.models.levels import ANSWER, QUESTION, WORDS, LevelRater
 
@@ -114,7 +114,7 @@ def test_references(folder, tmp_path):
     for ref in ("levels:hf:ORG/MODEL", "onnx:a.onnx?threads=2", "openvino:a.xml"):
         check_model(ref)  # a suite may name it
     assert (
-        Contender("levels:hf:ORG/MODEL").source == "levels" and Contender("onnx:a.onnx").source == "rali_zoo"
+        Entry(ref="levels:hf:ORG/MODEL").source == "levels" and Entry(ref="onnx:a.onnx").source == "rali_zoo"
     )
 
 

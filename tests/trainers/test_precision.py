@@ -48,4 +48,7 @@ def test_reduced_precision_trains_validates_and_tests(name, precision, blurred, 
     assert metrics[f"test/{blurred}/n"] == 16
     table = module.test_tables[blurred]
     assert table["score"].between(1, 5).all()
+    source.setup("test")
+    labels = {row["id"]: float(row["mos"]) for row in map(source._sets["test"][0].__getitem__, range(16))}
+    assert table["mos"].tolist() == [labels[name] for name in table["id"]]  # not rounded with the images
     assert all(torch.isfinite(p).all() for p in module.parameters())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from rali_zoo.bench.cells import METRICS, Cell, cost_numbers, more_numbers
 from rali_zoo.bench.leaderboard import ALPHA, LABELS, Board, Column, Row
 from rali_zoo.bench.markdown import MARKS, machine
+from rali_zoo.bench.numbers import cost_numbers, more_numbers
 from rali_zoo.bench.page.gmad import gmad_pairs
 from rali_zoo.bench.reported import ReportedTable
+from rali_zoo.bench.results import Cell
+from rali_zoo.report import STATISTICS
 
 _DIGITS = 6
 
@@ -17,7 +20,8 @@ def page_data(board: Board) -> dict[str, Any]:
     """The board for ``page.js``: rows and columns refer to each other by position."""
     index = {row.model.key: i for i, row in enumerate(board.rows)}
     return {
-        "metrics": METRICS,
+        "metrics": {s.name: s.label for s in STATISTICS.values()},
+        "lower_is_better": [s.name for s in STATISTICS.values() if not s.higher_is_better],
         "labels": {kind: LABELS[kind] for kind in board.labels},
         "marks": {flag: {"mark": mark, "meaning": meaning} for flag, (mark, meaning) in MARKS.items()},
         "alpha": ALPHA,
@@ -42,7 +46,7 @@ def _column(column: Column, board: Board, index: dict[str, int]) -> dict[str, An
         "labels": column.labels,
         "note": column.note,
         "pairs": [
-            [index[p.a], index[p.b], _short(p.difference), _short(p.low), _short(p.high), _p(p.p)]
+            [index[p.a], index[p.b], _short(p.difference), _short(p.low), _short(p.high), _p(p.p_holm)]
             for p in column.pairs
         ],
         "gmad": [
@@ -69,9 +73,9 @@ def _row(row: Row, board: Board) -> dict[str, Any]:
         "kind": model.kind,
         "source": model.source,
         "licence": model.licence,
-        "training_sets": None if model.training_sets is None else list(model.training_sets),
+        "training_sets": model.training_sets,
         "native_scale": model.native_scale,
-        "parameters": model.parameters,
+        "parameters": model.parameters.used,
         "averages": {
             kind: {
                 "mean": _short(a.mean),
@@ -89,20 +93,21 @@ def _row(row: Row, board: Board) -> dict[str, Any]:
 def _cell(cell: Cell | None, column: Column) -> dict[str, Any] | None:
     if cell is None:
         return None
+    kinds = cell.statistics.by_distortion if cell.statistics else {}
     shown: dict[str, Any] = {
         "status": cell.status,
         "reason": cell.reason,
         "n": cell.n,
         "failed": cell.failed,
-        "failures": [list(f) for f in cell.failures],
-        "leakage": cell.leakage,
-        "leakage_why": cell.leakage_why,
+        "failures": [[f.id, f.error] for f in cell.failures],
+        "leakage": cell.leakage.flag,
+        "leakage_why": cell.leakage.why,
         "ranking": _short(cell.ranking),
         "best": cell.model.key in column.best,
         "counts": cell.counts,
         "metrics": _metrics(cell),
         "more": {key: _short(value) for key, value in more_numbers(cell).items()},
-        "by_distortion": {name: [n, _short(srcc)] for name, (n, srcc) in cell.by_distortion.items()},
+        "by_distortion": {name: [g.n, _short(g.srcc)] for name, g in kinds.items()},
     }
     if cell.cost is not None:
         shown["cost"] = {key: _short(value) for key, value in cost_numbers(cell).items()}
@@ -111,7 +116,7 @@ def _cell(cell: Cell | None, column: Column) -> dict[str, Any] | None:
 
 
 def _metrics(cell: Cell) -> dict[str, list[float | None]]:
-    estimates = ((key, cell.metrics[key]) for key in METRICS)
+    estimates = ((key, cell.estimate(key)) for key in STATISTICS)
     return {key: [_short(e.value), _short(e.low), _short(e.high)] for key, e in estimates}
 
 
@@ -123,14 +128,14 @@ def _table(table: ReportedTable) -> dict[str, Any]:
         "url": table.url,
         "read_from": table.read_from,
         "protocol": table.protocol,
-        "metrics": list(table.metrics),
-        "datasets": list(table.datasets),
-        "best": {d: list(table.best(d)) for d in table.datasets},
+        "metrics": table.metrics,
+        "datasets": table.datasets,
+        "best": {d: table.best(d) for d in table.datasets},
         "rows": [
             {
                 "model": row.model,
                 "note": row.note,
-                "values": {d: list(v) for d, v in row.values.items()},
+                "values": row.values,
                 "average": [_short(v) for v in table.average(row)],
             }
             for row in table.rows
@@ -139,8 +144,10 @@ def _table(table: ReportedTable) -> dict[str, Any]:
 
 
 def _short(value: float | None) -> float | int | None:
-    return round(value, _DIGITS) if isinstance(value, float) else value
+    if not isinstance(value, float):
+        return value
+    return round(value, _DIGITS) if math.isfinite(value) else None
 
 
-def _p(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.2g}")
+def _p(value: float) -> float | None:
+    return float(f"{value:.2g}") if math.isfinite(value) else None

@@ -48,7 +48,7 @@ def gmad_pairs(column: Column, board: Board) -> list[Pair]:
     if column.targets is None or column.dataset.n < 2 * LEVELS * _WINDOW:
         return []
     share = max(_SHARE, _WINDOW / column.dataset.n)
-    ids, mos = column.targets["ids"], column.targets["mos"]
+    ids, mos = column.targets.ids, column.targets.mos
     pairs = []
     for defender, attacker in permutations(best, 2):
         try:

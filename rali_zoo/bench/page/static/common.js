@@ -95,7 +95,7 @@ Zoo.facts = (cell, column) => {
 Zoo.moreFacts = (cell) => {
   if (!cell || cell.status !== "ok") return [];
   const names = {
-    ksplit_median: "SRCC, median of 10 random fifths", rmse_raw: "RMSE without mapping", d_test: "D-test", l_test: "L-test",
+    ksplit_median: "SRCC, median of 10 random fifths", d_test: "D-test", l_test: "L-test",
     p_test: "P-test", krasula_auc_different: "Krasula, different or similar (AUC)", krasula_auc_better: "Krasula, better or worse (AUC)",
   };
   return Object.entries(names).filter(([key]) => cell.more[key] !== null).map(([key, name]) => [name, Zoo.number(cell.more[key])]);

@@ -97,7 +97,10 @@
   const label = (c) => Zoo.columnName(c) + (c.labels === "synthetic" ? " (synthetic)" : "");
   for (const select of document.querySelectorAll("[data-dataset]")) {
     const what = select.dataset.dataset;
-    Zoo.fill(select, board.columns.map((c, i) => [i, label(c)]), Math.max(0, board.columns.findIndex(has[what])));
+    const first = board.columns.findIndex(has[what]);
+    Zoo.fill(select, board.columns.map((c, i) => [i, label(c)]), Math.max(0, first));
+    // Scores that are not published leave nothing to compare: no section rather than an empty one.
+    select.closest("section").hidden = document.querySelector(`nav a[href="#${what}"]`).hidden = first < 0;
     select.addEventListener("input", draw[what]);
   }
   byId("pareto-x").addEventListener("input", Zoo.drawPareto);

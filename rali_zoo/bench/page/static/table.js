@@ -155,7 +155,7 @@
   const sort = () => {
     const field = byId("sort").value;
     const column = columns.find((c) => c.field === field);
-    const lowest = field.startsWith("set_") && metric === "rmse";
+    const lowest = field.startsWith("set_") && board.lower_is_better.includes(metric);
     if (field === "place") return table.clearSort(); // the order of the data
     table.setSort(field, lowest ? "asc" : column.headerSortStartingDir || "asc");
   };
