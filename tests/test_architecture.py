@@ -1,4 +1,4 @@
-"""The shape of the package: which part may import which, and the limits that keep files readable."""
+"""The shape of the package: which part may import which, and what no file may hold."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: Parts of the package by layer; a part imports from lower layers and its own, never upwards.
 LAYERS = (
-    ("types", "uri", "registry", "errors", "paths", "recipe", "report"),
+    ("types", "uri", "registry", "errors", "paths", "trust"),
+    ("protocols", "settings", "report", "outputs", "views"),
     ("backbones", "text", "data", "metrics"),
     ("vlm",),
-    ("rl", "models", "trainers"),
-    ("baselines", "zoo"),
-    ("analysis", "bench", "pipeline", "scoring", "export", "serving"),
-    ("cli",),
+    ("rl", "models"),
+    ("trainers", "baselines", "zoo"),
+    ("analysis", "bench", "scoring", "export", "serving"),
+    ("recipe", "pipeline", "cli"),
     ("__init__", "__main__"),
 )
 LAYER = {part: level for level, parts in enumerate(LAYERS) for part in parts}
-MAX_FILE = 400
-MAX_FUNCTION = 60
 #: A function with as many arguments lists them all; fewer may be told in a sentence.
 ARGS_FROM = 4
 #: What counts as a shape in a docstring: (B, 3, H, W), (n,), (), "of any shape", "scalar".
@@ -42,20 +41,9 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
-def type_checking_only(tree: ast.Module) -> set[ast.AST]:
-    """Nodes below ``if TYPE_CHECKING:``; they are never imported when the package runs."""
-    blocks = [
-        n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test).endswith("TYPE_CHECKING")
-    ]
-    return {node for block in blocks for statement in block.body for node in ast.walk(statement)}
-
-
 def imported_parts(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Line and part of every import of our own at run time, also those inside functions."""
-    skipped = type_checking_only(tree)
+    """Line and part of every import of our own, also those inside functions and for type checkers alone."""
     for node in ast.walk(tree):
-        if node in skipped:
-            continue
         names = []
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: write imports in full"
@@ -68,10 +56,6 @@ def imported_parts(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 yield node.lineno, name.split(".")[1]
 
 
-def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return (n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)))
-
-
 def test_every_part_has_a_layer() -> None:
     assert {part_of(path) for path in FILES} <= set(LAYER)
 
@@ -79,19 +63,12 @@ def test_every_part_has_a_layer() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_file(path: Path) -> None:
     """One test a file, so that a failure names it and lists all that is wrong with it."""
-    tree, text = tree_of(path), path.read_text(encoding="utf-8")
+    tree = tree_of(path)
     wrong = []
-    if len(text.splitlines()) > MAX_FILE:
-        wrong.append(f"{len(text.splitlines())} lines; at most {MAX_FILE}")
     wrong += [
         f"line {line}: {part_of(path)} imports {part}, which stands above it"
         for line, part in imported_parts(tree)
         if LAYER.get(part, 0) > LAYER[part_of(path)]
-    ]
-    wrong += [
-        f"line {f.lineno}: {f.name} has {f.end_lineno - f.lineno + 1} lines; at most {MAX_FUNCTION}"
-        for f in functions(tree)
-        if f.end_lineno is not None and f.end_lineno - f.lineno + 1 > MAX_FUNCTION
     ]
     found = [*undocumented(tree), *half_documented(tree), *forbidden(tree)]
     wrong += [f"line {line}: {what}" for line, what in found]
@@ -184,11 +161,12 @@ def _unsafe_call(node: ast.Call) -> Iterator[tuple[int, str]]:
         yield node.lineno, "torch.load needs weights_only=True"
     if name in {"np.load", "numpy.load"} and keywords.get("allow_pickle", "False") != "False":
         yield node.lineno, "numpy.load must not allow pickles"
+    if name == "yaml.load" and "Safe" not in keywords.get("Loader", ""):
+        yield node.lineno, "yaml.load needs a safe loader"
     if name.endswith("read_pickle") or name in {
         "eval",
         "exec",
         "joblib.load",
-        "yaml.load",
         "yaml.unsafe_load",
     }:
         yield node.lineno, f"{name} runs code of whoever wrote its input"
@@ -212,4 +190,6 @@ def test_the_rules_can_fail() -> None:
         'def j(x: dict[str, Tensor]):\n    """Do."""\n'
     )
     assert [line for line, _ in half_documented(half)] == [1, 3, 10]
-    assert not list(imported_parts(ast.parse("if TYPE_CHECKING:\n    from rali_zoo.cli import main\n")))
+    assert list(imported_parts(ast.parse("if TYPE_CHECKING:\n    from rali_zoo.cli import main\n"))) == [
+        (2, "cli")
+    ]

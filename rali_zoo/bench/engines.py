@@ -15,6 +15,7 @@ from rali_zoo.bench.rows import Rows, load_rows
 from rali_zoo.bench.run import Done, Job, Log, reference_scorer, run_job, without
 from rali_zoo.bench.suite import LIBRARIES, Entry, Suite
 from rali_zoo.errors import ConfigError, MissingExtraError
+from rali_zoo.outputs import explained
 from rali_zoo.report import write_json
 
 Engine = Literal["local", "ray"]
@@ -45,10 +46,24 @@ def run_suite(
         RaliZooError: a data set that cannot be read, or a model for latency ratios that cannot be loaded;
             nothing has run by then.
         MissingExtraError: Ray is not installed.
+        OutputError: the results or the cache cannot be written; what was done is kept.
     """
     if suite.cost is not None and suite.cost.against:
         reference_scorer(suite.cost.against, devices[0])
     rows = tuple(load_rows(entry, suite, root) for entry in suite.datasets)
+    with explained(results, "run the same command again, it goes on"):
+        return _run_all(suite, rows, results, root, engine, devices, log)
+
+
+def _run_all(
+    suite: Suite,
+    rows: tuple[Rows, ...],
+    results: Path,
+    root: str,
+    engine: Engine,
+    devices: Sequence[str],
+    log: Log,
+) -> list[Done]:
     for one in rows:
         if one.entry.targets:
             write_json(results / one.entry.targets, one.targets.model_dump())

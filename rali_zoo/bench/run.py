@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from rali_zoo.bench.results import (
     NO_REVISION,
@@ -120,7 +120,7 @@ def run_job(job: Job, log: Log = lambda line: None) -> list[Done]:
 def _load(ref: str, device: str) -> Scorer:
     from rali_zoo.zoo import load_model
 
-    return load_model(ref, device)
+    return cast("Scorer", load_model(ref, device))
 
 
 @lru_cache(maxsize=1)
@@ -153,6 +153,8 @@ def _run_cell(job: Job, scorer: Scorer, rows: Rows, load: Loading, log: Log) -> 
         cell, outcomes = _measure(job, scorer, rows, log)
     except RaliZooError as error:
         cell, outcomes = _empty(job, scorer, rows, "unavailable", str(error)), []
+    except OSError:  # of the cache: the machine's fault, which is no fact about the model
+        raise
     except Exception as error:
         cell, outcomes = _empty(job, scorer, rows, "failed", f"{type(error).__name__}: {error}"), []
     if timed and cell.same(earlier):  # images that failed were tried again, in vain

@@ -131,7 +131,7 @@ def read_yaml(path: Path, error: type[RaliZooError] = ConfigError) -> object:
         error: it is missing, no yaml, or names a key twice.
     """
     try:
-        return yaml.load(_text(path), Loader=_OnceLoader)  # noqa: S506  (a SafeLoader)
+        return yaml.load(_text(path), Loader=_OnceSafeLoader)  # noqa: S506  (a SafeLoader)
     except OSError as found:
         raise error(f"{path} cannot be read: {found.strerror or found}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as found:
@@ -144,7 +144,7 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-class _OnceLoader(yaml.SafeLoader):
+class _OnceSafeLoader(yaml.SafeLoader):
     """A safe loader that refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rali_zoo.backbones import create_backbone
+from rali_zoo.backbones.base import Backbone
 from rali_zoo.backbones.weights import weights_hash
 from rali_zoo.errors import ConfigError
 from rali_zoo.types import Batch, Explanation, Preprocess
@@ -211,11 +212,16 @@ class BackboneNetwork(IQANetwork):
     """Base of networks whose head reads the features of an image encoder; defines :meth:`predict_features`.
 
     Args:
-        backbone: image encoder by URI, e.g. ``rali:tiny`` or ``timm:resnet18``.
+        backbone: image encoder by URI, e.g. ``rali:tiny`` or ``timm:resnet18``; or an encoder, which a file then
+            names by its ``uri``.
     """
 
-    def __init__(self, backbone: str) -> None:
+    def __init__(self, backbone: str | Backbone) -> None:
         super().__init__()
+        if isinstance(backbone, Backbone):
+            self.settings["backbone"] = backbone.uri
+            self.backbone = backbone
+            return
         if loading_weights():  # the file the weights once came from may be gone, and is not needed
             backbone = without_option(backbone, "checkpoint")
         self.backbone = create_backbone(backbone, pretrained=not loading_weights())

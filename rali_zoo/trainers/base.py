@@ -138,6 +138,9 @@ class IQAModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a scorer needs beside its weights."""
         checkpoint["rali_zoo"] = {"network": describe(self.network)}
+        kept = checkpoint.get("hyper_parameters", {})
+        if isinstance(kept.get("backbone"), nn.Module):  # given as it is: a file holds its reference
+            kept["backbone"] = self.network.settings["backbone"]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Read it back."""

@@ -77,13 +77,13 @@ def test_parameters_that_took_part_are_counted_wherever_they_hide(images):
     assert count.loaded == head and not count.problem
 
 
-def test_flops_of_a_known_network(photos):
+def test_flops_of_a_known_network(images):
     class One(Hiding):
         @torch.no_grad()
         def score(self, images, batch_size=16, progress=None):
             return [Score(float(self.towers[0].conv(torch.ones(1, 3, 16, 16)).mean())) for _ in images]
 
-    assert used(One(), photos[0]).flops == 2 * (3 * 4 * 4) * 8 * (4 * 4)
+    assert used(One(), images[0]).flops == 2 * (3 * 4 * 4) * 8 * (4 * 4)
 
 
 def test_nothing_to_count_is_not_zero_flops(images):

@@ -70,7 +70,7 @@ def test_data_is_strict_json(board: Board) -> None:
 def test_gmad_pairs_differ_for_the_attacker_alone(board: Board) -> None:
     column = next(c for c in board.columns if c.dataset.key == "koniq10k")
     pairs = gmad_pairs(column, board)
-    rows = {name: i for i, name in enumerate(column.targets["ids"])}  # type: ignore[index]
+    rows = {name: i for i, name in enumerate(column.targets.ids)}
     scores = {
         r.model.key: np.array(r.cells["koniq10k"].scores, float) for r in board.rows if "koniq10k" in r.cells
     }
@@ -80,7 +80,7 @@ def test_gmad_pairs_differ_for_the_attacker_alone(board: Board) -> None:
         attacker, defender = scores[pair.attacker], scores[pair.defender]
         assert attacker[better] >= attacker[worse]
         assert abs(defender[better] - defender[worse]) < 0.5 * defender.std()
-        assert pair.mos == (column.targets["mos"][better], column.targets["mos"][worse])  # type: ignore[index]
+        assert pair.mos == (column.targets.mos[better], column.targets.mos[worse])
 
 
 def test_no_gmad_without_published_scores(board: Board) -> None:
@@ -97,8 +97,8 @@ def test_images_of_synthetic_pairs(board: Board, tmp_path: Path, monkeypatch: py
     column = next(c for c in board.columns if c.labels == "synthetic")
     # The made-up scores, as if they were of the first rows of a real synthetic set.
     ids = [*frame["id"], *(f"gone-{i}.png" for i in range(60))]
-    targets = {**column.targets, "ids": ids}  # type: ignore[dict-item]
-    real: Column = replace(column, dataset=replace(column.dataset, ref=ref), targets=targets)
+    targets = column.targets.model_copy(update={"ids": ids})
+    real: Column = replace(column, dataset=column.dataset.model_copy(update={"ref": ref}), targets=targets)
     shown = write_images(replace(board, columns=(real,)), tmp_path / "images")
     wanted = {name for p in gmad_pairs(real, board) for name in (p.better, p.worse)}
     found = shown[real.dataset.key]

@@ -21,7 +21,7 @@ from rali_zoo.bench.leakage import leakage
 from rali_zoo.bench.results import Failure
 from rali_zoo.bench.rows import load_rows
 from rali_zoo.bench.suite import DatasetEntry, Entry, Suite
-from rali_zoo.errors import ConfigError, MissingExtraError, WeightsUnavailableError
+from rali_zoo.errors import ConfigError, MissingExtraError, RaliZooError, WeightsUnavailableError
 
 
 @pytest.fixture(autouse=True)
@@ -340,6 +340,24 @@ def test_a_damaged_cache_is_found_out_and_heals(data, tmp_path, monkeypatch):
         scorer.calls.clear()
         run_suite(suite, tmp_path / "r")
         assert tree(tmp_path / "r") == before and len(scorer.calls) > 4
+
+
+@pytest.mark.parametrize("place", ["results", "cache"])
+def test_a_full_disk_ends_it_in_one_line_and_loses_nothing(data, tmp_path, monkeypatch, place):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    use(monkeypatch, {"fake:sharpness": Sharpness})
+    suite = make_suite(data, "fake:sharpness")
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "write_cell", full) if place == "results" else patch.setattr(
+            cache.os, "replace", full
+        )
+        with pytest.raises(RaliZooError, match="cannot be written"):
+            run_suite(suite, tmp_path / "r")
+        assert not list((tmp_path / "r").glob("fake*/*/*.json"))
+    (done,) = run_suite(suite, tmp_path / "r")
+    assert done.cell.status == "ok" and check_file(done.path) == []
 
 
 def test_two_processes_at_once_leave_the_same_files(data, tmp_path, monkeypatch):

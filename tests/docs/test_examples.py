@@ -71,8 +71,10 @@ def _plug_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rali_zoo.backbones import BACKBONES
     from rali_zoo.baselines import BASELINES
     from rali_zoo.data.registry import DATASETS, GENERIC
+    from rali_zoo.models import NETWORKS
     from rali_zoo.rl.rewards import REWARDS
     from rali_zoo.text import TEXT_ENCODERS
+    from rali_zoo.trainers import TRAINERS
 
     project = folder / "pyproject.toml"
     if not project.exists():
@@ -84,7 +86,7 @@ def _plug_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     groups = content["entry-points"].items()
     text = "\n".join(f"[{g}]\n" + "\n".join(f"{k} = {v}" for k, v in rows.items()) for g, rows in groups)
     (target / "entry_points.txt").write_text(text)
-    for table in (DATASETS, GENERIC, BACKBONES, TEXT_ENCODERS, BASELINES, REWARDS):
+    for table in (DATASETS, GENERIC, BACKBONES, TEXT_ENCODERS, NETWORKS, TRAINERS, BASELINES, REWARDS):
         monkeypatch.setattr(table, "_rows", dict(table._rows))
         monkeypatch.setattr(table, "_plugins_read", False)
 

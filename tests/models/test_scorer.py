@@ -119,3 +119,18 @@ def test_an_interval_that_cannot_be_promised_is_kept_as_infinite(tmp_path):
     rali_zoo.save_scorer(trainer, tmp_path / "model.safetensors")
     loaded = rali_zoo.load_model(f"local-dir:{tmp_path}").network
     assert loaded.half_width(0.95) == float("inf")
+
+
+def test_an_encoder_may_be_given_as_it_is(photo, tmp_path):
+    import lightning as L
+
+    from rali_zoo.backbones import create_backbone
+
+    trainer = Regression(create_backbone("rali:tiny?size=40"))
+    rali_zoo.save_scorer(trainer, tmp_path / "model.safetensors")
+    loop = L.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False)
+    loop.strategy.connect(trainer)
+    loop.save_checkpoint(tmp_path / "last.ckpt")
+    expected = values(rali_zoo.load_model(trainer).score(photo()))
+    for ref in (f"local-dir:{tmp_path}", f"ckpt:{tmp_path / 'last.ckpt'}"):
+        assert values(rali_zoo.load_model(ref).score(photo())) == pytest.approx(expected, abs=1e-6)

@@ -20,32 +20,11 @@ if TYPE_CHECKING:
 
 #: In the order of the two digits in a file's name (paper, table 2).
 DISTORTIONS = (
-    "gaussian_blur",
-    "lens_blur",
-    "motion_blur",
-    "color_diffusion",
-    "color_shift",
-    "color_quantization",
-    "color_saturation_1",
-    "color_saturation_2",
-    "jpeg2000",
-    "jpeg",
-    "white_noise",
-    "white_noise_color",
-    "impulse_noise",
-    "multiplicative_noise",
-    "denoise",
-    "brighten",
-    "darken",
-    "mean_shift",
-    "jitter",
-    "non_eccentricity_patch",
-    "pixelate",
-    "quantization",
-    "color_block",
-    "high_sharpen",
-    "contrast_change",
-)
+    "gaussian_blur", "lens_blur", "motion_blur", "color_diffusion", "color_shift", "color_quantization",
+    "color_saturation_1", "color_saturation_2", "jpeg2000", "jpeg", "white_noise", "white_noise_color",
+    "impulse_noise", "multiplicative_noise", "denoise", "brighten", "darken", "mean_shift", "jitter",
+    "non_eccentricity_patch", "pixelate", "quantization", "color_block", "high_sharpen", "contrast_change",
+)  # fmt: skip
 
 _NAME = re.compile(r"^(I\d+)_(\d\d)_(\d\d)\.png$")
 

@@ -20,31 +20,13 @@ if TYPE_CHECKING:
 
 #: In the order of the two digits in a file's name (paper, table 1).
 DISTORTIONS = (
-    "additive_gaussian_noise",
-    "color_component_noise",
-    "spatially_correlated_noise",
-    "masked_noise",
-    "high_frequency_noise",
-    "impulse_noise",
-    "quantization_noise",
-    "gaussian_blur",
-    "denoise",
-    "jpeg",
-    "jpeg2000",
-    "jpeg_transmission_errors",
-    "jpeg2000_transmission_errors",
-    "non_eccentricity_pattern_noise",
-    "local_blockwise_distortions",
-    "mean_shift",
-    "contrast_change",
-    "color_saturation_change",
-    "multiplicative_noise",
-    "comfort_noise",
-    "lossy_compression_of_noisy_images",
-    "color_quantization_with_dither",
-    "chromatic_aberrations",
-    "sparse_sampling_and_reconstruction",
-)
+    "additive_gaussian_noise", "color_component_noise", "spatially_correlated_noise", "masked_noise",
+    "high_frequency_noise", "impulse_noise", "quantization_noise", "gaussian_blur", "denoise", "jpeg", "jpeg2000",
+    "jpeg_transmission_errors", "jpeg2000_transmission_errors", "non_eccentricity_pattern_noise",
+    "local_blockwise_distortions", "mean_shift", "contrast_change", "color_saturation_change",
+    "multiplicative_noise", "comfort_noise", "lossy_compression_of_noisy_images",
+    "color_quantization_with_dither", "chromatic_aberrations", "sparse_sampling_and_reconstruction",
+)  # fmt: skip
 
 _NAME = re.compile(r"^(I\d\d)_(\d\d)_(\d)\.bmp$", re.IGNORECASE)
 
