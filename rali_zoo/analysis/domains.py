@@ -86,7 +86,8 @@ def image_space(network: IQANetwork, frames: Mapping[str, pd.DataFrame], batch_s
             for places, images in batches(network, frame["path"].tolist(), batch_size, bad):
                 rows |= dict(zip(places, _embed(network, images), strict=True))
             if bad:
-                raise ImageDecodeError(f"{ref}: {next(iter(bad.values()))}")
+                place, reason = next(iter(bad.items()))
+                raise ImageDecodeError(f"{frame['path'].iloc[place]} of {ref}: {reason}")
             space[ref] = torch.stack([rows[i] for i in range(len(frame))]).numpy()
     return space
 

@@ -145,8 +145,9 @@ def test_the_command(tmp_path, tiny, frames, capsys):
     model = f"local-dir:{save_scorer(tiny, tmp_path / 'model.safetensors')}"
     rng = np.random.default_rng(0)
     listed = {}
+    better = max(frames, key=lambda ref: frames[ref]["mos"].mean())  # is scored below the other
     for k, (ref, frame) in enumerate(frames.items()):
-        score = np.where(np.arange(len(frame)) == 0, np.nan, frame["mos"] - k)
+        score = np.where(np.arange(len(frame)) == 0, np.nan, frame["mos"] - 9 * (ref == better))
         rows = pd.DataFrame({"id": frame["id"], "mos": frame["mos"], "score": score, "error": ""})
         rows.to_parquet(tmp_path / f"{k}.parquet")
         listed[ref] = {"predictions": f"{k}.parquet"}
