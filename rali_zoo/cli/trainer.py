@@ -29,7 +29,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import CheckpointIO
-from lightning.pytorch.utilities import rank_zero_only
 from torch import distributed
 
 from rali_zoo.cli import checkpoint_settings, report, runs
@@ -212,7 +211,9 @@ class RaliCLI(LightningCLI):
                 print(f"note: {wanted} holds an earlier run, this one is {self.claimed}", file=sys.stderr)
 
     def _check_epochs(self, wanted: int | None) -> None:
-        done = None if self.checkpoint is None else self.checkpoint.content.get("epoch")
+        if self.checkpoint is None:
+            return
+        done = self.checkpoint.content.get("epoch")
         if isinstance(done, int) and wanted is not None and 0 <= wanted < done + 1:
             raise ConfigError(
                 f"{self.checkpoint.path} has been trained for {done + 1} epochs already, and "
@@ -242,7 +243,7 @@ class RaliCLI(LightningCLI):
         """
         try:
             data = None
-            if self.subcommand == "fit" and rank_zero_only.rank == 0:
+            if self.subcommand == "fit" and getattr(rank_zero_only, "rank", 0) == 0:
                 partly = self.config.clone()
                 for other in ("model", "trainer"):
                     partly[self.subcommand].pop(other, None)
