@@ -21,6 +21,10 @@ class Scorer(Protocol):
 
     name: str  #: the reference it was loaded from
     training_sets: tuple[str, ...] | None  #: ``None`` where its authors do not state them
+    needs_reference: bool  #: whether it compares with a reference image
+    native_scale: bool  #: whether scores are in units of its own instead of MOS in [1, 5]
+    score_range: tuple[float, float] | None  #: nominal range of the scores; ``None`` where an end is open
+    licence: str  #: of what computes them, as an SPDX identifier; empty for ours
 
     @property
     def revision(self) -> str:

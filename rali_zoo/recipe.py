@@ -30,9 +30,8 @@ from typing import Any
 
 import yaml
 
-from rali_zoo.errors import ConfigError, UnknownNameError, near_miss
+from rali_zoo.errors import ConfigError, UnknownNameError
 from rali_zoo.settings import read_yaml
-from rali_zoo.trust import class_paths, names_outside, texts
 
 _TOP = ("vars", "folder", "foreach", "launcher", "stages")
 _STAGE = ("name", "run", "inputs", "outputs", "needs", "foreach", "launcher")
@@ -48,10 +47,6 @@ _RUN_FILES = (
     "logs",
     "test",
     ".lock",
-)
-#: Options by which a command line has code imported or run.
-_CODE = re.compile(
-    r"--(plugin|trust_\w+|.*class_path|trainer\.(callbacks|logger|plugins|strategy|profiler|accelerator))\b"
 )
 Variables = dict[str, str]
 
@@ -182,47 +177,6 @@ def read_recipe(path: str | Path, given: Mapping[str, str] | None = None) -> Rec
     return Recipe(folder, tuple(_ordered(_linked(stages))), again)
 
 
-def check_trust(recipe: Recipe, path: Path, given: Mapping[str, str] | None = None) -> None:
-    """Refuse what a recipe, or a config that it names, could have run or written that a user has not typed.
-
-    Args:
-        recipe: of :func:`read_recipe`.
-        path: its file.
-        given: values of variables that the user typed, which may be anything.
-
-    Raises:
-        ConfigError: a command that is none of ours, a launcher, code to import, an address, or a path outside of
-            the working directory; ``--trust_recipe`` allows them.
-    """
-    from rali_zoo.cli.main import COMMANDS
-    from rali_zoo.trainers import TRAINERS
-
-    consent = "Read it, and give --trust_recipe if that is what you want"
-    content = {key: value for key, value in read_yaml(path).items() if key != "launcher"}
-    own = content.pop("vars", None)
-    variables = own.items() if isinstance(own, dict) else ()
-    for text in texts([content, {name: value for name, value in variables if name not in (given or {})}]):
-        if names_outside(text):
-            raise ConfigError(
-                f"{path} names {text!r}, a command, an address or a path outside of this folder. {consent}, or give "
-                "another value: --vars.NAME=VALUE"
-            )
-    for stage in recipe.stages:
-        place = f"{path}: stage {stage.name}"
-        if stage.launcher:
-            raise ConfigError(f"{place} starts the program {stage.launcher[0]!r}. {consent}")
-        if stage.command not in COMMANDS or stage.command == "pipeline":
-            raise ConfigError(f"{place}: no command {stage.command!r}. {near_miss(stage.command, COMMANDS)}")
-        for word in stage.run:
-            if _CODE.match(word):
-                raise ConfigError(f"{place} can have code run by {word!r}. {consent}")
-        for config in _configs(stage.run):
-            named = list(class_paths(read_yaml(Path(config)))) if Path(config).is_file() else []
-            for name in named:
-                if name not in TRAINERS and not name.startswith(("lightning.", "torch.optim.", "rali_zoo.")):
-                    raise ConfigError(f"{place}: {config} names the class {name!r}. {consent}")
-
-
 def _known(kind: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
     for name in given:
         if name not in known:
@@ -285,12 +239,12 @@ def _stages(
             raise ConfigError(
                 f"{place} ({group}): give {_ROOT}FOLDER, where a killed fit finds its checkpoint"
             )
-        inputs = tuple(dict.fromkeys([*listed("inputs"), *_configs(run)]))
+        inputs = tuple(dict.fromkeys([*listed("inputs"), *configs(run)]))
         name = "-".join([group, *(re.sub(r"[^A-Za-z0-9_.]+", "_", value) for value in [*outer, *values])])
         yield Stage(name, group, run, outputs, inputs, listed("needs"), listed("launcher"))
 
 
-def _configs(words: Sequence[str]) -> Iterator[str]:
+def configs(words: Sequence[str]) -> Iterator[str]:
     """Config files that a command line names."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if word in ("--config", "-c"):

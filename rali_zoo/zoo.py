@@ -36,6 +36,16 @@ MODELS = Table(
     },
 )
 
+#: What ``score``, ``serve`` and ``app`` take where no model is named.
+DEFAULT_MODEL = "rali-tiny-synthetic"
+_BY_SUFFIX = {
+    ".ckpt": "ckpt",
+    ".safetensors": "local-dir",
+    ".onnx": "onnx",
+    ".xml": "openvino",
+    ".csv": "csv",
+}
+
 #: models of ours; those of :data:`~rali_zoo.baselines.BASELINES` are somebody else's
 SCHEMES = ("ckpt", "local-dir", "hf-hub")
 
@@ -78,7 +88,8 @@ def load_model(
             ``onnx:PATH.onnx[?threads=N]`` or ``openvino:PATH.xml[?threads=N]`` (written by 'rali-zoo
             export'), ``levels:hf:ORG/MODEL`` (a vision-language model that rates in the words of a
             scale), ``pyiqa:NAME``, ``piq:NAME``, ``torchmetrics:NAME``, or ``csv:PATH``
-            (scores computed elsewhere); or a network, or the trainer that has trained it.
+            (scores computed elsewhere); the path of a file that is there needs no scheme. Or a network, or the
+            trainer that has trained it.
         device: where to compute, e.g. ``cuda``; the CPU by default.
 
     Raises:
@@ -95,6 +106,7 @@ def load_model(
         from rali_zoo.models.scorer import checked_device
 
         checked_device(device)  # before anything is fetched or built
+    ref = with_scheme(ref)
     uri = parse_uri(ref, (*SCHEMES, *RUNTIMES, *BASELINES), "model", MODELS)
     for table in (RUNTIMES, BASELINES):
         if uri.scheme in table:
@@ -117,6 +129,14 @@ def _in_memory(model: IQANetwork | Trained, device: str | None) -> NetworkScorer
             f"load_model takes a reference such as 'ckpt:PATH', a network or its trainer, not a {type(model).__name__}"
         )
     return NetworkScorer(network, type(model).__name__, device)
+
+
+def with_scheme(ref: str) -> str:
+    """A reference; of a file or folder that is there, the one that its suffix stands for."""
+    path = Path(ref)
+    if ref in MODELS or not path.exists():
+        return ref
+    return f"{'local-dir' if path.is_dir() else _BY_SUFFIX.get(path.suffix, 'local-dir')}:{ref}"
 
 
 def load_ours(ref: str, device: str | None = None) -> NetworkScorer:

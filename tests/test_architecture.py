@@ -22,8 +22,10 @@ LAYERS = (
     ("vlm",),
     ("rl", "models"),
     ("trainers", "baselines", "zoo"),
+    ("recipe",),
+    ("pipeline",),
     ("analysis", "bench", "scoring", "export", "serving"),
-    ("recipe", "pipeline", "cli"),
+    ("cli",),
     ("__init__", "__main__"),
 )
 LAYER = {part: level for level, parts in enumerate(LAYERS) for part in parts}

@@ -62,7 +62,7 @@ class Foreign:
     name: str
 
     @property
-    def module(self) -> NoReturn:
+    def network(self) -> NoReturn:
         """There is none; raises :class:`ConfigError`."""
         raise ConfigError(
             f"{self.name!r} only gives scores; this needs a model of rali_zoo: ckpt:, local-dir:, hf-hub: "

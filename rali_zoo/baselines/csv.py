@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from rali_zoo.baselines.base import Foreign
 from rali_zoo.data.readers.frame import need_columns, read_csv, some
 from rali_zoo.data.readers.options import number_pair, truth
 from rali_zoo.errors import ScoreTableError
+from rali_zoo.outputs import from_csv_cell
 from rali_zoo.types import MOS_RANGE, Score
 from rali_zoo.uri import Uri
 
@@ -59,6 +61,8 @@ class TableScorer(Foreign):
             self.score_range = (0.0 - score_range[1], 0.0 - score_range[0])
         self.native_scale = self.score_range != MOS_RANGE
         self._scores, self._sign = scores, 1.0 if higher else -1.0
+        self._asked: dict[str, set[str]] = {}  # by file name, the paths that were asked for so far
+        self._lock = threading.Lock()
         self._by_file: dict[str, list[str]] = {}
         for identity in scores:
             self._by_file.setdefault(os.path.basename(identity), []).append(identity)
@@ -71,13 +75,23 @@ class TableScorer(Foreign):
         """Look scores up.
 
         Args:
-            ids: ids of images, or their paths. An id that the file does not have is looked for by its file
-                name.
+            ids: ids of images, or their paths. A path that the file does not have is looked for by its file
+                name, where the file names that image without a folder and only one of ``ids`` has that name.
 
         Returns:
             One score an id, in order, higher = better; one that is missing or no number has ``error``.
         """
-        return [self._look_up(str(identity)) for identity in ids]
+        asked = [str(identity) for identity in ids]
+        self.announce(asked)
+        return [self._look_up(path) for path in asked]
+
+    def announce(self, paths: Iterable[str]) -> None:
+        """Say which images will be asked for, where that is done in several calls."""
+        with self._lock:
+            for path in paths:
+                name = os.path.basename(path)
+                if name in self._scores:
+                    self._asked.setdefault(name, set()).add(os.path.normpath(path))
 
     def score(
         self,
@@ -97,27 +111,28 @@ class TableScorer(Foreign):
             references: not used.
         """
         items = list(images) if isinstance(images, list | tuple) else [images]
-        found = []
-        for i, image in enumerate(items):
-            if isinstance(image, str | Path):
-                found.append(self._look_up(str(image)))
-            else:
-                found.append(self._error(f"[{i}]", "scores of a file are found by an image's path"))
+        paths = iter(self.scores_for([str(image) for image in items if isinstance(image, str | Path)]))
+        found = [
+            next(paths)
+            if isinstance(image, str | Path)
+            else self._error(f"[{i}]", "scores of a file are found by an image's path")
+            for i, image in enumerate(items)
+        ]
         if progress is not None:
             progress(len(found))
         return found
 
     def _look_up(self, asked: str) -> Score:
-        identity = asked
+        identity, name = asked, os.path.basename(asked)
         if asked not in self._scores:
-            same = self._by_file.get(os.path.basename(asked), [])
-            if len(same) > 1:
+            if name not in self._scores:
+                return self._error(asked, "the file has no score of it" + self._elsewhere(name))
+            if len(self._asked[name]) > 1:
+                others = some(sorted(self._asked[name]), 3)
                 return self._error(
-                    asked, f"its file name stands for several rows of the file: {some(same, 3)}"
+                    asked, f"the file has one {name!r} and several images are called so: {others}"
                 )
-            if not same:
-                return self._error(asked, "the file has no score of it")
-            identity = same[0]
+            identity = name
         text = self._scores[identity].strip()
         try:
             value = float(text)
@@ -126,6 +141,10 @@ class TableScorer(Foreign):
         if not math.isfinite(value):
             return self._error(asked, f"the file holds {text} for it")
         return Score(self._sign * value + 0.0, path=asked, model=self.name)
+
+    def _elsewhere(self, name: str) -> str:
+        same = self._by_file.get(name, [])
+        return f"; it has {some(same, 3)}, in another folder" if same else ""
 
     def _error(self, path: str, why: str) -> Score:
         return Score(None, error=why, path=path, model=self.name)
@@ -136,9 +155,10 @@ def load(uri: Uri, device: str | None = None) -> TableScorer:
 
     Args:
         uri: ``csv:PATH`` with the options ``column`` (of the scores; ``score``), ``id`` (column of the ids;
-            ``id``), ``higher`` (whether more is better; ``true``), ``training_sets`` (joined by commas;
-            empty = none, left out = not known), ``score_range`` (``LOW,HIGH``; ``1,5`` says that they are on
-            the MOS scale) and ``name`` (what tables call it; ``csv:`` and the file's name).
+            ``id``, or ``path`` where there is none), ``higher`` (whether more is better; ``true``),
+            ``training_sets`` (joined by commas; empty = none, left out = not known), ``score_range``
+            (``LOW,HIGH``; ``1,5`` says that they are on the MOS scale) and ``name`` (what tables call it;
+            ``csv:`` and the file's name).
         device: not used.
 
     Raises:
@@ -149,7 +169,9 @@ def load(uri: Uri, device: str | None = None) -> TableScorer:
     if not path.is_file():
         raise ScoreTableError(f"{path} does not exist (looked for from {Path.cwd()})")
     table = read_csv(path, separator="\t" if path.suffix == ".tsv" else ",")
-    key, column = options.get("id", "id"), options.get("column", "score")
+    # What 'score' writes has a column path, whose cells are marked where a spreadsheet would run them.
+    key = options.get("id", "path" if "path" in table and "id" not in table else "id")
+    column = options.get("column", "score")
     need_columns(table, (key, column), path)
     twice = table.loc[table[key].duplicated(), key]
     if len(twice):
@@ -159,7 +181,7 @@ def load(uri: Uri, device: str | None = None) -> TableScorer:
     digest = hashlib.sha256(path.read_bytes() + f"\n{key} {column} {higher}".encode()).hexdigest()
     return TableScorer(
         name=options.get("name", f"csv:{path.name}"),
-        scores=dict(zip(table[key], table[column], strict=True)),
+        scores=dict(zip(map(from_csv_cell, table[key]), table[column], strict=True)),
         revision=digest[:12],
         higher=higher,
         training_sets=None if sets is None else tuple(s for s in sets.split(",") if s),

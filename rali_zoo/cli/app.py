@@ -9,14 +9,15 @@ from typing import Any
 
 from rali_zoo.cli import run_function
 from rali_zoo.errors import MissingExtraError
+from rali_zoo.zoo import DEFAULT_MODEL
 
 
 def app_command(
-    model: str = "rali-tiny-synthetic",
+    model: str = DEFAULT_MODEL,
     host: str = "127.0.0.1",
     port: int = 7860,
     threads: int | None = None,
-    device: str | None = None,
+    device: str = "auto",
 ) -> None:
     """A web page that scores the images dropped on it, says why, and compares two.
 
@@ -25,7 +26,7 @@ def app_command(
         host: address to listen at; the default is reached from this machine only.
         port: 0 takes a free one.
         threads: of the computation; OMP_NUM_THREADS, or the cores that are free, by default.
-        device: where to compute, e.g. cuda; the CPU by default.
+        device: where to compute, e.g. cuda or cpu; auto is a GPU where there is one.
     """
     with tempfile.TemporaryDirectory(prefix="rali-zoo-app-") as uploads:
         # Before gradio is imported, which reads them then.

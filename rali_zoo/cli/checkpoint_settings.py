@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from rali_zoo.cli.training import CommandLine
 from rali_zoo.errors import CheckpointError, ConfigError, RaliZooError, near_miss
@@ -129,8 +129,7 @@ def load_weights(checkpoint: CheckpointSettings, model: LightningModule, whole: 
         CheckpointError: the weights do not fit.
     """
     only_trained = () if whole else ("text_tower.", "text_encoder.")
-    weights = checkpoint.content["state_dict"]
-    assert isinstance(weights, dict)  # read_checkpoint has seen to it
+    weights = cast("dict[str, Any]", checkpoint.content["state_dict"])  # read_checkpoint has seen to it
     try:
         model.load_state_dict({k: v for k, v in weights.items() if not k.startswith(only_trained)})
         model.on_load_checkpoint(checkpoint.content)

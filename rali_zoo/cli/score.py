@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from rali_zoo.cli import run_function
-from rali_zoo.data.sources import find_items
+from rali_zoo.data.sources import Item, Skipped, find_items
 from rali_zoo.errors import ConfigError
-from rali_zoo.scoring.runtime import Compile, Decode, Precision
+from rali_zoo.outputs import printable
+from rali_zoo.scoring.runtime import Compile, Decode, Precision, Sort
+from rali_zoo.types import MOS_RANGE
+from rali_zoo.zoo import DEFAULT_MODEL, with_scheme
 
 if TYPE_CHECKING:
+    from rali_zoo.protocols import Scorer
     from rali_zoo.scoring.pipeline import Slice
     from rali_zoo.scoring.sink import Sink
-    from rali_zoo.types import Score, Scorer
+    from rali_zoo.types import Score
 
 Engine = Literal["local", "ray"]
 
@@ -32,60 +37,79 @@ class How:
     batch_size: int
     workers: int | None
     threads: int | None
-    device: str | None
+    device: str
     precision: Precision
     compile: Compile
     engine: Engine
     actors: int
+    sort: Sort
+    overwrite: bool
 
 
 def score_command(
     paths: list[str],
-    model: str,
+    model: str = DEFAULT_MODEL,
     output: Path | None = None,
     decode: Decode = "exact",
     batch_size: int = 16,
     workers: int | None = None,
     threads: int | None = None,
-    device: str | None = None,
+    device: str = "auto",
     precision: Precision = "float32",
     compile: Compile = "off",
     shard: str = "1/1",
     engine: Engine = "local",
     actors: int = 1,
     explain: bool = False,
+    sort: Sort = "none",
+    overwrite: bool = False,
 ) -> None:
     """Score images with a model and show, or write, one row for each.
 
     Args:
-        paths: images, folders, globs, .txt files of paths, .parquet tables with a column path, .tar shards.
-        model: ckpt:PATH, local-dir:PATH, hf-hub:ORG/REPO[@REV], onnx:FILE, openvino:FILE,
+        paths: images, folders, globs, .txt files of paths, .csv, .jsonl or .parquet tables with a column path,
+            .tar shards; - reads paths from standard input.
+        model: a file or run of your own, ckpt:PATH, local-dir:PATH, hf-hub:ORG/REPO[@REV], onnx:FILE, openvino:FILE,
             levels:hf:ORG/MODEL, or a name of 'rali-zoo list models'.
-        output: table of the columns path, score, std, error, model; .parquet or .csv. A run that was stopped
-            goes on when the same command is given again.
+        output: table of the columns path, score, std, error, model; .parquet, .csv or .jsonl, or - for lines of
+            JSON on standard output. A run that was stopped goes on when the same command is given again.
         decode: exact = the pixels of training; fast = large JPEGs at reduced size, 8-bit resizing.
         batch_size: images a forward pass.
         workers: threads that decode; 2 on a CPU and up to 16 beside a GPU by default.
         threads: of the computation; OMP_NUM_THREADS, or the cores that are free, by default.
-        device: where to compute, e.g. cuda; the CPU by default.
+        device: where to compute, e.g. cuda or cpu; auto is a GPU where there is one.
         precision: of the encoder; auto is bfloat16 where the chip has it.
         compile: mode of torch.compile for the encoder.
         shard: K/N scores the K-th of N shares of the images, for N jobs with an --output each.
         engine: ray runs on the cluster at RAY_ADDRESS, or on this machine; needs the extra 'ray'.
         actors: copies of the model that the engine ray keeps.
-        explain: also show the prototypes and descriptions behind each score; without --output only.
+        explain: also show the prototypes and descriptions behind each score, or the text of a reasoner; not into
+            a file.
+        sort: worst or best first; none is the order in which the images were found.
+        overwrite: replace an --output that is there.
     """
     if batch_size < 1 or actors < 1:
         raise ConfigError("--batch_size and --actors are at least 1")
-    how = How(model, decode, batch_size, workers, threads, device, precision, compile, engine, actors)
-    if output is None:
+    how = How(
+        with_scheme(model), decode, batch_size, workers, threads, device, precision, compile, engine, actors, sort,
+        overwrite,
+    )  # fmt: skip
+    skipped = Skipped()
+    if output is None or str(output) == "-":
         if engine == "ray":
             raise ConfigError("--engine ray writes a table: give --output scores.parquet")
-        _show(paths, shard, how, explain)
-        return
-    if explain:
-        raise ConfigError("--explain goes to the terminal: leave out --output")
-    _write(paths, shard, how, output)
+        counts = _show(find_items(paths, shard, skipped), how, explain, output is not None)
+    elif explain:
+        raise ConfigError("--explain goes to the terminal or to --output -: leave out --output FILE")
+    else:
+        counts = _write(paths, shard, how, output, skipped)
+    if skipped:
+        print(skipped, file=sys.stderr)
+    failed, total = counts
+    if failed:
+        print(f"{failed} of {total} images have no score; their error says why", file=sys.stderr)
+    if failed == total:
+        raise ConfigError(f"none of {total} images could be scored")
 
 
 def _load(how: How) -> tuple[Scorer, int]:
@@ -96,55 +120,89 @@ def _load(how: How) -> tuple[Scorer, int]:
     from rali_zoo.scoring.runtime import check_device, decode_workers, set_threads, tune
     from rali_zoo.zoo import load_model
 
-    scorer = cast("Scorer", load_model(how.model, check_device(how.device)))
-    device = torch.device(how.device or "cpu")
+    name = check_device(how.device, how.model)
+    scorer = cast("Scorer", load_model(how.model, name))
+    device = torch.device(name)
     if isinstance(scorer, NetworkScorer):
         tune(scorer, how.precision, how.compile)
     elif how.precision == "bfloat16" or how.compile != "off":
         raise ConfigError(f"--precision and --compile are for scorers of rali_zoo; {scorer.name} is none")
     set_threads(how.threads, device)
+    if any(name.startswith("synthetic:") for name in scorer.training_sets or ()):
+        print(f"{how.model} was trained on synthetic labels and is no judge of photographs", file=sys.stderr)
     return scorer, decode_workers(how.workers, device)
 
 
-def _show(paths: list[str], shard: str, how: How, explain: bool) -> None:
-    """Score a few images and print a table."""
+def _show(found: Iterator[Item], how: How, explain: bool, as_json: bool) -> tuple[int, int]:
+    """Score a few images and print them; how many failed, and of how many."""
     from rali_zoo.scoring.pipeline import make_stages, run, slices
     from rali_zoo.scoring.progress import Progress
+    from rali_zoo.scoring.sink import json_row
 
-    items = list(find_items(paths, shard))
+    items = list(found)
     scorer, workers = _load(how)
+    if how.model.startswith("csv:"):
+        _announce(scorer, items)
+    stages = make_stages(scorer, how.decode)
+    shown = (lambda score: json_row(score, explain)) if as_json else (lambda score: _row(score, explain))
     scores: list[Score] = []
+    if not as_json:
+        scale = "1 (bad) to 5 (excellent)" if scorer.score_range == MOS_RANGE else "in units of the metric"
+        print(f"quality, {scale}, higher is better")
     with Progress(len(items)) as progress:
-        for batch, found in run(
-            slices([(0, items)], how.batch_size), make_stages(scorer, how.decode), workers
-        ):
-            scores += found
+        for batch, new in run(slices([(0, items)], how.batch_size), stages, workers):
+            scores += new
+            if how.sort == "none":
+                print("\n".join(map(shown, new)), flush=True)
             progress.advance(len(batch.items))
-    print_table(scores, explain, getattr(scorer, "native_scale", False))
-    _say_failed(sum(s.error is not None for s in scores), len(scores))
+    if how.sort != "none":
+        sign = -1 if how.sort == "best" else 1
+        scores.sort(key=lambda s: math.inf if s.score is None else sign * s.score)
+        print("\n".join(map(shown, scores)))
+    return sum(s.error is not None for s in scores), len(scores)
 
 
-def _write(paths: list[str], shard: str, how: How, output: Path) -> None:
-    """Score what has no score yet, then make one table."""
+def _row(score: Score, explain: bool) -> str:
+    """A line for a terminal; nothing in it moves the cursor."""
+    if score.score is None:
+        return f"  --            {printable(score.path)}  error: {printable(score.error or '')}"
+    std = "       " if score.std is None else f"± {score.std:<5.2f}"
+    line = f"{score.score:7.3f} {std} {printable(score.path)}"
+    more = "".join(f"\n{printable(part)}" for part in score.explain().split("\n")[1:]) if explain else ""
+    return line + more
+
+
+def _announce(scorer: Scorer, items: Iterable[Item]) -> None:
+    """Tell a table of scores all names first: a bare one in it is to stand for one image only."""
+    from rali_zoo.baselines.csv import TableScorer
+
+    if isinstance(scorer, TableScorer):
+        scorer.announce(item.path for item in items)
+
+
+def _write(paths: list[str], shard: str, how: How, output: Path, skipped: Skipped) -> tuple[int, int]:
+    """Score what has no score yet, then make one table; how many failed, and of how many."""
     from rali_zoo.scoring.progress import Progress
     from rali_zoo.scoring.sink import Job, Sink
 
-    with Sink(output) as sink:
-        items = find_items(paths, shard)
-        # A path that does not exist is said before the model is loaded.
+    with Sink(output, how.overwrite) as sink:
+        items = find_items(paths, shard, skipped)
+        # That there is no image at all is said before the model is loaded.
         first = [] if sink.started else list(islice(items, 1))
         scorer, workers = _load(how)
         job = Job(paths, os.getcwd(), shard, how.model, scorer.revision, how.decode, how.precision)
         sink.start(job, chain(first, items), how.batch_size)
+        if how.model.startswith("csv:"):
+            _announce(scorer, sink.items())
         if sink.done:
             print(f"{sink.done} of {sink.total} images are there from an earlier run", file=sys.stderr)
         with Progress(sink.total, sink.done) as progress:
             for batch, scores in _scored(sink, scorer, how, workers):
                 sink.add(batch.part, batch.start, scores)
                 progress.advance(len(scores))
-        failed = sink.finish()
+        failed = sink.finish(how.sort)
     print(f"{sink.total} rows ({failed} with an error) written to {output}")
-    _say_failed(failed, sink.total)
+    return failed, sink.total
 
 
 def _scored(sink: Sink, scorer: Scorer, how: How, workers: int) -> Iterator[tuple[Slice, list[Score]]]:
@@ -158,38 +216,6 @@ def _scored(sink: Sink, scorer: Scorer, how: How, workers: int) -> Iterator[tupl
 
     recipe = Recipe(how.model, how.decode, how.device, how.precision, how.compile, how.threads)
     return run_ray(batches, scorer, recipe, how.actors)
-
-
-def _say_failed(failed: int, total: int) -> None:
-    if failed:
-        print(f"{failed} of {total} images have no score; their error says why", file=sys.stderr)
-
-
-def print_table(scores: Sequence[Score], explain: bool, native: bool) -> None:
-    """A table of scores on the terminal, with explanations below if asked for.
-
-    Args:
-        scores: one row each.
-        explain: whether to explain them.
-        native: whether they are in units of the scorer's own instead of MOS.
-    """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    scale = "higher is better, in units of the metric" if native else "1 (bad) to 5 (excellent)"
-    table = Table("image", title=f"Quality, {scale}", title_justify="left")
-    for heading in ("score", "± spread"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("error", style="red")
-    for s in scores:
-        values = ["" if v is None else f"{v:.2f}" for v in (s.score, s.std)]
-        table.add_row(escape(s.path), *values, escape(s.error or ""))
-    console = Console()
-    console.print(table)
-    if explain:
-        for s in scores:
-            console.print(s.explain(), markup=False, highlight=False)
 
 
 def main(words: Sequence[str]) -> None:

@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rali_zoo.cli import run_function
 from rali_zoo.errors import MissingExtraError
+from rali_zoo.zoo import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from rali_zoo.types import Scorer
+    from rali_zoo.protocols import Scorer
 
 
 def serve_command(
-    model: str = "rali-tiny-synthetic",
+    model: str = DEFAULT_MODEL,
     host: str = "127.0.0.1",
     port: int = 8000,
     batch_size: int = 16,
     workers: int = 2,
     threads: int | None = None,
-    device: str | None = None,
+    device: str = "auto",
     max_images: int = 32,
     max_megabytes: int = 64,
     max_megapixels: int = 64,
@@ -35,7 +36,7 @@ def serve_command(
         batch_size: most images a forward pass.
         workers: processes that decode.
         threads: of the computation; OMP_NUM_THREADS, or the cores that are free, by default.
-        device: where to compute, e.g. cuda; the CPU by default.
+        device: where to compute, e.g. cuda or cpu; auto is a GPU where there is one.
         max_images: in a request.
         max_megabytes: of a request.
         max_megapixels: of an image.
@@ -57,15 +58,16 @@ def serve_command(
     serve(make, host, port, f"{model}: POST /score")
 
 
-def load(model: str, device: str | None, threads: int | None) -> Scorer:
+def load(model: str, device: str, threads: int | None) -> Scorer:
     """The scorer, with the number of threads set."""
     import torch
 
     from rali_zoo.scoring.runtime import check_device, set_threads
-    from rali_zoo.zoo import load_model
+    from rali_zoo.zoo import load_model, with_scheme
 
-    scorer = cast("Scorer", load_model(model, check_device(device)))
-    set_threads(threads, torch.device(device or "cpu"))
+    device = check_device(device, with_scheme(model))
+    scorer = cast("Scorer", load_model(model, device))
+    set_threads(threads, torch.device(device))
     return scorer
 
 

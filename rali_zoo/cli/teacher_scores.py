@@ -15,7 +15,7 @@ def teacher_command(
     least: int = 2,
     root: str = "data",
 ) -> None:
-    """Make a table of a teacher's mean score and spread for each image.
+    """Make a table of a teacher's mean score and std for each image.
 
     A DistributionRegression learns both from 'csv:OUTPUT?mos_range=1,5' with model.target=opinions.
 

@@ -63,7 +63,7 @@ class BestCheckpoint(ModelCheckpoint):
     """``best.ckpt`` by validation SRCC; an epoch in which it is undefined is never best."""
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
-        """Whether a value of the monitor is among the best; Lightning keeps the first value even if it is NaN."""
+        """Whether a value (a scalar) is among the best; Lightning keeps the first one even if it is NaN."""
         return (
             current is not None
             and bool(torch.isfinite(current))
@@ -212,8 +212,7 @@ class RaliCLI(LightningCLI):
                 print(f"note: {wanted} holds an earlier run, this one is {self.claimed}", file=sys.stderr)
 
     def _check_epochs(self, wanted: int | None) -> None:
-        assert self.checkpoint is not None
-        done = self.checkpoint.content.get("epoch")
+        done = None if self.checkpoint is None else self.checkpoint.content.get("epoch")
         if isinstance(done, int) and wanted is not None and 0 <= wanted < done + 1:
             raise ConfigError(
                 f"{self.checkpoint.path} has been trained for {done + 1} epochs already, and "

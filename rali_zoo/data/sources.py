@@ -62,6 +62,7 @@ _HEADS = (
     b"\0\0\0\x0cjP",
     b"\xff\x4f\xff\x51",
 )
+_NO_MATCH = "no image matches this pattern"
 _COLUMNS = ("path", "image", "image_path", "filename", "file_name", "file", "img", "name")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -182,9 +183,14 @@ def find_items(paths: Sequence[str], shard: str = "1/1", skipped: Skipped | None
 
 
 def _found(paths: Sequence[str], mine: int, shares: int, skipped: Skipped) -> Iterator[Item]:
-    known = 0
+    known, held = 0, []  # patterns without a match are rows only beside images
     for item in _distinct(_all(paths, skipped)):
+        if item.error == _NO_MATCH and not known:
+            held.append(item)
+            continue
         known += 1
+        yield from held
+        held.clear()
         if _number(item.path) % shares == mine:
             yield item
     if not known:
@@ -283,7 +289,7 @@ def _matches(pattern: str, skipped: Skipped) -> Iterator[Item]:
             continue
         taken += 1
     if not taken:
-        yield Item(pattern, error="no image matches this pattern")
+        yield Item(pattern, error=_NO_MATCH)
 
 
 def _suffix(path: str) -> str:

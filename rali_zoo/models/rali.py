@@ -99,7 +99,7 @@ class RALINetwork(BackboneNetwork):
         return out._replace(score=out.score.clamp(*MOS_RANGE))
 
     def unbounded(self, features: Tensor) -> Prediction:
-        """As :meth:`predict_features`, with scores that may leave [1, 5], where a clamp would stop gradients."""
+        """As :meth:`predict_features` of (B, D), but scores may leave [1, 5]: a clamp would stop gradients."""
         if not bool(self.ready):
             return Prediction(features.new_full((len(features),), float("nan"), dtype=torch.float32))
         query = self.query(self.embed(features))

@@ -20,7 +20,7 @@ from rali_zoo.data.images import load_image, load_views
 from rali_zoo.data.sources import find_items
 from rali_zoo.errors import ConfigError, ImageDecodeError
 from rali_zoo.models.base import BackboneNetwork, IQANetwork, Prediction
-from rali_zoo.types import Batch, Explanation, Score
+from rali_zoo.types import MOS_RANGE, Batch, Explanation, Score
 
 if TYPE_CHECKING:
     from rali_zoo.data.images import ImageSource
@@ -129,6 +129,11 @@ class NetworkScorer:
         CheckpointError: training stopped before it had made all that a score needs.
         ConfigError: a device that this machine does not have.
     """
+
+    needs_reference = False
+    native_scale = False
+    score_range: tuple[float, float] | None = MOS_RANGE
+    licence = ""
 
     def __init__(self, network: IQANetwork, name: str, device: torch.device | str | None = None) -> None:
         network.check_complete(name)

@@ -192,7 +192,7 @@ class CollapseMonitor:
         if len(self._texts) < self.window:
             return []
         values, new = self.values(), []
-        # few scores have few distinct values: wait until there are enough to tell
+        # few scores have few distinct values: wait until there are enough
         if len(self._scores) < self.window // 2:
             values.pop("distinct_scores", None)
         for name, check in CHECKS.items():

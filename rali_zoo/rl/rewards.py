@@ -107,7 +107,7 @@ def within(pred: Tensor, mos: Tensor, epsilon: float) -> Tensor:
 def gaussian(pred: Tensor, mos: Tensor, sigma: float) -> Tensor:
     """(N,) exp(-(pred - mos)^2 / (2 sigma^2)) in [0, 1], 0 where pred is NaN; NaN where the MOS is NaN.
 
-    Unlike :func:`within` it tells a near miss from a far one, so that fewer groups earn equal rewards.
+    Unlike :func:`within` a near miss earns more than a far one, so that fewer groups earn equal rewards.
     """
     bell = torch.exp(-((pred - mos) ** 2) / (2 * sigma**2))
     return torch.where(mos.isnan(), NAN, bell.nan_to_num(0.0))

@@ -103,7 +103,7 @@ def _conversation(asked: Prompt) -> list[dict[str, str]]:
     return [*system, {"role": "user", "content": asked.text()}]
 
 
-def trl_settings(given: Mapping[str, Any], output: Path) -> GRPOConfig:
+def trl_settings(given: Mapping[str, object], output: Path) -> GRPOConfig:
     """TRL's settings.
 
     Args:

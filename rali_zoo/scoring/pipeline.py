@@ -16,8 +16,8 @@ from rali_zoo.errors import ConfigError, ImageDecodeError
 from rali_zoo.types import Score
 
 if TYPE_CHECKING:
+    from rali_zoo.protocols import Scorer
     from rali_zoo.scoring.runtime import Decode
-    from rali_zoo.types import Scorer
 
 
 class Slice(NamedTuple):
@@ -63,7 +63,7 @@ def make_stages(scorer: Scorer, decode: Decode = "exact", clip: Clip | None = No
 
     Args:
         scorer: one of :func:`rali_zoo.load_model`, or anything with the interface
-            :class:`~rali_zoo.types.Scorer`, which gets paths (bytes, of a shard) and decodes for itself.
+            :class:`~rali_zoo.protocols.Scorer`, which gets paths (bytes, of a shard) and decodes for itself.
         decode: ``exact`` or ``fast``, see :mod:`rali_zoo.scoring.decode`.
         clip: which frames of a video are looked at, and how their scores become one.
 

@@ -18,29 +18,27 @@ class Progress:
     """
 
     def __init__(self, total: int, done: int = 0, what: str = "scoring") -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
         self.total, self.done, self.first = total, done, done
-        self.started = self.said = time.monotonic()
-        console = Console(stderr=True)
-        columns = (
-            TextColumn(what),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-        )
-        self._bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._bar.add_task(what, total=total, completed=done, rate="")
+        self.started = self.reported = time.monotonic()
+        self._bar = self._task = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            rate = TextColumn("{task.fields[rate]}")
+            columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(what, total=total, completed=done, rate="")
 
     def __enter__(self) -> Progress:
-        self._bar.start()
+        if self._bar is not None:
+            self._bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+        if self._bar is not None:
+            self._bar.stop()
 
     @property
     def rate(self) -> float:
@@ -50,10 +48,14 @@ class Progress:
     def advance(self, images: int) -> None:
         """Count images that have a score, or a reason for none."""
         self.done += images
-        self._bar.update(self._task, completed=self.done, rate=f"{self.rate:.1f} a second")
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=self.done, rate=f"{self.rate:.1f} a second")
+            return
         now = time.monotonic()
-        if self._bar.disable and (now - self.said > SECONDS or self.done == self.total):
-            self.said = now
+        if now - self.reported > SECONDS or (self.done == self.total and self.total > 1):
+            self.reported = now
             left = (self.total - self.done) / max(self.rate, 1e-9)
-            said = f"{self.done}/{self.total} images, {self.rate:.1f} a second, {left:.0f} s left"
-            print(said, file=sys.stderr)
+            print(
+                f"{self.done}/{self.total} images, {self.rate:.1f} a second, {left:.0f} s left",
+                file=sys.stderr,
+            )

@@ -23,8 +23,8 @@ from rali_zoo.types import Score
 
 if TYPE_CHECKING:
     from rali_zoo.models.scorer import NetworkScorer, Prepared
+    from rali_zoo.protocols import Scorer
     from rali_zoo.scoring.runtime import Compile, Decode, Precision
-    from rali_zoo.types import Scorer
 
 #: Batches that one decoding task takes: enough to be worth starting, few enough to spread.
 BATCHES_A_TASK = 8

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Decode = Literal["exact", "fast"]  #: see :mod:`rali_zoo.scoring.decode`
 Precision = Literal["float32", "bfloat16", "auto"]
+Sort = Literal["none", "worst", "best"]  #: which rows come first; those without a score are last
 Compile = Literal["off", "default", "reduce-overhead", "max-autotune"]
 
 #: Decoding threads beside a GPU; more of one process get in each other's way.
@@ -88,13 +89,21 @@ def decode_workers(workers: int | None, device: torch.device) -> int:
     return workers or (2 if device.type == "cpu" else min(MOST_WORKERS, max(2, available_cores())))
 
 
-def check_device(device: str | None) -> str | None:
-    """The device as given, if it is there; raises :class:`ConfigError` saying which are."""
+def check_device(device: str, model: str = "") -> str:
+    """The device as given, or for ``auto`` a GPU where there is one and else the CPU.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        model: reference of what computes there; an exported one does so on the CPU.
+
+    Raises:
+        ConfigError: it is not here; the message says which are.
+    """
     import torch
 
-    if device is None:
-        return None
     gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if device == "auto":
+        return "cuda" if gpus and not model.startswith(("onnx:", "openvino:")) else "cpu"
     there = ["cpu", *(["cuda", *gpus] if gpus else [])]
     there += ["mps"] if torch.backends.mps.is_available() else []
     if device not in there:

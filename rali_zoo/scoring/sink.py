@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 from rali_zoo.data.sources import Item
 from rali_zoo.errors import ConfigError
@@ -32,7 +32,7 @@ from rali_zoo.types import Score
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Sort = Literal["none", "worst", "best"]  #: which rows come first; those without a score are last
+    from rali_zoo.scoring.runtime import Sort
 
 COLUMNS = ("path", "score", "std", "error", "model")
 #: Images in a part: what a killed run can lose at most, besides what is in the model.
@@ -138,14 +138,17 @@ class Sink(AbstractContextManager["Sink"]):
 
     def missing(self) -> Iterator[tuple[int, list[Item]]]:
         """Number and images of each part that is not there, in order."""
-        if self.done == self.total:
-            return
-        number = 0
-        with self._list.open(encoding="ascii") as file:
-            while lines := list(islice(file, self.part)):
-                if not self._is_done(number):
-                    yield number, [Item(*json.loads(line)) for line in lines]
-                number += 1
+        items = self.items()
+        for number in self._parts() if self.done < self.total else ():
+            part = list(islice(items, self.part))
+            if not self._is_done(number):
+                yield number, part
+
+    def items(self) -> Iterator[Item]:
+        """All images of the list."""
+        if not self.output.complete:
+            with self._list.open(encoding="ascii") as file:
+                yield from (Item(*json.loads(line)) for line in file)
 
     def add(self, number: int, start: int, scores: Sequence[Score]) -> None:
         """Take the scores of images ``start`` onwards of a part; a part that is complete is written."""
@@ -208,7 +211,7 @@ class Sink(AbstractContextManager["Sink"]):
             made = self.output.folder / f"table{self.output.target.suffix}"
             failed = 0
             writer = _WRITERS[self.output.target.suffix]
-            with self.output.part(made.name) as path, writer(path, self._job) as write:
+            with self.output.part(made.name) as path, writer(path, self._job, self.total) as write:
                 for group in self._groups(sort):
                     failed += len(group) - group["error"].null_count
                     write(group)
@@ -256,23 +259,26 @@ def readable(path: bytes) -> str:
     return path.decode("utf-8", "backslashreplace")
 
 
-def json_row(score: Score) -> str:
+def json_row(score: Score, explain: bool = False) -> str:
     """A line of JSON of one score, whatever its name; numbers that are none are null."""
     numbers = [x if x is not None and math.isfinite(x) else None for x in (score.score, score.std)]
-    values = (readable(os.fsencode(score.path)), *numbers, score.error, score.model)
-    return json.dumps(dict(zip(COLUMNS, values, strict=True)), ensure_ascii=False)
+    values: tuple[object, ...] = (readable(os.fsencode(score.path)), *numbers, score.error, score.model)
+    row = dict(zip(COLUMNS, values, strict=True))
+    if explain:
+        row |= {"explanation": score.explanation, "text": score.text}
+    return json.dumps(row, ensure_ascii=False)
 
 
 _Writer = Callable[["pa.Table"], object]
 
 
 @contextmanager
-def _parquet(target: Path, job: Job) -> Iterator[_Writer]:
+def _parquet(target: Path, job: Job, images: int) -> Iterator[_Writer]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     kinds = (pa.string(), pa.float64(), pa.float64(), pa.string(), pa.string())
-    state = json.dumps(asdict(job))
+    state = json.dumps(asdict(job) | {"images": images})
     schema = pa.schema(list(zip(COLUMNS, kinds, strict=True)), metadata={"rali_zoo": state})
     with pq.ParquetWriter(target, schema) as writer:
 
@@ -286,7 +292,7 @@ def _parquet(target: Path, job: Job) -> Iterator[_Writer]:
 
 
 @contextmanager
-def _csv(target: Path, job: Job) -> Iterator[_Writer]:
+def _csv(target: Path, job: Job, _: int) -> Iterator[_Writer]:
     with target.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
@@ -305,7 +311,7 @@ def _csv(target: Path, job: Job) -> Iterator[_Writer]:
 
 
 @contextmanager
-def _jsonl(target: Path, job: Job) -> Iterator[_Writer]:
+def _jsonl(target: Path, job: Job, _: int) -> Iterator[_Writer]:
     with target.open("w", encoding="utf-8") as file:
 
         def write(group: pa.Table) -> None:

@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from rali_zoo.serving.cards import CSS, cards, comparison, header
-from rali_zoo.serving.engine import Answer, BusyError, Engine, Upload, caution, score_range
+from rali_zoo.serving.engine import Answer, BusyError, Engine, Upload, caution
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -177,7 +177,7 @@ def _again(body: bytes) -> Receive:
 
 
 def _page(engine: Engine) -> gr.Blocks:
-    ends = score_range(engine.scorer)
+    ends = engine.scorer.score_range
     with gr.Blocks(title="rali_zoo: image quality", analytics_enabled=False, delete_cache=(600, 600)) as page:
         gr.HTML(header(engine.scorer.name, ends, caution(engine.scorer)))
         files = gr.File(label="Images", file_count="multiple", height=170, elem_id="images")

@@ -46,7 +46,7 @@ CSS = """
   font-size: 14px; }
 .rz .reason b { text-align: right; font-variant-numeric: tabular-nums; }
 .rz .reason ul { margin: 2px 0 0; padding-left: 18px; list-style: disc; }
-.rz .verdict { font-size: 17px; margin: 4px 0; overflow-wrap: anywhere; }
+.rz .difference { font-size: 17px; margin: 4px 0; overflow-wrap: anywhere; }
 @media (max-width: 640px) {
   .rz .card, .rz .pair { grid-template-columns: minmax(0, 1fr); }
 }
@@ -90,18 +90,18 @@ def card(answer: Answer, ends: Range, unfold: bool) -> str:
     else:
         spread = "" if score.std is None else f'<span class="quiet">± {score.std:.2f}</span>'
         said = f'<div><span class="number">{score.score:.2f}</span>{spread}</div>'
-        said += _scale(score.score, score.std, ends) + _reasons(answer, unfold)
+        said += _scale(score.score, score.std, ends) + _explanation(answer, unfold)
     return f'<div class="card"><div>{image}</div><div>{name}{said}</div></div>'
 
 
 def comparison(first: Answer, second: Answer, ends: Range) -> str:
     """Two images side by side, and what the model says of the difference."""
     pair = "".join(card(answer, ends, unfold=True) for answer in (first, second))
-    verdict = f'<p class="verdict">{_verdict(first, second)}</p>'
-    return f'<div class="rz">{verdict}<div class="pair">{pair}</div></div>'
+    difference = f'<p class="difference">{_difference(first, second)}</p>'
+    return f'<div class="rz">{difference}<div class="pair">{pair}</div></div>'
 
 
-def _verdict(first: Answer, second: Answer) -> str:
+def _difference(first: Answer, second: Answer) -> str:
     a, b = first.score, second.score
     if a.score is None or b.score is None:
         return "One of the two has no score."
@@ -118,8 +118,12 @@ def _verdict(first: Answer, second: Answer) -> str:
     return f"{said}, which is more than the spread of either."
 
 
-def _reasons(answer: Answer, unfold: bool) -> str:
+def _explanation(answer: Answer, unfold: bool) -> str:
     explanation = answer.score.explanation
+    if answer.score.text:
+        opened = " open" if unfold else ""
+        text = _text(answer.score.text)
+        return f"<details{opened}><summary>Why: what the model wrote</summary><p>{text}</p></details>"
     if not explanation:
         return '<p class="quiet">This model keeps no prototypes, so it cannot say why.</p>'
     rows = ""

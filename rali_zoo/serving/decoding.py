@@ -13,6 +13,7 @@ import queue
 import signal
 import struct
 import sys
+import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import NamedTuple
@@ -127,13 +128,30 @@ class _Decoder:
         if not self._ready:
             self._answer(_START_SECONDS)
             self._ready = True
-        self._pipe.send_bytes(data)
-        answer = self._answer(seconds)
-        kind, rest = answer[:1], answer[1:]
-        if kind == _REASON:
-            raise ImageDecodeError(rest.decode())
-        width, height = _SIZES.unpack_from(rest)
-        return Decoded(self._pipe.recv_bytes(), width, height, rest[_SIZES.size :])
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            self.process.kill()
+
+        # One that is stopped neither reads nor writes, and no pipe has a timeout: killed, it is an end of file.
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            self._pipe.send_bytes(data)
+            answer = self._pipe.recv_bytes()
+            kind, rest = answer[:1], answer[1:]
+            if kind == _REASON:
+                raise ImageDecodeError(rest.decode())
+            width, height = _SIZES.unpack_from(rest)
+            return Decoded(self._pipe.recv_bytes(), width, height, rest[_SIZES.size :])
+        except (EOFError, OSError):
+            if late.is_set():
+                raise TimeoutError from None
+            raise
+        finally:
+            timer.cancel()
 
     def _answer(self, seconds: float) -> bytes:
         if not self._pipe.poll(seconds):
@@ -149,6 +167,15 @@ class _Decoder:
         """As :meth:`kill`, when nobody waits for the process."""
         self.kill()
         self._pipe.close()
+
+
+def _runs(pid: int | None) -> bool:
+    """Whether the system lets a process run; as far as that can be seen, which is on Linux."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "Tt"
+    except (OSError, IndexError):
+        return True
 
 
 class DecodePool:
@@ -168,6 +195,11 @@ class DecodePool:
         self._idle: queue.SimpleQueue[_Decoder] = queue.SimpleQueue()
         for decoder in self._all:
             self._idle.put(decoder)
+
+    @property
+    def alive(self) -> bool:
+        """Whether every process is there and not stopped."""
+        return not self._closed and all(_runs(d.process.pid) for d in list(self._all) if d.process.is_alive())
 
     def _start(self) -> _Decoder:
         return _Decoder(self.max_pixels, self.preview)

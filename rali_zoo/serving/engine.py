@@ -6,6 +6,8 @@ import io
 import logging
 import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,12 +18,13 @@ from PIL import Image
 
 from rali_zoo.errors import ConfigError, ImageDecodeError, RaliZooError
 from rali_zoo.serving.decoding import Decoded, DecodePool
-from rali_zoo.types import MOS_RANGE, Score
+from rali_zoo.types import Score
 
 if TYPE_CHECKING:
-    from rali_zoo.types import Scorer
+    from rali_zoo.protocols import Scorer
 
 _log = logging.getLogger(__name__)
+_WARM_UP_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,9 @@ class Engine:
         self.stages, self.batch_size = make_stages(scorer), batch_size
         self.batches = 0  #: forward passes so far
         self.scored = 0  #: images that went through the model so far
-        self._waiting = 0
+        self._waiting = self._pending = 0
+        self._moved = time.monotonic()  # when an image was last answered, or came where none waited
+        self._turns: deque[deque[_Job]] = deque()  # requests with images that are not decoded yet
         self._lock = threading.Lock()
         self._closed = False
         self._ready: queue.Queue[_Job | None] = queue.Queue()
@@ -133,8 +138,9 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        """Whether images are taken and the model runs."""
-        return not self._closed and self._model.is_alive()
+        """Whether images are taken, the decoders and the model run, and what waits gets on."""
+        stalled = self._pending > 0 and time.monotonic() - self._moved > self.limits.seconds
+        return not (self._closed or stalled) and self._model.is_alive() and self._decode.alive
 
     @property
     def waiting(self) -> int:
@@ -157,10 +163,13 @@ class Engine:
             if self._waiting and self._waiting + size > self.limits.waiting_megabytes * 1_000_000:
                 raise BusyError(f"{self._waiting / 1e6:.0f} MB of images are waiting; try again in a moment")
             self._waiting += size
+            self._moved = time.monotonic() if self._pending == 0 else self._moved
+            self._pending += len(uploads)
             jobs = [_Job(upload) for upload in uploads]
+            self._turns.append(deque(jobs))
             for job in jobs:
                 job.answer.add_done_callback(partial(self._leave, job, len(job.upload.data)))
-                self._preparing.submit(self._prepare, job)
+                self._preparing.submit(self._prepare_next)
         return [job.answer for job in jobs]
 
     def warm_up(self) -> None:
@@ -168,7 +177,7 @@ class Engine:
         buffer = io.BytesIO()
         Image.new("RGB", (512, 384), (128, 128, 128)).save(buffer, "PNG")
         for future in self.submit([Upload("grey.png", buffer.getvalue())]):
-            future.result()
+            future.result(_WARM_UP_SECONDS)
 
     def close(self) -> None:
         """Take nothing more, answer what waits with an error, end threads and processes."""
@@ -185,6 +194,17 @@ class Engine:
         job.upload = Upload(job.upload.name, b"")  # a cancelled job stays in line, but not its bytes
         with self._lock:
             self._waiting -= size
+            self._pending -= 1
+            self._moved = time.monotonic()
+
+    def _prepare_next(self) -> None:
+        """In a thread: one image of the request whose turn it is, so that a large one does not hold up others."""
+        with self._lock:
+            request = self._turns.popleft()
+            job = request.popleft()
+            if request:
+                self._turns.append(request)
+        self._prepare(job)
 
     def _prepare(self, job: _Job) -> None:
         """In a thread: bytes to what the model takes."""
@@ -257,14 +277,8 @@ def _check(scorer: Scorer) -> None:
 
     if isinstance(scorer, TableScorer):
         raise ConfigError(f"{scorer.name!r} is a table of scores and looks at no image; give a model")
-    if getattr(scorer, "needs_reference", False):
+    if scorer.needs_reference:
         raise ConfigError(f"{scorer.name!r} compares with a reference image; give a no-reference model")
-
-
-def score_range(scorer: Scorer) -> tuple[float, float] | None:
-    """Nominal range of the scores: [1, 5] for models of ours; ``None`` where an end is open."""
-    found: tuple[float, float] | None = getattr(scorer, "score_range", MOS_RANGE)
-    return found
 
 
 def is_synthetic(scorer: Scorer) -> bool:

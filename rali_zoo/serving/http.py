@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -24,12 +25,12 @@ from rali_zoo.serving.engine import (
     Upload,
     caution,
     is_synthetic,
-    score_range,
 )
 
 if TYPE_CHECKING:
     from starlette.types import Message
 
+_log = logging.getLogger(__name__)
 _NAME = 255  # characters of a file name that are repeated
 _LINGER = 2.0  # seconds in which the rest of a refused request is read and thrown away
 _HOW = "Send images as files of a form: curl -F images=@photo.jpg http://HOST:PORT/score"
@@ -40,10 +41,10 @@ def make_app(engine: Engine) -> Starlette:
 
     ``POST /score`` takes ``multipart/form-data`` with one or more files and answers ``{"model", "revision",
     "synthetic_labels", "scores": [{"name", "score", "std", "error", "width", "height"}]}``, one row a file,
-    in order; with ``?explain=true`` rows have ``explanation`` too. A file that cannot be read is a row with
-    ``error``, and the status stays 200. Requests that are refused as a whole get ``{"error"}``: 400 a form
-    that cannot be read or has no file, 404, 405, 408 arrived too slowly, 413 too large, 415 no form, 503 busy
-    or too many connections, 504 scoring took too long.
+    in order; with ``?explain=true`` rows have ``explanation`` and a reasoner's ``text`` too. A file that cannot
+    be read is a row with ``error``, and the status stays 200. Requests that are refused as a whole get
+    ``{"error"}``: 400 a form that cannot be read or has no file, 404, 405, 408 arrived too slowly, 413 too
+    large, 415 no form, 503 busy or too many connections, 504 scoring took too long, 507 no room for the upload.
 
     Args:
         engine: closed when the application stops.
@@ -62,12 +63,12 @@ def make_app(engine: Engine) -> Starlette:
 
     async def health(_: Request) -> Response:
         state = {
-            "status": "ok" if engine.alive else "stopping",
+            "status": "ok" if (alive := engine.alive) else "unavailable",
             "waiting_bytes": engine.waiting,
             "scored": engine.scored,
             "batches": engine.batches,
         }
-        return JSONResponse(state, 200 if engine.alive else 503)
+        return JSONResponse(state, 200 if alive else 503)
 
     async def model(_: Request) -> Response:
         return JSONResponse(_about(engine))
@@ -89,7 +90,7 @@ def _about(engine: Engine) -> dict[str, Any]:
     return {
         "model": scorer.name,
         "revision": engine.revision,
-        "score_range": score_range(scorer),
+        "score_range": scorer.score_range,
         "higher_is_better": True,
         "training_sets": None if names is None else list(names),
         "synthetic_labels": is_synthetic(scorer),
@@ -160,6 +161,11 @@ async def _receive(request: Request, limits: Limits) -> list[Upload]:
         refused = HTTPException(408, f"the request took more than {limits.seconds:g} s to arrive")
     except _TooLarge:
         refused = HTTPException(413, f"more than {limits.megabytes} MB; send fewer or smaller images")
+    except OSError as error:
+        _log.error("an upload could not be kept: %s", error)
+        refused = HTTPException(
+            507, "there is no room for the upload; try again later, or send smaller images"
+        )
     except HTTPException as error:
         refused = error if error.status_code == 415 else HTTPException(400, f"{error.detail} {_HOW}")
     await body.throw_away()
@@ -230,4 +236,5 @@ def _row(name: str, answer: Answer, explain: bool) -> dict[str, Any]:
             {"weight": weight, "score": value, "descriptions": list(texts)}
             for weight, value, texts in score.explanation
         ]
+        row["text"] = score.text
     return row

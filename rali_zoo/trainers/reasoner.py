@@ -12,14 +12,14 @@ import warnings
 import zlib
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
 from lightning.pytorch.plugins.precision import HalfPrecision
 from torch import Tensor, nn
 
-from rali_zoo.errors import ConfigError, UnknownNameError
+from rali_zoo.errors import ConfigError
 from rali_zoo.models.base import BackboneNetwork, loading_weights
 from rali_zoo.models.files import load_checkpoint
 from rali_zoo.models.vlm import OTHER_WORDS, Scoring, VLMNetwork, load_adapter, one_view
@@ -27,6 +27,7 @@ from rali_zoo.rl.grpo import Reinforcement, Rollout, Sampling
 from rali_zoo.rl.monitor import CollapseMonitor, Limits, text_only_srcc
 from rali_zoo.rl.objective import Objective, PolicyLoss
 from rali_zoo.rl.rewards import Option, RewardSet
+from rali_zoo.settings import read_settings
 from rali_zoo.trainers.base import IQAModule
 from rali_zoo.trainers.evaluation import agreement
 from rali_zoo.types import Batch
@@ -89,21 +90,15 @@ class Schedule:
         return 1 - progress * (1 - self.lr_end / self.lr)
 
 
-def as_settings(kind: type[T], given: T | Mapping[str, Any] | None) -> T:
+def as_settings(kind: type[T], given: T | Mapping[str, object] | None) -> T:
     """A group of settings: the defaults for ``None``, and a mapping from a checkpoint made one again.
 
     Raises:
-        UnknownNameError: a mapping with a name that the group has not.
+        ConfigError: a mapping with a name that the group has not, or a value of another kind.
     """
-    if given is None:
-        return kind()
-    if not isinstance(given, Mapping):
-        return given
-    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-    for name in given:
-        if name not in known:
-            raise UnknownNameError(f"setting of {kind.__name__}", name, known)
-    return kind(**given)
+    if isinstance(given, Mapping):
+        return read_settings(kind, dict(given), kind.__name__)
+    return kind() if given is None else given
 
 
 def _plain(value: object) -> Any:
@@ -230,8 +225,8 @@ class ReasonerBase(IQAModule):
             self._warned = True
             warnings.warn(
                 f"a completion to imitate has {longest} tokens, and generation stops at {self.limit}: raise "
-                "grpo.max_completion_length (RACT: max_completion_length), or the model's answers are cut (this is "
-                "said once)",
+                "grpo.max_completion_length (RACT: max_completion_length), or the model's answers are cut (this "
+                "warning comes once)",
                 stacklevel=2,
             )
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
@@ -316,7 +311,7 @@ class Reasoner(ReasonerBase):
             ``grpo`` measures the KL from there.
         vision_from: likewise; a Regression or RALI whose backbone becomes the vision encoder of
             ``rali:vlm-tiny``, or a Reasoner whose encoder is taken over: a language model learns far faster from
-            an encoder that can tell quality.
+            an encoder that knows quality.
         prompt: name of the question about the score.
         degradation_prompt: name of the question about the degradation; ``null`` leaves that task out.
         degradation_share: probability in [0, 1] that a training image of known degradation is asked about

@@ -46,7 +46,7 @@ _TINY_OPTIONS = {"seed": int, "vision": str, "width": int, "layers": int, "image
 _TINY_SOURCES = ("vlm/tiny/*.py", "vlm/p*.py", "data/phrases.py", "data/captioners.py", "backbones/tiny.py")
 #: Where the families keep their vision encoder, below the model without its head.
 _ENCODERS = ("visual", "vision_tower", "vision_model")
-#: Where they keep what leads from it to the language model; Qwen's is a part of the tower.
+#: Where they keep what leads from it to the language model; Qwen's is a part of the encoder.
 _PROJECTORS = ("multi_modal_projector", "connector")
 #: Settings that name a token which stands for images or frames them.
 _IMAGE_TOKENS = (
@@ -272,7 +272,7 @@ def _load(uri: Uri, place: str, revision: str, pretrained: bool, precision: Prec
         from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
         from transformers.initialization import no_init_weights
 
-        # said, not left out: unset, transformers asks on a terminal whether to run code from the repository
+        # spelled out: unset, transformers asks on a terminal whether to run code from the repository
         processor = AutoProcessor.from_pretrained(place, revision=revision, trust_remote_code=False)
         dtype = getattr(torch, precision)
         if pretrained:
@@ -288,7 +288,7 @@ def _load(uri: Uri, place: str, revision: str, pretrained: bool, precision: Prec
     return finish(model, processor, str(uri))
 
 
-def finish(model: PreTrainedModel, processor: Any, uri: str) -> VLM:
+def finish(model: PreTrainedModel, processor: ProcessorMixin, uri: str) -> VLM:
     """Check a model and its processor, and find the tokens that end a completion or never occur in one.
 
     Raises:
@@ -355,7 +355,7 @@ def copy_vision(source: VLM, target: VLM) -> None:
 
 
 def projector(model: torch.nn.Module) -> torch.nn.Module | None:
-    """What leads from the vision encoder to the language model; ``None`` where the tower has it, as Qwen's."""
+    """What leads from the vision encoder to the language model; ``None`` where the encoder has it, as Qwen's."""
     for name, module in model.named_modules():
         if name.rpartition(".")[2] in _PROJECTORS:
             return module

@@ -75,14 +75,14 @@ PROBLEMS = {
     "answer-not-closed": "no </answer>",
     "answer-repeated": "several <answer> blocks; none is chosen",
     "text-outside": "text before, between or after the two blocks",
-    "unreadable": "neither a score nor a class in the answer",
-    "score-unreadable": "the rating is no number",
+    "unparseable": "neither a score nor a class in the answer",
+    "score-unparseable": "the rating is no number",
     "score-conflict": "several different ratings",
     "score-out-of-range": "the rating is not in [1, 5]",
     "distortion-conflict": "several different classes",
     "level-conflict": "several different severities",
 }
-_MISREAD = {p for p in PROBLEMS if p.endswith(("unreadable", "-conflict", "-out-of-range"))}
+_MISREAD = {p for p in PROBLEMS if p.endswith(("unparseable", "-conflict", "-out-of-range"))}
 
 
 def parse(text: str) -> Parsed:
@@ -103,8 +103,8 @@ def parse(text: str) -> Parsed:
         score, distortion, level = None, None, None
     else:
         score, distortion, level = _read(answer, problems)
-    if score is None and distortion is None and "unreadable" not in problems:
-        problems.append("unreadable")
+    if score is None and distortion is None and "unparseable" not in problems:
+        problems.append("unparseable")
     parts = (
         well_thought,
         well_answered,
@@ -200,7 +200,7 @@ def _only(found: dict[str, list[str]], keys: tuple[str, ...], name: str, problem
 def _score(value: str, problems: list[str]) -> float | None:
     match = _SCORE.fullmatch(value)
     if match is None:
-        problems.append("score-unreadable")
+        problems.append("score-unparseable")
         return None
     return _in_range(match[1], problems)
 

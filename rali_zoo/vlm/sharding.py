@@ -1,4 +1,4 @@
-"""Weights spread over processes by torch's FSDP2, so that a model need not fit on one GPU with its optimizer.
+"""Weights sharded over processes by torch's FSDP2, so that a model need not fit on one GPU with its optimizer.
 
 Every process holds a slice of each weight, gathers the weights of a block when it computes with them, and
 gives them up again. Sampling would gather everything again for each token, and processes whose texts end
@@ -26,7 +26,7 @@ def without_adapter(model: nn.Module) -> nn.Module:
 
 
 def shard(model: nn.Module, mesh: DeviceMesh, half: bool) -> None:
-    """Spread the weights of a model, in place: one group a block of its encoders, one for the rest.
+    """Shard the weights of a model, in place: one group a block of its encoders, one for the rest.
 
     Args:
         model: of transformers, or of peft around one.

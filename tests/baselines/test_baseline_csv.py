@@ -20,16 +20,30 @@ def table(tmp_path):
 
 def test_scores_are_found_by_id_path_and_file_name(table, tmp_path):
     scorer = rali_zoo.load_model(f"csv:{table}")
-    found = scorer.scores_for(["a.png", "/data/set/a.png", "d1/d.png", "d.png", "z.png", "b.png", "c.png"])
-    assert [s.score for s in found] == [3.5, 3.5, 1.0, None, None, None, None]
-    assert [s.path for s in found[:2]] == ["a.png", "/data/set/a.png"]
-    assert "several rows of the file: d1/d.png, d2/d.png" in found[3].error
-    assert found[4].error == "the file has no score of it"
-    assert "holds no number for it ('n/a')" in found[5].error and "holds nan" in found[6].error
+    found = scorer.scores_for(["/data/set/a.png", "d1/d.png", "d.png", "z.png", "dir/b.png", "other/c.png"])
+    assert [s.score for s in found] == [3.5, 1.0, None, None, None, None]
+    assert [s.path for s in found[:2]] == ["/data/set/a.png", "d1/d.png"]
+    assert "no score of it; it has d1/d.png, d2/d.png, in another folder" in found[2].error
+    assert found[3].error == "the file has no score of it"
+    assert "holds no number for it ('n/a')" in found[4].error and "holds nan" in found[5].error
     done = []
+    scorer = rali_zoo.load_model(f"csv:{table}")
     found = scorer.score([tmp_path / "a.png", Image.new("RGB", (2, 2))], 4, done.append)
     assert found[0].score == 3.5 and "by an image's path" in found[1].error and done == [2]
-    assert scorer.score("a.png")[0].score == 3.5
+    assert rali_zoo.load_model(f"csv:{table}").score("a.png")[0].score == 3.5
+
+
+def test_no_image_gets_the_score_of_another(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("path,score\nnest/cam1/000.jpg,4.5\n001.jpg,3\n'=x.jpg,2\n")
+    scorer = rali_zoo.load_model(f"csv:{path}")
+    other, first, second = scorer.scores_for(["nest/cam2/000.jpg", "cam1/001.jpg", "cam2/001.jpg"])
+    assert other.score is None and "in another folder" in other.error
+    assert first.score is second.score is None and "several images are called so" in first.error
+    assert scorer.scores_for(["nest/cam1/000.jpg", "=x.jpg"])[1].score == 2
+    again = rali_zoo.load_model(f"csv:{path}")
+    again.announce(["cam1/001.jpg", "cam2/001.jpg"])
+    assert again.score(["cam1/001.jpg"])[0].score is None
 
 
 def test_what_it_says_of_itself(table):

@@ -17,9 +17,10 @@ import pytest
 import yaml
 
 from rali_zoo.cli.main import main
+from rali_zoo.cli.pipeline import check_trust
 from rali_zoo.errors import ConfigError, UnknownNameError
 from rali_zoo.pipeline import Runner, StageError, seconds
-from rali_zoo.recipe import check_trust, read_recipe
+from rali_zoo.recipe import read_recipe
 
 TOY = [sys.executable, str(Path(__file__).with_name("toy_stage.py"))]
 ROOT = Path(__file__).parents[2]

@@ -90,7 +90,7 @@ def test_table_on_the_terminal(model, photo_folder, capsys):
         (["*.tif", "--model=ckpt:x.ckpt"], "no image below"),
         (["photo000.png", "--model=ckpt:x.ckpt"], "no checkpoint at x.ckpt"),
         (["photo000.png", "--model=cpkt:x.ckpt"], "Did you mean 'ckpt'"),
-        (["photo000.png", "--model=ckpt:x.ckpt", "--output=scores.txt"], ".parquet or .csv"),
+        (["photo000.png", "--model=ckpt:x.ckpt", "--output=scores.txt"], ".parquet, .csv, .jsonl"),
         (["photo000.png", "--model=ckpt:x.ckpt", "--shard=3/2"], "K/N"),
         (["photo000.png", "--model=ckpt:x.ckpt", "--batch_size=0"], "at least 1"),
         (["photo000.png", "--model=rali-tiny-synthetic", "--device=gpu"], "this machine has cpu"),
@@ -114,3 +114,54 @@ def test_options_that_are_none(model, photo_folder, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["score", str(path), f"--model={model}", "--decode=fsat"])
     assert stop.value.code == 2 and "exact" in capsys.readouterr().err
+
+
+def test_rows_for_programs(model, photo_folder, tmp_path, capsys, monkeypatch):
+    import io
+
+    good = photo_folder(3)
+    names = [str(path) for path in good]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(names).encode())))
+    assert (
+        main(["score", "-", str(tmp_path / "gone.jpg"), f"--model={model}", "--output=-", "--sort=best"]) == 0
+    )
+    out, err = capsys.readouterr()
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert sorted(r["path"] for r in rows[:3]) == sorted(names) and "no such file" in rows[3]["error"]
+    assert [r["score"] for r in rows[:3]] == sorted((r["score"] for r in rows[:3]), reverse=True)
+    assert "1 of 4 images have no score" in err
+    target = tmp_path / "a.csv"
+    for words in ([], ["--overwrite"]):
+        assert main(["score", *names, f"--model={model}", f"--output={target}", *words]) == 0
+    path = model.partition(":")[2]
+    assert main(["score", names[0], f"--model={path}"]) == 0
+
+
+def test_nothing_scored_is_a_failure(model, tmp_path, capsys):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    (tmp_path / "notes.xmp").write_bytes(b"")
+    for words in ([], ["--output=-"], [f"--output={tmp_path / 'a.csv'}"]):
+        assert main(["score", str(tmp_path), f"--model={model}", *words]) == 1
+        err = capsys.readouterr().err
+        assert "none of 1 images could be scored" in err and "1 .xmp" in err
+
+
+def test_the_default_is_said_to_be_no_judge_of_photographs(photo_folder, capsys):
+    from rali_zoo.zoo import DEFAULT_MODEL
+
+    assert main(["score", str(photo_folder(1)[0])]) == 0
+    assert f"{DEFAULT_MODEL} was trained on synthetic labels" in capsys.readouterr().err
+
+
+def test_names_do_no_harm_on_a_terminal(model, photo_folder, tmp_path, capsys):
+    import os
+
+    data = photo_folder(1)[0].read_bytes()
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for name in (b"\x1b[31m.png", b"\xff.png", b"a\nb.png"):
+        with open(os.path.join(os.fsencode(folder), name), "wb") as file:
+            file.write(data)
+    assert main(["score", str(folder), f"--model={model}", "--explain"]) == 0
+    out = capsys.readouterr().out
+    assert r"\x1b[31m.png" in out and r"\xff.png" in out and r"a\nb.png" in out and "\x1b" not in out

@@ -30,6 +30,9 @@ class Brightness:
     name = "toy"
     revision = "0"
     training_sets = ("synthetic:lab",)
+    needs_reference = native_scale = False
+    score_range = (1.0, 5.0)
+    licence = ""
 
     def __init__(self) -> None:
         self.gate = threading.Event()

@@ -164,7 +164,7 @@ def test_drop_score_explain_compare(page, browser, scorer, files, scheme, width)
     assert "no known image format" in tab.locator("#scores .error").inner_text()
     assert tab.locator("#scores .reason").count() == 6
     assert sorted(tab.locator("#pair .number").all_inner_texts()) == sorted(numbers)
-    assert "higher than" in tab.locator("#pair .verdict").inner_text()
+    assert "higher than" in tab.locator("#pair .difference").inner_text()
     tab.locator("#second input").click()
     tab.locator("#second [role=option]", has_text="broken").click()
     tab.wait_for_selector("#pair >> text=One of the two has no score.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from serving_toys import image, misbehave, png_header, until
 
 from rali_zoo.errors import ConfigError
 from rali_zoo.serving import decoding
-from rali_zoo.serving.engine import BusyError, Engine, Limits, Upload, caution, is_synthetic, score_range
+from rali_zoo.serving.engine import BusyError, Engine, Limits, Upload, caution, is_synthetic
 
 
 def results(futures):
@@ -168,7 +169,7 @@ def test_scores_are_those_of_the_scorer(photo):
     assert [len(a.score.explanation) for a in answers] == [3] * 4
     assert [a.score.explanation[0][2] for a in answers] == [s.explanation[0][2] for s in wanted]
     assert is_synthetic(scorer) and "synthetic" in caution(scorer) and "people" in caution(scorer)
-    assert score_range(scorer) == (1.0, 5.0)
+    assert scorer.score_range == (1.0, 5.0)
 
 
 def test_refused_scorers_and_settings(engine, tmp_path):
@@ -183,3 +184,38 @@ def test_refused_scorers_and_settings(engine, tmp_path):
         engine(batch_size=0)
     with pytest.raises(ConfigError, match="seconds is 0"):
         Limits(seconds=0)
+
+
+def test_a_request_of_many_images_holds_up_nobody(engine, monkeypatch) -> None:
+    """Requests take turns: another one waits for the images that are being decoded, not for all."""
+    made = engine(workers=1)
+    order: list[str] = []
+    prepare = made._prepare
+    gate = threading.Event()
+
+    def slow(job) -> None:
+        gate.wait(60)
+        order.append(job.upload.name)
+        prepare(job)
+
+    monkeypatch.setattr(made, "_prepare", slow)
+    many = made.submit([Upload(f"many {i}", image()) for i in range(20)])
+    one = made.submit([Upload("one", image())])
+    gate.set()
+    assert all(f.result(60).score.score for f in [*many, *one])
+    assert order.index("one") <= 2 and sorted(order) == sorted([*(f"many {i}" for i in range(20)), "one"])
+
+
+def test_stopped_decoders_are_seen_and_cost_their_image_only(engine) -> None:
+    import os
+    import signal
+
+    made = engine(Limits(decode_seconds=2.0, seconds=20.0))
+    made.submit([Upload("a", image())])[0].result(120)
+    assert made.alive
+    for decoder in list(made._decode._all):
+        os.kill(decoder.process.pid, signal.SIGSTOP)
+    assert not made.alive
+    large = image(width=1500, height=1500, kind="BMP")  # more than a pipe holds
+    assert "longer than 2 s" in made.submit([Upload("b", large)])[0].result(60).score.error
+    assert made.submit([Upload("c", image())])[0].result(120).score.score and made.alive

@@ -58,7 +58,7 @@ def test_rows_and_descriptions_of_the_service(start):
         assert last["score"] is None and last["width"] is None and "no known image" in last["error"]
         assert (answer["model"], answer["revision"], answer["synthetic_labels"]) == ("toy", "0", True)
         _, explained = ask(port, files, "/score?explain=true")
-        assert [row["reasons"] for row in explained["scores"]] == [[], [], []]
+        assert [row["explanation"] for row in explained["scores"]] == [[], [], []]
         status, about = ask(port, method="GET", path="/model")
         assert status == 200 and about["training_sets"] == ["synthetic:lab"] and "no judge" in about["note"]
         assert about["limits"]["images"] == 3 and about["score_range"] == [1.0, 5.0]

@@ -48,29 +48,54 @@ def test_all_spellings_of_a_good_answer(text: str) -> None:
         ("<think>soft<answer>2</answer>", 2.0, 0.75, ("think-not-closed",)),
         ("<think>soft</think><answer>2", 2.0, 0.5, ("answer-not-closed",)),
         ("<think>soft</think>{'rating': 2}", 2.0, 0.5, ("answer-missing",)),
-        ("<think>soft</think>", None, 0.25, ("answer-missing", "unreadable")),
+        ("<think>soft</think>", None, 0.25, ("answer-missing", "unparseable")),
         (
             "<think>s</think><answer>2</answer><answer>4</answer>",
             None,
             0.25,
-            ("answer-repeated", "unreadable"),
+            ("answer-repeated", "unparseable"),
         ),
-        ("<think>s</think><answer>9.5</answer>", None, 0.75, ("score-out-of-range", "unreadable")),
-        ("<think>s</think><answer>0.99</answer>", None, 0.75, ("score-out-of-range", "unreadable")),
-        ("<think>s</think><answer>{'rating': 65}</answer>", None, 0.75, ("score-out-of-range", "unreadable")),
-        ("<think>s</think><answer>{'rating': NaN}</answer>", None, 0.75, ("score-unreadable", "unreadable")),
-        ("<think>s</think><answer>{'rating': 3,45}</answer>", None, 0.75, ("score-unreadable", "unreadable")),
-        ("<think>s</think><answer>{'rating': 3-4}</answer>", None, 0.75, ("score-unreadable", "unreadable")),
-        ("<think>s</think><answer>{'rating': x.xx}</answer>", None, 0.75, ("score-unreadable", "unreadable")),
-        ("<think>s</think><answer>about 3 or 4</answer>", None, 0.75, ("unreadable",)),
-        ("<think>s</think><answer>3 of 4</answer>", None, 0.75, ("unreadable",)),
+        ("<think>s</think><answer>9.5</answer>", None, 0.75, ("score-out-of-range", "unparseable")),
+        ("<think>s</think><answer>0.99</answer>", None, 0.75, ("score-out-of-range", "unparseable")),
+        (
+            "<think>s</think><answer>{'rating': 65}</answer>",
+            None,
+            0.75,
+            ("score-out-of-range", "unparseable"),
+        ),
+        (
+            "<think>s</think><answer>{'rating': NaN}</answer>",
+            None,
+            0.75,
+            ("score-unparseable", "unparseable"),
+        ),
+        (
+            "<think>s</think><answer>{'rating': 3,45}</answer>",
+            None,
+            0.75,
+            ("score-unparseable", "unparseable"),
+        ),
+        (
+            "<think>s</think><answer>{'rating': 3-4}</answer>",
+            None,
+            0.75,
+            ("score-unparseable", "unparseable"),
+        ),
+        (
+            "<think>s</think><answer>{'rating': x.xx}</answer>",
+            None,
+            0.75,
+            ("score-unparseable", "unparseable"),
+        ),
+        ("<think>s</think><answer>about 3 or 4</answer>", None, 0.75, ("unparseable",)),
+        ("<think>s</think><answer>3 of 4</answer>", None, 0.75, ("unparseable",)),
         (
             "<think>s</think><answer>{'rating': 2} {'rating': 4}</answer>",
             None,
             0.75,
-            ("score-conflict", "unreadable"),
+            ("score-conflict", "unparseable"),
         ),
-        ("", None, 0.0, ("think-missing", "answer-missing", "unreadable")),
+        ("", None, 0.0, ("think-missing", "answer-missing", "unparseable")),
     ],
 )
 def test_defects_are_named_and_graded(text: str, score: float | None, grade: float, problems: tuple) -> None:
@@ -136,7 +161,7 @@ def test_no_text_raises_or_leaves_the_ranges(text: str) -> None:
     assert set(parsed.problems) <= set(PROBLEMS)
     assert (parsed.format_grade == 1) == (not parsed.problems)
     if parsed.score is None and parsed.distortion is None:
-        assert "unreadable" in parsed.problems
+        assert "unparseable" in parsed.problems
 
 
 THOUGHTS = st.text(min_size=1).filter(lambda t: t.strip() and "<" not in t)

@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from rali_zoo.backbones import create_backbone
 from rali_zoo.errors import CheckpointError, ConfigError, UnknownNameError
 from rali_zoo.vlm.prompts import PROMPTS, messages, prompt, write_completion
-from rali_zoo.vlm.tiny.model import build_tiny_vlm, calibration_images, load_vision, vision_tower
+from rali_zoo.vlm.tiny.model import build_tiny_vlm, calibration_images, load_vision, vision_encoder
 from rali_zoo.vlm.tiny.text import IMAGE, NEVER_WRITTEN, TAGS
 
 SIZE, GRID = 64, 2
@@ -174,7 +174,7 @@ def test_supervised_steps_lower_the_loss_and_keep_the_statistics(folder: Path) -
         optimizer.step()
         losses.append(loss.item())
     assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0] - 0.5
-    gradients = [p.grad for p in vision_tower(model).parameters()]
+    gradients = [p.grad for p in vision_encoder(model).parameters()]
     assert all(g is not None and g.isfinite().all() for g in gradients)
     after = model.state_dict()
     assert before and all(torch.equal(after[k], v) for k, v in before.items())
@@ -190,17 +190,17 @@ def test_the_first_token_is_what_the_backbone_pools(folder: Path, tmp_path: Path
     backbone(torch.rand(4, 3, SIZE, SIZE))  # so that its statistics are not those of a new one
     backbone.eval()
     load_vision(copy, backbone)
-    tower = vision_tower(load(copy)[0])
+    encoder = vision_encoder(load(copy)[0])
     image = calibration_images(SIZE)
     with torch.inference_mode():
-        assert torch.allclose(tower.pool(image)[:, 0], backbone(image).pooled, atol=1e-4)
-        tokens = tower.forward_features(image)
+        assert torch.allclose(encoder.pool(image)[:, 0], backbone(image).pooled, atol=1e-4)
+        tokens = encoder.forward_features(image)
         assert tokens.shape == (len(image), backbone.dim, 1, 1 + GRID**2)
         assert tokens.mean(dim=(0, 2, 3)).abs().max() < 1e-3
         # a cell sees its own part of the image, but for the reach of the filters
         changed = image.clone()
         changed[:, :, :8, :8] = 1 - changed[:, :, :8, :8]
-        moved = (tower.forward_features(changed) - tokens).abs().mean(dim=(0, 1))[0]
+        moved = (encoder.forward_features(changed) - tokens).abs().mean(dim=(0, 1))[0]
     assert moved[1] == moved[1:].max() and moved[1] > 2 * moved[4]
     other = load(folder)[0].state_dict()
     new = {k for k, v in load(copy)[0].state_dict().items() if not torch.equal(v, other[k])}

@@ -25,7 +25,7 @@ from rali_zoo.backbones.tiny import ConvNet
 from rali_zoo.backbones.weights import load_strict
 from rali_zoo.errors import CheckpointError, ConfigError, UnknownNameError
 from rali_zoo.vlm.tiny.text import CHAT_TEMPLATE, IMAGE, MAX_LENGTH, NEVER_WRITTEN, build_tokenizer
-from rali_zoo.vlm.tiny.vision import ARCHITECTURE, VisionTower
+from rali_zoo.vlm.tiny.vision import ARCHITECTURE, VisionEncoder
 
 if TYPE_CHECKING:
     from transformers import (
@@ -85,17 +85,17 @@ def build_tiny_vlm(
         model = _model(_config(tokenizer, vision, width, layers, grid))
         # transformers has drawn the weights of the convolutions too, far too small ones
         net = create_backbone(f"rali:{vision}", pretrained=False).net
-    tower = vision_tower(model)
-    _copy_net(tower, cast(ConvNet, net), "a new net")
-    tower.calibrate(calibration_images(image_size), net=True)
+    encoder = vision_encoder(model)
+    _copy_net(encoder, cast(ConvNet, net), "a new net")
+    encoder.calibrate(calibration_images(image_size), net=True)
     _write(folder, model, processor, tokenizer)
     return folder
 
 
 def load_vision(folder: str | Path, backbone: Backbone) -> None:
-    """Put the net of a trained ``rali:tiny`` or ``rali:small`` into the vision tower of a model on disk.
+    """Put the net of a trained ``rali:tiny`` or ``rali:small`` into the vision encoder of a model on disk.
 
-    A reasoner whose vision net can already tell quality learns far faster. The net is, for instance,
+    A reasoner whose vision net already knows quality learns far faster. The net is, for instance,
     ``rali_zoo.load_model("ckpt:…").module.backbone`` of a :class:`~rali_zoo.trainers.Regression`.
 
     Args:
@@ -106,19 +106,19 @@ def load_vision(folder: str | Path, backbone: Backbone) -> None:
         CheckpointError: no such model in the folder, or a net of another kind or size.
     """
     model, size = _load(Path(folder))
-    tower = vision_tower(model)
+    encoder = vision_encoder(model)
     if not isinstance(backbone.net, ConvNet):
         raise CheckpointError(
-            f"'{backbone.uri}' is no net of rali:tiny or rali:small, which the vision tower in {folder} needs"
+            f"'{backbone.uri}' is no net of rali:tiny or rali:small, which the vision encoder in {folder} needs"
         )
-    _copy_net(tower, backbone.net, f"'{backbone.uri}'")
-    tower.calibrate(calibration_images(size), net=False)
+    _copy_net(encoder, backbone.net, f"'{backbone.uri}'")
+    encoder.calibrate(calibration_images(size), net=False)
     _replace_weights(Path(folder), model)
 
 
-def vision_tower(model: FastVlmForConditionalGeneration) -> VisionTower:
+def vision_encoder(model: FastVlmForConditionalGeneration) -> VisionEncoder:
     """The vision net inside a loaded model."""
-    return cast(VisionTower, model.model.vision_tower.timm_model)
+    return cast(VisionEncoder, model.model.vision_tower.timm_model)
 
 
 def calibration_images(size: int) -> Tensor:
@@ -180,7 +180,7 @@ def _config(
             "model_type": "timm_wrapper",
             "architecture": ARCHITECTURE,
             "model_args": {"backbone": vision, "grid": grid},
-            "hidden_size": VisionTower(vision, grid).num_features,
+            "hidden_size": VisionEncoder(vision, grid).num_features,
             "do_pooling": False,
         },
         text_config=text,
@@ -214,10 +214,10 @@ def _processor(tokenizer: PreTrainedTokenizerFast, image_size: int, grid: int) -
     )
 
 
-def _copy_net(tower: VisionTower, net: ConvNet, source: str) -> None:
-    # a backbone does not keep its fixed filters with its weights, the tower does
+def _copy_net(encoder: VisionEncoder, net: ConvNet, source: str) -> None:
+    # a backbone does not keep its fixed filters with its weights, the encoder does
     fixed = {f"front.{name}": filters for name, filters in net.front.named_buffers()}
-    load_strict(tower.net, {**net.state_dict(), **fixed}, source)
+    load_strict(encoder.net, {**net.state_dict(), **fixed}, source)
 
 
 def _write(

@@ -1,4 +1,4 @@
-"""The vision tower of our own tiny vision-language model: a backbone of the ``rali:`` family as a timm model.
+"""The vision encoder of our own tiny vision-language model: a backbone of the ``rali:`` family as a timm model.
 
 Importing this module registers it with timm, which is where transformers' ``timm_wrapper`` looks for it.
 """
@@ -20,7 +20,7 @@ ARCHITECTURE = "rali_vlm_vision"
 _LEAST_VARIANCE = 1e-10
 
 
-class VisionTower(nn.Module):
+class VisionEncoder(nn.Module):
     """A convolutional net of the ``rali:`` family, pooled over the whole image and over a grid.
 
     Every token is the mean and the deviation of the maps at three depths, standardised. The first one is over
@@ -44,7 +44,7 @@ class VisionTower(nn.Module):
             self.net.front.register_buffer(name, filters, persistent=True)
         self.train(False)
 
-    def train(self, mode: bool = True) -> VisionTower:
+    def train(self, mode: bool = True) -> VisionEncoder:
         """Training mode for all but the normalisations."""
         super().train(mode)
         for module in self.modules():
@@ -104,6 +104,6 @@ class VisionTower(nn.Module):
 @register_model
 def rali_vlm_vision(
     pretrained: bool = False, backbone: str = "tiny", grid: int = 3, **of_timm: object
-) -> VisionTower:
-    """A new :class:`VisionTower`; ``of_timm`` is what timm hands to every model and has no use here."""
-    return VisionTower(backbone, grid)
+) -> VisionEncoder:
+    """A new :class:`VisionEncoder`; ``of_timm`` is what timm hands to every model and has no use here."""
+    return VisionEncoder(backbone, grid)
