@@ -1,13 +1,11 @@
 """Ablations: every config of a folder is trained for every seed, and one table says what each part is worth.
 
-The runs are stages of a pipeline (:mod:`rali_zoo.pipeline`): what is done is skipped, what was killed
-goes on.
+The command makes the runs stages of a pipeline: what is done is skipped, what was killed goes on.
 """
 
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,6 @@ import numpy as np
 from rali_zoo.errors import ConfigError, UnknownNameError
 from rali_zoo.metrics import holm, plcc, srcc
 from rali_zoo.metrics.bootstrap import Resamples, p_of_no_difference, percentile_interval
-from rali_zoo.recipe import Recipe, Stage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,37 +51,6 @@ def variants(folder: Path, base: str) -> dict[str, Path]:
     if base not in found:
         raise UnknownNameError(f"config in {folder}", base, found)
     return {base: found[base], **{name: path for name, path in found.items() if name != base}}
-
-
-def recipe(configs: Mapping[str, Path], seeds: Sequence[int], options: Sequence[str], output: Path) -> Recipe:
-    """One ``fit`` for every config and seed.
-
-    Args:
-        configs: config by name.
-        seeds: of the runs.
-        options: further words of every ``fit``, such as ``--trainer.max_epochs=2``.
-        output: folder of the runs.
-
-    Raises:
-        ConfigError: no seed, one twice, or words that are no options.
-    """
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ConfigError(f"--seeds {list(seeds)}: give one seed or more, each once")
-    if wrong := [word for word in options if not word.startswith("--") or "=" not in word]:
-        raise ConfigError(f"--options {wrong}: each is written --key=value, as for 'rali-zoo fit'")
-    stages = []
-    for seed in seeds:  # whole tables first, if it is stopped
-        for name, path in configs.items():
-            run = Path(output) / "runs" / f"{name}-{seed}"
-            words = (
-                "fit", f"--config={path}", f"--seed_everything={seed}", f"--data.seed={seed}",
-                f"--trainer.default_root_dir={run}", "--trainer.enable_progress_bar=false", *options,
-            )  # fmt: skip
-            stages.append(
-                Stage(f"{name}-{seed}", name, words, (str(run / "results.json"),), inputs=(str(path),))
-            )
-    again = shlex.join(["rali-zoo", "analyze", "ablations", f"--output={output}"])
-    return Recipe(str(output), tuple(stages), f"{again} and the options that you gave")
 
 
 def read(names: Sequence[str], seeds: Sequence[int], output: Path, root: str) -> dict[str, Tested]:

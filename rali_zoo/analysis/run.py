@@ -238,31 +238,28 @@ def _gap_table(content: Mapping[str, Any]) -> Shown:
 
 
 def ablations(
-    configs: Path,
+    configs: Mapping[str, Path],
     seeds: Sequence[int],
     base: str,
     options: Sequence[str],
     settings: Settings,
     place: Place,
+    started: Clock,
 ) -> Done:
-    """Train what is not trained yet, then :func:`rali_zoo.analysis.ablations.table`, written and drawn.
+    """Of runs that are trained, :func:`rali_zoo.analysis.ablations.table`, written and drawn.
 
     Args:
-        configs: folder of configs.
+        configs: config by name, the complete method first.
         seeds: of the runs.
         base: config of the complete method.
         options: further words of every ``fit``.
         settings: of which resamples, root and seed count.
         place: folder of the runs and of the results file, and of the plot.
+        started: when the command was.
     """
     from rali_zoo.analysis import ablations as parts
-    from rali_zoo.pipeline import Runner
 
-    plots.require()
-    started, output = clock(), place.output
-    found = parts.variants(configs, base)
-    plan = parts.recipe(found, seeds, [*options, f"--data.root={settings.root}"], output)
-    Runner(plan).run()
+    found, output = dict(configs), place.output
     tested = parts.read(list(found), seeds, output, settings.root)
     results = parts.table(list(found), seeds, tested, settings.resamples, settings.seed)
     results["seeds"] = list(seeds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from rali_zoo.errors import ConfigError, near_miss
 if TYPE_CHECKING:
     from rali_zoo.analysis.run import Done
     from rali_zoo.models.base import IQANetwork
+    from rali_zoo.recipe import Recipe
 
 _SETS = ("synthetic:lab", "synthetic:wild", "synthetic:phone")
 _STUDENTS = ("regression-tiny-synthetic", "rali-tiny-synthetic")
@@ -165,10 +167,48 @@ def ablations(
         root: folder that holds the data sets' folders.
         seed: of the resampling.
     """
-    from rali_zoo.analysis import run
+    from rali_zoo.analysis import plots, run
+    from rali_zoo.analysis.ablations import variants
+    from rali_zoo.pipeline import Runner
 
-    settings = Settings(resamples=resamples, root=root, seed=seed)
-    _show(run.ablations(configs, seeds, base, options, settings, Place(output, images, format)))
+    plots.require()
+    started, settings = run.clock(), Settings(resamples=resamples, root=root, seed=seed)
+    found = variants(configs, base)
+    Runner(_runs(found, seeds, [*options, f"--data.root={root}"], output)).run()
+    _show(run.ablations(found, seeds, base, options, settings, Place(output, images, format), started))
+
+
+def _runs(configs: Mapping[str, Path], seeds: Sequence[int], options: Sequence[str], output: Path) -> Recipe:
+    """One ``fit`` for every config and seed.
+
+    Args:
+        configs: config by name.
+        seeds: of the runs.
+        options: further words of every ``fit``, such as ``--trainer.max_epochs=2``.
+        output: folder of the runs.
+
+    Raises:
+        ConfigError: no seed, one twice, or words that are no options.
+    """
+    from rali_zoo.recipe import Recipe, Stage
+
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--seeds {list(seeds)}: give one seed or more, each once")
+    if wrong := [word for word in options if not word.startswith("--") or "=" not in word]:
+        raise ConfigError(f"--options {wrong}: each is written --key=value, as for 'rali-zoo fit'")
+    stages = []
+    for seed in seeds:  # whole tables first, if it is stopped
+        for name, path in configs.items():
+            run = Path(output) / "runs" / f"{name}-{seed}"
+            words = (
+                "fit", f"--config={path}", f"--seed_everything={seed}", f"--data.seed={seed}",
+                f"--trainer.default_root_dir={run}", "--trainer.enable_progress_bar=false", *options,
+            )  # fmt: skip
+            stages.append(
+                Stage(f"{name}-{seed}", name, words, (str(run / "results.json"),), inputs=(str(path),))
+            )
+    again = shlex.join(["rali-zoo", "analyze", "ablations", f"--output={output}"])
+    return Recipe(str(output), tuple(stages), f"{again} and the options that you gave")
 
 
 def everything(

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from rali_zoo.analysis import ablations
+from rali_zoo.cli.analyze import _runs
 from rali_zoo.cli.main import main
 from rali_zoo.data.tables import load_table
 from rali_zoo.errors import ConfigError, UnknownNameError
@@ -69,7 +70,7 @@ def test_failed_images_are_left_out_for_all():
 def test_what_is_run(tmp_path):
     found = ablations.variants(CONFIGS, "full")
     assert list(found)[0] == "full" and len(found) == 6
-    plan = ablations.recipe(found, [3, 4], ["--trainer.max_epochs=1"], tmp_path)
+    plan = _runs(found, [3, 4], ["--trainer.max_epochs=1"], tmp_path)
     assert len(plan.stages) == 12 and plan.stages[0].name == "full-3"
     words = plan.stages[-1].run
     assert {"--seed_everything=4", "--data.seed=4", "--trainer.max_epochs=1"} <= set(words)
@@ -79,9 +80,9 @@ def test_what_is_run(tmp_path):
     with pytest.raises(ConfigError, match="two or more"):
         ablations.variants(tmp_path, "full")
     with pytest.raises(ConfigError, match="--key=value"):
-        ablations.recipe(found, [0], ["trainer.max_epochs=1"], tmp_path)
+        _runs(found, [0], ["trainer.max_epochs=1"], tmp_path)
     with pytest.raises(ConfigError, match="each once"):
-        ablations.recipe(found, [0, 0], [], tmp_path)
+        _runs(found, [0, 0], [], tmp_path)
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):
