@@ -159,12 +159,14 @@ class Runner:
             return Decision("run", "its words, configs, inputs or the stages before it have changed")
         if before["status"] != "done":
             return Decision("resume", "killed before" if before["status"] == "running" else "failed before")
-        for path in stage.outputs:
-            if not Path(path).exists():
-                return Decision("run", f"{path} is gone")
-            if state.output_hash(path) != before["outputs"][path]["sha256"]:
-                return Decision("run", f"{path} is not what the stage wrote")
-        return Decision("skip", "unchanged")
+        gone = [f"{path} is gone" for path in stage.outputs if not Path(path).exists()]
+        other = (
+            f"{path} is not what the stage wrote"
+            for path in stage.outputs
+            if state.output_hash(path) != before["outputs"][path]["sha256"]
+        )
+        reason = gone[0] if gone else next(other, "")
+        return Decision("run", reason) if reason else Decision("skip", "unchanged")
 
     def plan(self, until: str | None = None, force: str | None = None) -> list[tuple[Stage, Decision]]:
         """What a run would do now, without doing it."""

@@ -158,15 +158,19 @@ def read_recipe(path: str | Path, given: Mapping[str, str] | None = None) -> Rec
     content = read_yaml(path)
     _known("key", content, _TOP)
     variables: Variables = {}
-    own = content.get("vars") or {}
+    own, raws = content.get("vars") or {}, content.get("stages") or []
+    if not isinstance(own, dict):
+        raise ConfigError(f"{path}: vars is a mapping such as {{out: runs/mine}}")
+    if not isinstance(raws, list) or not all(isinstance(raw, dict) for raw in raws):
+        raise ConfigError(f"{path}: stages is a list of mappings; see rali_zoo.recipe for the form")
     for name in given:
         if name not in own:
-            raise UnknownNameError(f"variable of {path}", name, own)
+            raise UnknownNameError(f"variable of {path}", name, map(str, own))
     for name, value in own.items():
         variables[name] = _fill(str(given.get(name, value)), variables, f"vars.{name}")
     stages: list[Stage] = []
     for values, chosen in _repeat(content.get("foreach"), variables, str(path)):
-        for number, raw in enumerate(content.get("stages") or []):
+        for number, raw in enumerate(raws):
             stages += _stages(raw, values, chosen, content, f"{path}: stage {number + 1}")
     if not stages:
         raise ConfigError(f"{path} has no stages; see rali_zoo.recipe for the form")

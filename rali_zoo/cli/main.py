@@ -85,15 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words or os.environ.get("RALI_ZOO_DEBUG", "0") not in ("", "0")
     words = [word for word in words if word != "--debug"]
     words, plugins = _plugins(words)
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(_help(), end="")
-        return 0
-    if words[0] == "--version":
-        print(f"rali-zoo {_version()}")
-        return 0
-    if words[0] not in COMMANDS:
-        print(f"rali-zoo: error: {_unknown(words)}", file=sys.stderr)
-        return 2
+    if not words or words[0] not in COMMANDS:
+        return _without_command(words)
     # Threads that wait by spinning make torch several times slower on cores that are shared with others.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
@@ -113,6 +106,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"rali-zoo {words[0]}: " + (str(stop) or "interrupted"), file=sys.stderr)
         return 130
     return 0
+
+
+def _without_command(words: list[str]) -> int:
+    """Help, the version, or an error; the exit status."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help(), end="")
+        return 0
+    if words[0] == "--version":
+        print(f"rali-zoo {_version()}")
+        return 0
+    print(f"rali-zoo: error: {_unknown(words)}", file=sys.stderr)
+    return 2
 
 
 def _plugins(words: list[str]) -> tuple[list[str], list[str]]:

@@ -61,6 +61,11 @@ class RaliParser(LightningArgumentParser):
 
 def explain(message: str, parser: argparse.ArgumentParser) -> str:
     """jsonargparse's ``message`` in fewer words and with the closest valid spelling."""
+    return _class_error(message) or _key_error(message, parser) or _plain(message) or message
+
+
+def _class_error(message: str) -> str:
+    """What is wrong with a class or its options; empty if it is something else."""
     keys = re.findall(r'Parser key "([^"]+)"', message)
     if unknown := re.search(r"Expected a dot import path string: (\S+)", message):
         return f"unknown class {unknown[1]!r}{_at(keys)}. {near_miss(unknown[1], _class_names(keys))}"
@@ -72,6 +77,11 @@ def explain(message: str, parser: argparse.ArgumentParser) -> str:
     if wrong := re.search(r"class_path '([^']+)':\s+(module '.*|No module named.*)", message):
         name = wrong[1].rpartition(".")[2]
         return f"unknown class {wrong[1]!r}{_at(keys)} ({wrong[2]}). {near_miss(name, _class_names(keys))}"
+    return ""
+
+
+def _key_error(message: str, parser: argparse.ArgumentParser) -> str:
+    """What is wrong with the name of a setting; empty if it is something else."""
     if key := re.search(r"Subcommand '(\w+)' does not accept option '([^']+)'", message):
         return _unknown_key(key[1], key[2], parser)
     if stray := re.search(r"unrecognized arguments: (.+)", message, re.DOTALL):
@@ -79,7 +89,7 @@ def explain(message: str, parser: argparse.ArgumentParser) -> str:
     if "arguments are required" in message and re.search(r"\b(model|data(\.\w+)?)\b", message):
         missing = re.sub(rf"\b({'|'.join(COMMANDS)})\.", "", message.rpartition(": ")[2])
         return f"{missing} is not given. Give a config: --config configs/FILE.yaml"
-    return _plain(message) or message
+    return ""
 
 
 def _plain(message: str) -> str:

@@ -169,23 +169,7 @@ def check_names(line: CommandLine) -> None:
     }
     init_args: dict[str, object] = {}
     for path, content in line.configs.items():
-        for key in content:
-            if key in COMMANDS:
-                raise UsageError(
-                    f"{path} nests its settings under {key!r}. Write them at its top level "
-                    "('model:', 'data:', 'trainer:'), and name the command on the command line."
-                )
-            _check(f"{line.command} has no setting", key, {*_TOP, *OWN}, path)
-            inner = content[key]
-            if key in owners and isinstance(inner, Mapping):
-                names = {f"{key}.{name}": str(name) for name in inner}
-                for full in names:
-                    _check(
-                        f"{line.command} has no setting",
-                        full,
-                        {f"{key}.{n}" for n in owners[key] or names.values()},
-                        path,
-                    )
+        _check_config(line.command, path, content, owners)
         model = content.get("model")
         if isinstance(model, Mapping) and isinstance(model.get("init_args"), Mapping):
             init_args |= model["init_args"]
@@ -201,6 +185,22 @@ def check_names(line: CommandLine) -> None:
         elif option[1] == "model" and inner_name not in ("", "help", "class_path", "init_args"):
             init_args[inner_name] = word.partition("=")[2]
     _check_model(line, init_args)
+
+
+def _check_config(
+    command: str, path: Path, content: Mapping[str, object], owners: Mapping[str, set[str] | None]
+) -> None:
+    for key, inner in content.items():
+        if key in COMMANDS:
+            raise UsageError(
+                f"{path} nests its settings under {key!r}. Write them at its top level "
+                "('model:', 'data:', 'trainer:'), and name the command on the command line."
+            )
+        _check(f"{command} has no setting", key, {*_TOP, *OWN}, path)
+        known = owners.get(key)
+        if known and isinstance(inner, Mapping):
+            for name in inner:
+                _check(f"{command} has no setting", f"{key}.{name}", {f"{key}.{n}" for n in known}, path)
 
 
 def _check_model(line: CommandLine, init_args: Mapping[str, object]) -> None:

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from rali_zoo.cli import check_words
 from rali_zoo.cli.main import main
 from rali_zoo.cli.pipeline import check_trust
 from rali_zoo.errors import ConfigError, UnknownNameError
@@ -119,6 +120,10 @@ def test_a_path_inside_a_longer_one_is_no_need(folder):
         ({"stages": [{"name": "a", "run": ["x"], "outputs": []}]}, ConfigError, "outputs"),
         ({"stages": [{"name": "a", "run": ["fit"], "outputs": ["b"]}]}, ConfigError, "default_root_dir"),
         ({"stages": []}, ConfigError, "no stages"),
+        ({"stages": {"a": 1}}, ConfigError, "list of mappings"),
+        ({"stages": ["a"]}, ConfigError, "list of mappings"),
+        ({"vars": ["a"]}, ConfigError, "vars is a mapping"),
+        ({"stages": [{"name": "a", "run": ["${x"], "outputs": ["b"]}]}, ConfigError, "a variable is"),
         ({"stages": [{"name": "a", "run": ["x", "o"], "outputs": ["p"]},
                      {"name": "b", "run": ["x", "p"], "outputs": ["o"]}]}, ConfigError, "circle"),
         ({"stages": [{"name": "a", "run": ["x"], "outputs": ["p"], "foreach": {"s": [0, 1]}}]},
@@ -300,7 +305,7 @@ def test_a_mistyped_option_is_found_before_anything_is_touched(folder, capsys):
         ]
         Path("w.yaml").write_text(yaml.safe_dump({"stages": stages}))
         with pytest.raises(StageError, match=r"stage b: "):
-            Runner(read_recipe("w.yaml"), lambda line: None).run()
+            Runner(read_recipe("w.yaml"), lambda line: None, check_words).run()
         assert not Path("w").exists()
         assert main(["pipeline", "w.yaml"]) == 1 and said in capsys.readouterr().err
 

@@ -189,6 +189,8 @@ def test_an_undefined_monitor_is_never_best(
 
 def test_a_test_that_measures_nothing_is_an_error(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def log(module: ToyModule, batch: dict[str, list[str]], index: int, dataloader_idx: int = 0) -> None:
+        rows = {"id": batch["id"], "mos": batch["mos"], "score": float("nan"), "error": "no finite score"}
+        module.test_tables[batch["dataset"][0]] = pd.DataFrame(rows)
         for metric, value in {"n": 0.0, "failed": 4.0, "srcc": float("nan")}.items():
             module.log(f"test/{batch['dataset'][0]}/{metric}", value, add_dataloader_idx=False)
 
@@ -225,7 +227,10 @@ def test_own_checkpoint_callback_replaces_ours(tmp_path: Path, monkeypatch: pyte
 # ---- checkpoint against command line ----------------------------------------------------------------------
 
 
-def test_test_needs_no_config_beside_its_checkpoint(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_test_needs_no_config_beside_its_checkpoint(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
     saved = (here / "runs/toy/config.yaml").read_text()
     run("test", "--ckpt_path", BEST)
     out = capsys.readouterr().out

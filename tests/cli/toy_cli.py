@@ -32,7 +32,9 @@ class ToyModule(pl.LightningModule):
     def test_step(self, batch: dict[str, Any], index: int, dataloader_idx: int = 0) -> None:
         ref = batch["dataset"][0]
         score = self.backbone(batch["x"]).squeeze(1)
-        self.test_tables[ref] = pd.DataFrame({"id": batch["id"], "mos": batch["mos"], "score": score})
+        self.test_tables[ref] = pd.DataFrame(
+            {"id": batch["id"], "mos": batch["mos"], "score": score, "error": ""}
+        )
         for metric, value in {"n": 4.0, "failed": 1.0, "srcc": 0.25, "plcc": float("nan")}.items():
             self.log(f"test/{ref}/{metric}", value, add_dataloader_idx=False)
 
@@ -114,7 +116,8 @@ class ToyData(pl.LightningDataModule):
         self.left_out = {("predict", "lab"): pd.DataFrame({"id": ["bad.png"], "reason": ["truncated"]})}
 
     def table(self, ref: str) -> SimpleNamespace:
-        return SimpleNamespace(card=SimpleNamespace(synthetic=ref.startswith("synthetic:")))
+        frame = pd.DataFrame({"id": [f"{i}.png" for i in range(4)], "content": list("abcd")})
+        return SimpleNamespace(frame=frame, card=SimpleNamespace(synthetic=ref.startswith("synthetic:")))
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         return DataLoader(Rows(self.train_refs[0]), batch_size=4)
