@@ -102,15 +102,16 @@ def load_model(
     """
     if not isinstance(ref, str):
         return _in_memory(ref, device)
+    ref = with_scheme(ref)
+    uri = parse_uri(ref, (*SCHEMES, *RUNTIMES, *BASELINES), "model", MODELS)
+    if uri.scheme in RUNTIMES:
+        return RUNTIMES[uri.scheme].load(uri, device)  # type: ignore[no-any-return]
     if device is not None:
         from rali_zoo.models.scorer import checked_device
 
         checked_device(device)  # before anything is fetched or built
-    ref = with_scheme(ref)
-    uri = parse_uri(ref, (*SCHEMES, *RUNTIMES, *BASELINES), "model", MODELS)
-    for table in (RUNTIMES, BASELINES):
-        if uri.scheme in table:
-            return table[uri.scheme].load(uri, device)
+    if uri.scheme in BASELINES:
+        return BASELINES[uri.scheme].load(uri, device)  # type: ignore[no-any-return]
     from rali_zoo.models.scorer import NetworkScorer
 
     if not uri.scheme:

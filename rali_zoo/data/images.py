@@ -32,6 +32,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from rali_zoo.data.formats import FORMATS
 from rali_zoo.errors import ImageDecodeError, ImageUnavailableError
 from rali_zoo.types import Colour
 
@@ -48,24 +49,6 @@ if TYPE_CHECKING:
 #: Pillow refuses at twice its own ``MAX_IMAGE_PIXELS`` in any case, so this is the largest useful limit.
 MAX_PIXELS = 178_956_970
 
-# Raster formats only: EPS and WMF run other programs, and the exotic rest widens what a bad file can reach.
-_FORMATS = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
-    "PNG": (".png", ".apng"),
-    "WEBP": (".webp",),
-    "GIF": (".gif",),
-    "BMP": (".bmp",),
-    "DIB": (".dib",),
-    "TIFF": (".tif", ".tiff"),
-    "AVIF": (".avif", ".avifs"),
-    "JPEG2000": (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"),
-    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
-    "TGA": (".tga", ".icb", ".vda", ".vst"),
-    "ICO": (".ico",),
-    "QOI": (".qoi",),
-}
-#: Suffixes of all files that :func:`load_image` can open, in lower case.
-SUFFIXES = frozenset((".heic", ".heif", ".hif")).union(*_FORMATS.values())
 #: What other programs write raw data of a sensor with; (place, bytes).
 _RAW = (
     (8, b"CR\x02"), (0, b"IIRO"), (0, b"IIRS"), (0, b"MMOR"), (0, b"IIU\0"), (0, b"FUJIFILMCCD-RAW"),
@@ -160,7 +143,7 @@ def _decode(file: IO[bytes], max_pixels: int, colour: Colour) -> Image.Image:
         image = _open_heif(file)
     else:
         try:
-            image = Image.open(file, formats=tuple(_FORMATS))
+            image = Image.open(file, formats=tuple(FORMATS))
         except UnidentifiedImageError:
             start = head.lstrip()[:14].lower()
             page = start.startswith((b"<!doctype html", b"<html"))

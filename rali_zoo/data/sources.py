@@ -21,8 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
-from rali_zoo.data.images import SUFFIXES as IMAGE_SUFFIXES
-from rali_zoo.data.video import VIDEO_SUFFIXES
+from rali_zoo.data.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from rali_zoo.errors import ConfigError, ImageDecodeError
 from rali_zoo.outputs import OutputError, from_csv_cell
 

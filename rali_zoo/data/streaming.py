@@ -22,7 +22,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from rali_zoo.data.card import DatasetCard
 from rali_zoo.data.dataset import generator
-from rali_zoo.data.images import SUFFIXES, load_views
+from rali_zoo.data.formats import IMAGE_SUFFIXES
+from rali_zoo.data.images import load_views
 from rali_zoo.data.readers.options import number_pair, truth, unknown_card
 from rali_zoo.data.samplers import place_of
 from rali_zoo.errors import ImageDecodeError, MissingExtraError, ScoreTableError, UriError
@@ -225,4 +226,4 @@ def _of_one(path: str, file: IO[bytes]) -> Iterator[_Member]:
 
 
 def _half(suffix: str) -> Literal["image", "fields"] | None:
-    return "fields" if suffix == ".json" else "image" if suffix in SUFFIXES else None
+    return "fields" if suffix == ".json" else "image" if suffix in IMAGE_SUFFIXES else None

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
+from rali_zoo.data.formats import VIDEO_SUFFIXES
 from rali_zoo.errors import ConfigError, ImageDecodeError, ImageUnavailableError
 from rali_zoo.types import Score
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
     from rali_zoo.types import Scorer
 
-#: Suffixes of files that are taken for videos.
-VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".y4m"))
 
 Sampling = Literal["uniform", "keyframes"]
 Pooling = Literal["mean", "harmonic", "worst"]

@@ -138,7 +138,7 @@ def test_hidden_networks_are_found_and_change_the_revision():
         frozen.network.hidden[0][0].bias += 1
     changed = scorer(lambda p, _: frozen(p), found).revision
     assert ours.revision.startswith("toy-1+") and changed != ours.revision
-    assert scorer(brightness).revision == "toy-1" and scorer(brightness).modules() == []
+    assert scorer(brightness).revision == "toy-1" and scorer(brightness).networks() == []
 
 
 def test_networks_are_found_wherever_they_are_kept():
@@ -161,7 +161,7 @@ def test_networks_are_found_wherever_they_are_kept():
 
 def test_a_metric_is_no_model_of_ours():
     with pytest.raises(ConfigError, match="'toy:x' only gives scores"):
-        _ = scorer(brightness).module
+        _ = scorer(brightness).network
 
 
 def test_number():

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from rali_zoo.data.colour import _matrix_profile
-from rali_zoo.data.images import _FORMATS, SUFFIXES, load_image, load_views
+from rali_zoo.data.formats import FORMATS, IMAGE_SUFFIXES
+from rali_zoo.data.images import load_image, load_views
 from rali_zoo.errors import ConfigError, ImageDecodeError, ImageUnavailableError
 from rali_zoo.types import Preprocess
 from rali_zoo.views import View
@@ -248,8 +249,8 @@ def test_a_clear_png_is_the_page_it_lies_on():
 
 def test_every_suffix_of_every_format_is_listed():
     Image.init()
-    known = {s for s, kind in Image.registered_extensions().items() if kind in (*_FORMATS, "MPO")}
-    assert known - SUFFIXES == set()
+    known = {s for s, kind in Image.registered_extensions().items() if kind in (*FORMATS, "MPO")}
+    assert known - IMAGE_SUFFIXES == set()
 
 
 @pytest.mark.parametrize("kind", ["grey16", "turned", "alpha", "profile"])

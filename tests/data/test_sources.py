@@ -119,7 +119,7 @@ def test_shares_are_disjoint_and_together_everything(tmp_path):
 
 
 def test_every_suffix_that_opens_is_searched_and_what_is_skipped_is_counted(tmp_path):
-    from rali_zoo.data.images import SUFFIXES
+    from rali_zoo.data.formats import IMAGE_SUFFIXES as SUFFIXES
 
     names_ = [f"a{suffix}" for suffix in sorted(SUFFIXES)]
     for name in names_:

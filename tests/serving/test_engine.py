@@ -6,6 +6,7 @@ import io
 import multiprocessing
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -215,6 +216,9 @@ def test_stopped_decoders_are_seen_and_cost_their_image_only(engine) -> None:
     assert made.alive
     for decoder in list(made._decode._all):
         os.kill(decoder.process.pid, signal.SIGSTOP)
+    until = time.monotonic() + 20  # a signal takes its time
+    while made.alive and time.monotonic() < until:
+        time.sleep(0.05)
     assert not made.alive
     large = image(width=1500, height=1500, kind="BMP")  # more than a pipe holds
     assert "longer than 2 s" in made.submit([Upload("b", large)])[0].result(60).score.error
