@@ -138,7 +138,7 @@ def test_hidden_networks_are_found_and_change_the_revision():
         frozen.network.hidden[0][0].bias += 1
     changed = scorer(lambda p, _: frozen(p), found).revision
     assert ours.revision.startswith("toy-1+") and changed != ours.revision
-    assert scorer(brightness).revision == "toy-1" and scorer(brightness).networks() == []
+    assert scorer(brightness).revision == "toy-1" and scorer(brightness).modules() == []
 
 
 def test_networks_are_found_wherever_they_are_kept():
