@@ -159,13 +159,19 @@ STAGED = [path for path in CONFIGS if _staged(path)]
 
 
 @pytest.mark.parametrize("path", STAGED, ids=[str(p.relative_to(p.parents[1])) for p in STAGED])
-def test_config_runs_through_its_stages_in_its_precision(path, tmp_path, photo, monkeypatch):
+def test_config_runs_through_its_stages_in_its_precision(path, tmp_path, photo, monkeypatch, capfd):
     """A ``fast_dev_run`` has one epoch; what is made between stages meets what the next one computes with."""
     monkeypatch.chdir(tmp_path)
-    aligns = yaml.safe_load(path.read_text())["model"]["init_args"].get("align_epochs", 0)
+    model = yaml.safe_load(path.read_text())["model"]
+    aligns = model["init_args"].get("align_epochs", 0)
     epochs = ["--trainer.max_epochs=3", "--trainer.limit_train_batches=3", "--trainer.max_steps=-1"]
     stages = ["--model.init_args.align_epochs=1"] if aligns else []
-    assert main(command(path, tmp_path, photo, *epochs, *stages)) == 0
+    code = main(command(path, tmp_path, photo, *epochs, *stages))
+    if model["class_path"] in ("Reasoner", "RACT"):  # answers of random weights cannot be parsed
+        assert code == 0 or "nothing was measured" in capfd.readouterr().err
+        assert list(tmp_path.glob("runs/*/checkpoints/last.ckpt"))
+    else:
+        assert code == 0
 
 
 def test_koniq_config_resolves_as_it_is(capsys):

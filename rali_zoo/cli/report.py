@@ -61,7 +61,7 @@ def show(results: Results, synthetic: Collection[str] = ()) -> None:
     from rich.table import Table
 
     table = Table(title="Test results")
-    table.add_column("data set", overflow="fold")
+    table.add_column("data set", overflow="fold", min_width=20)
     shown = {name: name for name in COUNTS} | {s.name: s.label for s in STATISTICS.values() if s.brief}
     for heading in shown.values():
         table.add_column(heading, justify="right")

@@ -122,14 +122,19 @@ class _Guard:
                     self._remember(known, bytes(answered))
             await send(message)
 
-        if not (_READS if scope["method"] in ("GET", "HEAD") else _WRITES).fullmatch(path):
-            await JSONResponse({"error": "not found"}, 404)(scope, receive, sending)
-        elif path != _JOIN:
-            await self._app(scope, receive, sending)
+        await self._pass_on(request, known, sending)
+
+    async def _pass_on(self, request: Request, known: str, send: Send) -> None:
+        """What a request gets: nothing but the page's own routes, and events that name what was uploaded."""
+        scope, receive = request.scope, request.receive
+        if not (_READS if scope["method"] in ("GET", "HEAD") else _WRITES).fullmatch(scope["path"]):
+            await JSONResponse({"error": "not found"}, 404)(scope, receive, send)
+        elif scope["path"] != _JOIN:
+            await self._app(scope, receive, send)
         elif refused := self._refusal(body := await _read(request), known):
-            await JSONResponse({"error": refused}, 403)(scope, receive, sending)
+            await JSONResponse({"error": refused}, 403)(scope, receive, send)
         else:
-            await self._app(scope, _again(body), sending)
+            await self._app(scope, _again(body), send)
 
     def _remember(self, client: str, answer: bytes) -> None:
         with suppress(ValueError):  # an upload that was refused is answered in words
