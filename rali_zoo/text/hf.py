@@ -31,13 +31,13 @@ Pooling = Literal["model", "mean", "cls", "max"]
 class Recipe(NamedTuple):
     """How tokens become a vector."""
 
-    pooling: Pooling  #: ``model`` = the text tower's own
+    pooling: Pooling  #: ``model`` = the text encoder's own
     normalise: bool
     context: int | None  #: tokens with the special ones; ``None`` = as the tokenizer and config say
 
 
 class HFText(TextEncoder):
-    """A text tower or encoder of transformers."""
+    """A text encoder of transformers."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ def build(uri: Uri, place: str, revision: str) -> TextEncoder:
 
 
 def _tower(uri: Uri, config: PretrainedConfig) -> tuple[Any, PretrainedConfig]:
-    """Class of a two-tower model's text tower (``None``: a plain encoder), and its config."""
+    """Class of a two-tower model's text encoder (``None``: a plain encoder), and its config."""
     import transformers
 
     towers = {

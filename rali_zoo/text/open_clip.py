@@ -1,4 +1,4 @@
-"""Text towers of open_clip: ``open_clip:ARCH/TAG``, ``open_clip:hf-hub:…``, ``open_clip:local-dir:FOLDER``.
+"""Text encoders of open_clip: ``open_clip:ARCH/TAG``, ``open_clip:hf-hub:…``, ``open_clip:local-dir:FOLDER``.
 
 Vectors are what CLIP compares with images: after the projection, not normalised to length 1. open_clip
 builds both towers; the visual tower is let go at once. ``pretrained=false`` gives random weights (for tests).

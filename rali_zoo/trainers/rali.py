@@ -43,7 +43,7 @@ class RALI(BackboneModule):
         stages: which stages this run goes through, in order; what is left out comes from ``init_from``.
         init_from: path of a checkpoint whose weights are the start, for stages run one by one.
         projector: from features to the embedding: ``none`` when the backbone already lives in the
-            text encoder's space (CLIP with its own text tower), else ``linear`` or ``mlp``.
+            text encoder's space (CLIP with its own text encoder), else ``linear`` or ``mlp``.
         hidden: width of the perceptron's hidden layer.
         dropout: share in [0, 1) dropped in the projector while training.
         align_epochs: epochs of stage 1; the rest of ``trainer.max_epochs`` is stage 3.

@@ -69,7 +69,7 @@
 
   // ---- significance ----
 
-  const verdicts = [["better", "▲", "row is better"], ["worse", "▼", "row is worse"], ["same", "·", "not told apart"]];
+  const outcomes = [["better", "▲", "row is better"], ["worse", "▼", "row is worse"], ["same", "·", "not told apart"]];
 
   Zoo.drawSignificance = () => {
     const index = Number(document.querySelector('[data-dataset="significance"]').value);
@@ -81,30 +81,30 @@
     const order = rowsOf(index).filter((d) => d.cell.counts).sort((a, b) => b.cell.ranking - a.cell.ranking);
     const names = order.map((d) => d.row.label);
     const label = Object.fromEntries(order.map((d) => [d.i, d.row.label]));
-    const verdict = (difference, p) => (p === null || p >= board.alpha ? "same" : difference > 0 ? "better" : "worse");
+    const outcome = (difference, p) => (p === null || p >= board.alpha ? "same" : difference > 0 ? "better" : "worse");
     const cells = column.pairs.flatMap(([a, b, difference, low, high, p]) => [
-      { row: label[a], column: label[b], difference, low, high, p, verdict: verdict(difference, p) },
-      { row: label[b], column: label[a], difference: -difference, low: -high, high: -low, p, verdict: verdict(-difference, p) },
+      { row: label[a], column: label[b], difference, low, high, p, outcome: outcome(difference, p) },
+      { row: label[b], column: label[a], difference: -difference, low: -high, high: -low, p, outcome: outcome(-difference, p) },
     ]);
     const [side, left] = [names.length > 25 ? 18 : 30, 175];
-    const sign = Object.fromEntries(verdicts.map(([key, mark]) => [key, mark]));
+    const sign = Object.fromEntries(outcomes.map(([key, mark]) => [key, mark]));
     place("significance-plot", Plot.plot({
       width: left + side * names.length + 70, height: 150 + side * names.length, style,
       marginLeft: left, marginTop: 140, marginBottom: 10, marginRight: 70,
       ariaLabel: "Which models differ significantly",
       x: { domain: names, axis: "top", label: null, tickRotate: -60, tickFormat: (t) => short(t, 18), tickSize: 0 },
       y: { domain: names, label: null, tickFormat: (t) => short(t, 22), tickSize: 0 },
-      color: { domain: verdicts.map(([key]) => key), range: ["var(--better)", "var(--worse)", "var(--same)"] },
+      color: { domain: outcomes.map(([key]) => key), range: ["var(--better)", "var(--worse)", "var(--same)"] },
       marks: [
-        Plot.cell(cells, { x: "column", y: "row", fill: "verdict", inset: 1 }),
-        Plot.text(cells, { x: "column", y: "row", text: (d) => sign[d.verdict], fill: (d) => (d.verdict === "same" ? "var(--quiet)" : "#fff"), pointerEvents: "none" }),
+        Plot.cell(cells, { x: "column", y: "row", fill: "outcome", inset: 1 }),
+        Plot.text(cells, { x: "column", y: "row", text: (d) => sign[d.outcome], fill: (d) => (d.outcome === "same" ? "var(--quiet)" : "#fff"), pointerEvents: "none" }),
         Plot.tip(cells, Plot.pointer({ x: "column", y: "row", maxRadius: side, title: (d) =>
           `${d.row}\nminus ${d.column}\n${Zoo.number(d.difference)} [${Zoo.number(d.low)}, ${Zoo.number(d.high)}]\n` +
-          `p = ${d.p === null ? "–" : d.p} (Holm): ${verdicts.find(([key]) => key === d.verdict)[2]}` })),
+          `p = ${d.p === null ? "–" : d.p} (Holm): ${outcomes.find(([key]) => key === d.outcome)[2]}` })),
       ],
     }));
     byId("significance-caption").textContent =
-      `Row against column on ${Zoo.columnName(column)}, best first: ${verdicts.map(([, m, t]) => `${m} ${t}`).join(", ")} ` +
+      `Row against column on ${Zoo.columnName(column)}, best first: ${outcomes.map(([, m, t]) => `${m} ${t}`).join(", ")} ` +
       `(p < ${board.alpha} after Holm’s correction over ${column.pairs.length} pairs).` + warn(column);
   };
 
