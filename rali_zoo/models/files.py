@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rali_zoo.errors import CheckpointError, near_miss
+from rali_zoo.errors import CheckpointError, RaliZooError, near_miss
 from rali_zoo.models import NETWORKS
 from rali_zoo.paths import SHIPPED, atomic_path
 
@@ -67,7 +67,8 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds here, and all mean the same to the user
         raise CheckpointError(f"{path} is no checkpoint that can be read safely: {error}") from error
     fits = isinstance(checkpoint, dict) and isinstance(checkpoint.get("rali_zoo"), dict)
-    if not fits or not isinstance(checkpoint.get("state_dict"), dict):
+    state = checkpoint.get("state_dict") if fits else None
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise CheckpointError(f"{path} was not written by rali_zoo")
     return checkpoint  # type: ignore[no-any-return]
 
@@ -90,7 +91,7 @@ def load_checkpoint(path: str) -> IQANetwork:
     if "network" in saved:
         weights = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
         return build(saved["network"], weights, path)
-    hparams = dict(checkpoint.get("hyper_parameters", {}))
+    hparams = checkpoint.get("hyper_parameters", {})
     return build({"class": saved.get("class"), "hparams": hparams, "extra": saved}, state, path)
 
 
@@ -138,8 +139,8 @@ def build(header: dict[str, Any], weights: dict[str, Any], source: str) -> IQANe
         check_weights(network, weights, source)
         network.load_state_dict(weights)
         network.load_extra_state(header["extra"])
-    except (TypeError, KeyError, ValueError, AttributeError, RuntimeError) as error:
-        if isinstance(error, CheckpointError):
+    except (TypeError, KeyError, ValueError, AttributeError, RuntimeError, RaliZooError) as error:
+        if source in str(error):
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(f"{source} does not fit its own settings: {' '.join(lines)[:600]}") from error
