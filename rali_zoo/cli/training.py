@@ -203,14 +203,26 @@ def _check_config(
                 _check(f"{command} has no setting", f"{key}.{name}", {f"{key}.{n}" for n in known}, path)
 
 
+def _imported_trainers() -> set[str]:
+    """Names of the trainers that a plug-in has brought; none where nothing has imported their base class."""
+    base = getattr(sys.modules.get("rali_zoo.trainers.base"), "IQAModule", None)
+    found, todo = set[str](), [] if base is None else [base]
+    while todo:
+        children = todo.pop().__subclasses__()
+        found |= {child.__name__ for child in children}
+        todo += children
+    return found
+
+
 def _check_model(line: CommandLine, init_args: Mapping[str, object]) -> None:
     from rali_zoo.trainers import TRAINERS
 
-    if not line.models or "rali_zoo.trainers.base" in sys.modules:  # a plug-in may have brought classes
+    if not line.models:
         return
+    classes = {*TRAINERS, *_imported_trainers()}
     for name in line.models:
-        if "." not in name and name not in TRAINERS:
-            raise UsageError(f"unknown class {name!r} at 'model'. {near_miss(name, TRAINERS)}")
+        if "." not in name and name not in classes:
+            raise UsageError(f"unknown class {name!r} at 'model'. {near_miss(name, classes)}")
     used = line.models[0] if line.models[0] in TRAINERS else None
     known = _parameters(TRAINERS.target(used)) if used and len(set(line.models)) == 1 else None
     for key, value in init_args.items():
