@@ -241,6 +241,7 @@ def test_settings_that_cannot_work_are_said(blurred, texts, tmp_path, options, d
 @pytest.mark.parametrize(("make", "says"), [(Regression, "max_steps"), (rali, "at hand")])
 def test_streams_without_a_plan_are_refused(make, says, blurred, tmp_path):
     """Their length is unknown: no schedule, and no end of an epoch at which prototypes could be made."""
+    pytest.importorskip("braceexpand", reason="needs the extra stream")
     source = IQADataModule(train="webdataset:shards/{0..9}.tar", val=blurred, test=blurred)
     with pytest.raises(ConfigError, match=says):
         trainer(tmp_path, 2).fit(make(), source)
