@@ -51,7 +51,8 @@ class Scorer(Protocol):
 class FeatureSource(Protocol):
     """A model under training, as the data module sees it."""
 
-    encoder_is_frozen: bool  #: whether features stay as they are, so that they can be cached
+    can_cache: bool  #: whether what it makes of an image first stays as it is
+    learns_ranks: bool  #: whether it learns from images whose order alone is known
 
     @property
     def preprocess(self) -> Preprocess:
@@ -79,6 +80,7 @@ class TrainingData(Protocol):
     train_refs: list[str]
     val_refs: list[str]
     test_refs: list[str]
+    rank_refs: list[str]
     batch_size: int
     eval_view: View
     #: (data set, image) to its descriptions; ``None`` where none were asked for

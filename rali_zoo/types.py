@@ -57,6 +57,7 @@ class Sample(TypedDict, total=False):
     text: str  #: one description of the image; absent outside training
     distortion: str  #: class, several joined by ``;``; empty where unknown
     level: str  #: severity 1 to 5, one for all classes or one each joined by ``;``; "0" where unknown
+    chain: Tensor  #: () int64, alike in images of one chain, which stand best first; -1 in no chain
 
 
 class Batch(TypedDict, total=False):
@@ -71,6 +72,7 @@ class Batch(TypedDict, total=False):
     text: list[str]
     distortion: list[str]
     level: list[str]
+    chain: Tensor  #: only where ``data.ranks`` are given
 
 
 @dataclass(frozen=True)

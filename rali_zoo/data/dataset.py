@@ -33,6 +33,7 @@ class Draw(NamedTuple):
     row: int
     epoch: int = 0
     visit: int = 0  #: how often it was drawn before in this epoch
+    chain: int | None = None  #: of images whose order is known; -1 in no chain, ``None`` where there are none
 
 
 def generator(seed: int, epoch: int, image: str, visit: int = 0) -> torch.Generator:
@@ -94,7 +95,7 @@ class ImageDataset(Dataset[Sample]):
         return other
 
     def __getitem__(self, index: int | Draw) -> Sample:
-        row, epoch, visit = index if isinstance(index, Draw) else Draw(index)
+        row, epoch, visit, chain = index if isinstance(index, Draw) else Draw(index)
         sample = Sample(mos=self.mos[row], std=self.std[row], dataset=self.ref, id=self.ids[row])
         draw = generator(self.seed, epoch, f"{self.ref}|{self.ids[row]}", visit)
         if self.features is not None:
@@ -103,6 +104,8 @@ class ImageDataset(Dataset[Sample]):
             sample["image"] = load_views(self.paths[row], self.view, self.preprocess, draw=draw)
         if self.distortions is not None:
             sample["distortion"], sample["level"] = self.distortions[row], self.levels[row]
+        if chain is not None:
+            sample["chain"] = torch.tensor(chain)
         if self.texts is not None:
             choices = self.texts[(self.ref, self.ids[row])]
             sample["text"] = choices[int(torch.randint(len(choices), (), generator=draw))]
@@ -143,9 +146,11 @@ def collate(samples: list[Sample]) -> Batch:
         images = [s["image"] for s in samples]
         alike = all(image.shape == images[0].shape for image in images)
         batch["image"] = torch.stack(images) if alike else cast(Tensor, images)
-    if "text" in samples[0]:
-        batch["text"] = [s["text"] for s in samples]
+    if "chain" in samples[0]:
+        batch["chain"] = torch.stack([s["chain"] for s in samples])
+    if "text" in samples[0]:  # those of a chain come last, and have none
+        batch["text"] = [s.get("text", "") for s in samples]
     if "distortion" in samples[0]:
-        batch["distortion"] = [s["distortion"] for s in samples]
-        batch["level"] = [s["level"] for s in samples]
+        batch["distortion"] = [s.get("distortion", "") for s in samples]
+        batch["level"] = [s.get("level", "0") for s in samples]
     return batch
