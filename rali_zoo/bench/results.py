@@ -29,7 +29,7 @@ SHOWN_FAILURES = 20
 
 Status = Literal["ok", "undefined", "unavailable", "failed"]
 Flag = Literal["none", "same-dataset", "test-rows", "unknown"]
-Source = Literal["rali_zoo", "pyiqa", "piq", "torchmetrics", "csv", "levels", "reported"]
+Source = Literal["rali_zoo", "pyiqa", "piq", "torchmetrics", "classic", "csv", "levels", "reported"]
 Share = Annotated[float, Field(ge=0, le=1)]
 #: Objects whose keys depend on what was possible; checked by computing them again.
 Free = dict[str, JsonValue]

@@ -35,7 +35,7 @@ from rali_zoo.bench.schema import Count, Part, checked, read_yaml
 from rali_zoo.errors import ConfigError, MissingExtraError, UnknownNameError, near_miss
 
 #: Whose metrics make groups.
-LIBRARIES = ("pyiqa", "piq", "torchmetrics")
+LIBRARIES = ("pyiqa", "piq", "torchmetrics", "classic")
 #: After a library's ``:``, all of its metrics, or those that need no weights.
 GROUPS = ("*", "*offline")
 _COMMAND = re.compile(r"pipe:|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
