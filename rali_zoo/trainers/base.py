@@ -15,8 +15,8 @@ from torch import Tensor, distributed, nn
 from rali_zoo.backbones.weights import weights_hash
 from rali_zoo.errors import ConfigError
 from rali_zoo.metrics.evaluation import evaluate
-from rali_zoo.models.base import BackboneNetwork, IQANetwork, Prediction
-from rali_zoo.models.files import PREFIX, describe
+from rali_zoo.models.base import BackboneNetwork, IQANetwork, Prediction, Standardise
+from rali_zoo.models.files import PREFIX, describe, load_checkpoint
 from rali_zoo.protocols import TrainingData
 from rali_zoo.trainers.evaluation import NO_SCORE, Evaluation, agreement
 from rali_zoo.trainers.losses import RegressionLoss, rank_loss, score_loss
@@ -192,6 +192,8 @@ class BackboneModule(IQAModule):
 
     network: BackboneNetwork
     learns_ranks = True
+    #: whether the statistics of features are those of the scorer that training started from
+    keeps_statistics = False
 
     def __init__(
         self,
@@ -221,6 +223,29 @@ class BackboneModule(IQAModule):
         network.frozen_stages, network.window = self.frozen_stages, window
         self._still()
 
+    def start_from(self, scorer: str) -> None:
+        """Take the weights of a trained scorer, and keep its statistics of features.
+
+        Those are of thousands of images; a few hundred of one's own would only make them noisier.
+
+        Args:
+            scorer: name of a scorer that the package carries, a scorer file (.safetensors), or a checkpoint.
+
+        Raises:
+            ConfigError: another backbone or head.
+            CheckpointError: no such file.
+        """
+        other = load_checkpoint(scorer)
+        try:
+            self.network.load_state_dict(other.state_dict())
+        except RuntimeError as error:
+            raise ConfigError(
+                f"model.init_from={scorer!r} is a {type(other).__name__} with the settings {other.settings}; this "
+                f"model has {self.network.settings}: {error}"
+            ) from None
+        self.keeps_statistics = True
+        self._still()
+
     def _fixed_parts(self) -> list[nn.Module]:
         """Parts of the backbone whose weights stay."""
         if self.encoder_is_frozen:
@@ -228,9 +253,14 @@ class BackboneModule(IQAModule):
         return self.network.backbone.first_parts(self.frozen_stages) if self.frozen_stages else []
 
     def _still(self) -> None:
-        """Evaluation mode for a backbone that is frozen, or in part, whose normalisation statistics must not move."""
+        """Evaluation mode for whatever has statistics that must not move: those of a backbone that is frozen, if only
+        in part, and of features that were trained on many more images."""
         if self.can_cache:
             self.backbone.eval()
+        if self.keeps_statistics:
+            for module in self.network.modules():
+                if isinstance(module, Standardise):
+                    module.eval()
 
     @property
     def backbone(self) -> nn.Module:

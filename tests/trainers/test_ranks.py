@@ -47,7 +47,10 @@ def sets(tmp_path, monkeypatch):
         Image.fromarray(small).resize((64, 64), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
         lines.append(f"{i}.png,{rng.uniform(1, 5):.2f},{'val' if i > 11 else 'train'}")
     (folder / "scores.csv").write_text("\n".join(lines))
-    return f"csv:{folder}/scores.csv?mos_range=1,5", f"degraded:{folder}?types=gaussian_blur,jpeg&val_fraction=0"
+    return (
+        f"csv:{folder}/scores.csv?mos_range=1,5",
+        f"degraded:{folder}?types=gaussian_blur,jpeg&val_fraction=0",
+    )
 
 
 def data(sets, **more):
