@@ -215,7 +215,12 @@ class IQANetwork(nn.Module):
         return {"view": asdict(self.view), "training_sets": list(self.training_sets)}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Undo :meth:`extra_state`."""
+        """Undo :meth:`extra_state`; raises :class:`ConfigError` where training sets are not stated."""
+        if not isinstance(state.get("training_sets"), list | tuple):
+            raise ConfigError(
+                "it does not state what it was trained on (training_sets), so that nobody could tell whether it has "
+                "seen the images it is tested on; convert it again from its checkpoint"
+            )
         self.view = View.from_state(state["view"])
         self.training_sets = tuple(state["training_sets"])
 

@@ -7,13 +7,15 @@ import json
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from rali_zoo.errors import CheckpointError, RaliZooError, near_miss
+from rali_zoo.errors import CheckpointError, ConfigError, RaliZooError, near_miss
 from rali_zoo.models import NETWORKS
 from rali_zoo.paths import SHIPPED, atomic_path
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rali_zoo.models.base import IQANetwork
 
 SCORER_FILE = "model.safetensors"
@@ -195,7 +197,9 @@ def read_scorer(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return header, weights
 
 
-def save_scorer(network: IQANetwork, path: str | Path) -> Path:
+def save_scorer(
+    network: IQANetwork, path: str | Path, precision: Literal["float32", "float16"] = "float32"
+) -> Path:
     """Write a network as one safetensors file: weights, settings, view, training sets, descriptions.
 
     A file that is half written never has the final name.
@@ -203,16 +207,30 @@ def save_scorer(network: IQANetwork, path: str | Path) -> Path:
     Args:
         network: or a trainer that holds one.
         path: where to; ends in .safetensors.
+        precision: of weights in the file; a network computes in float32 again once it is loaded. ``float16``
+            halves the file; vectors (biases and statistics) stay as they are.
 
     Raises:
-        ConfigError: settings that no file can hold.
+        ConfigError: settings that no file can hold, or weights beyond the range of float16.
     """
     from safetensors.torch import save_file
 
     network = getattr(network, "network", network)
     state = {k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()}
+    if precision == "float16":
+        state = {k: _halved(k, v) for k, v in state.items()}
     header = json.dumps(describe(network))
     path = Path(path)
     with atomic_path(path) as temporary:
         save_file(state, str(temporary), metadata={"rali_zoo": header})
     return path
+
+
+def _halved(name: str, value: Tensor) -> Tensor:
+    """A matrix or kernel in float16; anything else as it is."""
+    if not value.is_floating_point() or value.ndim < 2:
+        return value
+    half = value.half()
+    if not bool(half.isfinite().all()):
+        raise ConfigError(f"{name} has values beyond the range of float16; keep it in float32")
+    return half
