@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import EMAWeightAveraging
 from PIL import Image
 
 from rali_zoo.data.datamodule import IQADataModule
@@ -12,6 +11,7 @@ from rali_zoo.errors import ConfigError
 from rali_zoo.models.base import Standardise
 from rali_zoo.models.files import save_scorer
 from rali_zoo.trainers import Regression
+from rali_zoo.trainers.averaging import AverageWeights
 from rali_zoo.views import View
 
 LITE = "rali:efficientnet-lite0?size=64&pool=avg_std&stages=0,2,3,5"
@@ -103,12 +103,17 @@ def test_training_starts_from_a_scorer_and_keeps_its_statistics(source, tmp_path
 
 
 def test_averaged_weights_are_what_is_kept(source):
+    """And the average of a frozen encoder is that encoder, to the bit."""
     module = Regression(LITE, hidden=8, encoder_lr=0.0, lr=1e-1)
-    average = EMAWeightAveraging(decay=0.5)
+    before = module.encoder_key
+    average = AverageWeights(decay=0.5)
     Trainer(max_epochs=2, callbacks=[average], **PLAIN).fit(module, source())
     kept = average._average_model.module.network.state_dict()
     for name, value in module.network.state_dict().items():
         torch.testing.assert_close(value, kept[name])
+    assert module.encoder_key == before
+    with pytest.raises(ConfigError, match="below 1"):
+        AverageWeights(decay=1.0)
 
 
 def test_features_far_away_are_cut():
