@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from rali_zoo.errors import ConfigError
@@ -25,3 +29,13 @@ class AverageWeights(WeightAveraging):
         if not 0 < decay < 1:
             raise ConfigError(f"decay={decay!r} of AverageWeights lies above 0 and below 1, e.g. 0.995")
         super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take up the average where training goes on; a test of a checkpoint is one of its averaged weights.
+
+        Lightning's own would put the weights of the last step in their place after a ``fit`` in the same process.
+        """
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
 from rali_zoo.data.datamodule import IQADataModule
@@ -112,6 +113,22 @@ def test_averaged_weights_are_what_is_kept(source):
     for name, value in module.network.state_dict().items():
         torch.testing.assert_close(value, kept[name])
     assert module.encoder_key == before
+
+
+def test_a_test_after_training_is_one_of_the_average(source, tmp_path):
+    """Lightning's own callback loads the weights of the last step there."""
+    module = Regression(LITE, hidden=8, encoder_lr=0.0, lr=1e-1)
+    save = ModelCheckpoint(tmp_path, "a", save_on_train_epoch_end=True)
+    plain = {**PLAIN, "enable_checkpointing": True}
+    trainer = Trainer(max_epochs=2, callbacks=[AverageWeights(decay=0.9), save], **plain)
+    trainer.fit(module, source())
+    kept = {k: v.clone() for k, v in module.network.state_dict().items()}
+    trainer.validate(module, datamodule=source(), ckpt_path=save.best_model_path, verbose=False)
+    for name, value in module.network.state_dict().items():
+        torch.testing.assert_close(value, kept[name])
+
+
+def test_impossible_decay():
     with pytest.raises(ConfigError, match="below 1"):
         AverageWeights(decay=1.0)
 
