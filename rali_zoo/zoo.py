@@ -87,7 +87,7 @@ def load_model(
             ``hf-hub:ORG/REPO[/FOLDER][@REV]`` (the same on the hub), a zoo name,
             ``onnx:PATH.onnx[?threads=N]`` or ``openvino:PATH.xml[?threads=N]`` (written by 'rali-zoo
             export'), ``levels:hf:ORG/MODEL`` (a vision-language model that rates in the words of a
-            scale), ``pyiqa:NAME``, ``piq:NAME``, ``torchmetrics:NAME``, or ``csv:PATH``
+            scale), ``pyiqa:NAME``, ``piq:NAME``, ``torchmetrics:NAME``, ``classic:NAME``, or ``csv:PATH``
             (scores computed elsewhere); the path of a file that is there needs no scheme. Or a network, or the
             trainer that has trained it.
         device: where to compute, e.g. ``cuda``; the CPU by default.
