@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -75,6 +78,8 @@ class Sorting:
             check_sheet(self.sheet, 0)
             if self.sheet.exists() and not overwrite:
                 raise ConfigError(f"{self.sheet} is there already; remove it, or give --overwrite")
+        if self.maps is not None and not overwrite and self.maps.exists() and any(self.maps.iterdir()):
+            raise ConfigError(f"--maps {self.maps} is no empty folder; empty it, or give --overwrite")
         if self.duplicates and importlib.util.find_spec("imagehash") is None:
             raise MissingExtraError("imagehash", "sort")
 
@@ -154,17 +159,45 @@ class After:
         print(f"{sum(len(part.rows) for part in parts)} images on {path}", file=sys.stderr)
 
     def _again(self, parts: Sequence[Section]) -> list[Section]:
-        """Score what is shown once more, for explanations that a table does not keep."""
+        """Score what is shown once more, for maps, and for explanations that a table does not keep."""
         from rali_zoo.scoring.pipeline import run, slices
 
         items = list({row.item: None for part in parts for row in part.rows})
         scores: dict[Item, Score] = {}
         for batch, new in run(slices([(0, items)], self.batch_size), self.stages, self.workers):
             scores |= zip(batch.items, new, strict=True)
+        if self.sorting.maps is not None:
+            scores = {item: self._mapped(item, score, self.sorting.maps) for item, score in scores.items()}
+            print(
+                f"{sum(s.map is not None for s in scores.values())} maps in {self.sorting.maps}",
+                file=sys.stderr,
+            )
         return [
             replace(part, groups=[[row._replace(score=scores[row.item]) for row in g] for g in part.groups])
             for part in parts
         ]
+
+    def _mapped(self, item: Item, score: Score, folder: Path) -> Score:
+        """A score with its map, which is drawn over the image in a file of the folder."""
+        import io
+
+        from rali_zoo.data.images import load_image
+        from rali_zoo.models.maps import overlay, where, with_map
+        from rali_zoo.outputs import write_new
+
+        if score.score is None:
+            return score
+        found = with_map(self.scorer, item.source(), score)
+        if found.map is None:
+            print(f"no map of {printable(item.path)}: it is too small, or no image", file=sys.stderr)
+            return found
+        buffer = io.BytesIO()
+        overlay(load_image(item.source()), found).save(buffer, "PNG")
+        name = re.sub(r"[^\w.-]+", "_", item.path).strip("_")[-120:]
+        known = hashlib.blake2b(os.fsencode(item.path), digest_size=4).hexdigest()
+        write_new(folder / f"{name}.{known}.png", buffer.getvalue(), self.overwrite)
+        print(f"{printable(item.path)}: {printable(where(found))}")
+        return found
 
 
 def _print(parts: Sequence[Section], show: Callable[[Score], str], heads: bool) -> None:

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from rali_zoo.data.images import load_image
 from rali_zoo.data.video import Clip, is_video, sample_frames
 from rali_zoo.errors import ConfigError, ImageDecodeError
+from rali_zoo.models.maps import overlay, where
 from rali_zoo.outputs import printable, write_new
 from rali_zoo.scoring.selection import Row, Section
 from rali_zoo.types import MOS_RANGE, Score
@@ -62,7 +63,7 @@ figcaption { padding: 8px 10px 10px; }
 .bar { height: 5px; border-radius: 3px; background: var(--line); margin: 4px 0 6px; overflow: hidden; }
 .bar i { display: block; height: 100%; background: var(--mark); }
 figure:has(details[open]) { grid-column: 1 / -1; }
-details { margin-top: 6px; } summary { cursor: pointer; }
+details img { height: auto; max-height: 420px; } details { margin-top: 6px; } summary { cursor: pointer; }
 details ul { margin: 4px 0 0; padding-left: 18px; font-size: 13px; } details p { font-size: 13px; margin: 4px 0; }
 .error { color: var(--bad); overflow-wrap: anywhere; }
 @media (max-width: 520px) { .grid, .group { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 10px; }
@@ -139,8 +140,8 @@ def check_sheet(path: Path, images: int) -> None:
         )
 
 
-def _thumbnail(row: Row) -> bytes | str:
-    """A small JPEG, or why there is none."""
+def _thumbnail(row: Row) -> tuple[bytes, bytes] | str:
+    """A small JPEG, and another with the map on it where there is one; or why there is none."""
     try:
         source = row.item.source()
         image: Image.Image = (
@@ -151,20 +152,36 @@ def _thumbnail(row: Row) -> bytes | str:
     except ImageDecodeError as error:
         return str(error)
     image.thumbnail((_SIDE, _SIDE))
+    drawn = b"" if row.score.map is None else _jpeg(overlay(image, row.score))
+    return _jpeg(image), drawn
+
+
+def _jpeg(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=82)
     return buffer.getvalue()
 
 
+def _embedded(data: bytes, alt: str) -> str:
+    return f"<img loading='lazy' alt='{alt}' src='data:image/jpeg;base64,{base64.b64encode(data).decode('ascii')}'>"
+
+
 def _figure(
-    row: Row, small: bytes | str, folder: Path, ends: tuple[float, float] | None, words: Mapping[str, str]
+    row: Row,
+    small: tuple[bytes, bytes] | str,
+    folder: Path,
+    ends: tuple[float, float] | None,
+    words: Mapping[str, str],
 ) -> str:
     name = _text(os.path.basename(row.item.path))
-    if isinstance(small, bytes):
-        data = base64.b64encode(small).decode("ascii")
-        image = f"<img loading='lazy' alt='{name}' src='data:image/jpeg;base64,{data}'>"
-    else:
+    drawn = ""
+    if isinstance(small, str):
         image = f"<div class='none'>{_text(small)}</div>"
+    else:
+        image = _embedded(small[0], name)
+        if small[1]:
+            shown = _embedded(small[1], f"map of {name}")
+            drawn = f"<details><summary>Where</summary><p>{_text(where(row.score))}</p>{shown}</details>"
     if not row.item.shard:
         image = f"<a href='{_link(row.item.path, folder)}'>{image}</a>"
     bar = ""
@@ -175,7 +192,7 @@ def _figure(
     said = f"<div><small>{_text(words[row.item.path])}</small></div>" if row.item.path in words else ""
     return (
         f"<figure>{image}<figcaption><span class='score'>{row.value:.2f}</span>{std}{place}{bar}"
-        f"<div class='name' title='{_text(row.item.path)}'>{name}</div>{said}{_explanation(row.score)}"
+        f"<div class='name' title='{_text(row.item.path)}'>{name}</div>{said}{_explanation(row.score)}{drawn}"
         "</figcaption></figure>"
     )
 
