@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 #: Scores enter the models and leave the package on this scale, higher is better.
@@ -88,6 +90,9 @@ class Score:
         explanation: (weight in [0, 1], prototype score in [1, 5], descriptions) of the prototypes that
             carry most of the score, heaviest first; empty for scorers without prototypes.
         text: what a vision-language model wrote of the image; empty for other scorers.
+        map: (4, 4) float32 scores of regions, top row first (:mod:`rali_zoo.models.maps`); ``None`` where none was
+            asked for.
+        map_texts: what is said of each region, row by row; empty where nothing is.
     """
 
     score: float | None
@@ -97,6 +102,8 @@ class Score:
     model: str = ""
     explanation: Explanation = field(default=(), repr=False)
     text: str = field(default="", repr=False)
+    map: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
+    map_texts: tuple[tuple[str, ...], ...] = field(default=(), repr=False, compare=False)
 
     def explain(self) -> str:
         """The score in words: its heaviest prototypes with the descriptions nearest to them, or its text."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from rali_zoo.cli import run_function
+from rali_zoo.cli.sorting import After, Sorting
 from rali_zoo.data.sources import Item, Skipped, find_items
 from rali_zoo.errors import ConfigError
 from rali_zoo.outputs import printable
@@ -44,6 +45,7 @@ class How:
     actors: int
     sort: Sort
     overwrite: bool
+    sorting: Sorting
 
 
 def score_command(
@@ -63,6 +65,7 @@ def score_command(
     explain: bool = False,
     sort: Sort = "none",
     overwrite: bool = False,
+    sorting: Sorting = Sorting(),  # noqa: B008 (frozen)
 ) -> None:
     """Score images with a model and show, or write, one row for each.
 
@@ -86,14 +89,16 @@ def score_command(
         explain: also show the prototypes and descriptions behind each score, or the text of a reasoner; not into
             a file.
         sort: worst or best first; none is the order in which the images were found.
-        overwrite: replace an --output that is there.
+        overwrite: replace an --output, a sheet or maps that are there.
+        sorting: what is done with all scores once they are there.
     """
     if batch_size < 1 or actors < 1:
         raise ConfigError("--batch_size and --actors are at least 1")
     how = How(
         with_scheme(model), decode, batch_size, workers, threads, device, precision, compile, engine, actors, sort,
-        overwrite,
+        overwrite, sorting,
     )  # fmt: skip
+    sorting.check(overwrite)
     skipped = Skipped()
     if output is None or str(output) == "-":
         if engine == "ray":
@@ -149,16 +154,23 @@ def _show(found: Iterator[Item], how: How, explain: bool, as_json: bool) -> tupl
     if not as_json:
         scale = "1 (bad) to 5 (excellent)" if scorer.score_range == MOS_RANGE else "in units of the metric"
         print(f"quality, {scale}, higher is better")
+    at_once = how.sort == "none" and not how.sorting.chooses
     with Progress(len(items)) as progress:
         for batch, new in run(slices([(0, items)], how.batch_size), stages, workers):
             scores += new
-            if how.sort == "none":
+            if at_once:
                 print("\n".join(map(shown, new)), flush=True)
             progress.advance(len(batch.items))
-    if how.sort != "none":
+    if how.sort != "none" and not how.sorting.chooses:
         sign = -1 if how.sort == "best" else 1
-        scores.sort(key=lambda s: math.inf if s.score is None else sign * s.score)
-        print("\n".join(map(shown, scores)))
+        print(
+            "\n".join(
+                map(shown, sorted(scores, key=lambda s: math.inf if s.score is None else sign * s.score))
+            )
+        )
+    if how.sorting.wanted:
+        after = After(how.sorting, scorer, stages, how.batch_size, workers, how.overwrite)
+        after.finish(list(zip(items, scores, strict=True)), how.sort, shown, heads=not as_json)
     return sum(s.error is not None for s in scores), len(scores)
 
 
@@ -182,6 +194,7 @@ def _announce(scorer: Scorer, items: Iterable[Item]) -> None:
 
 def _write(paths: list[str], shard: str, how: How, output: Path, skipped: Skipped) -> tuple[int, int]:
     """Score what has no score yet, then make one table; how many failed, and of how many."""
+    from rali_zoo.scoring.pipeline import make_stages
     from rali_zoo.scoring.progress import Progress
     from rali_zoo.scoring.sink import Job, Sink
 
@@ -200,6 +213,11 @@ def _write(paths: list[str], shard: str, how: How, output: Path, skipped: Skippe
             for batch, scores in _scored(sink, scorer, how, workers):
                 sink.add(batch.part, batch.start, scores)
                 progress.advance(len(scores))
+        if how.sorting.wanted and not sink.output.complete:
+            after = After(
+                how.sorting, scorer, make_stages(scorer, how.decode), how.batch_size, workers, how.overwrite
+            )
+            after.finish(list(sink.scores()), how.sort, lambda score: _row(score, False), explained=False)
         failed = sink.finish(how.sort)
     print(f"{sink.total} rows ({failed} with an error) written to {output}")
     return failed, sink.total

@@ -179,6 +179,7 @@ class NetworkScorer:
         batch_size: int = 16,
         progress: Callable[[int], None] | None = None,
         workers: int = 2,
+        maps: bool = False,
     ) -> list[Score]:
         """Score images.
 
@@ -189,11 +190,18 @@ class NetworkScorer:
             batch_size: images a forward pass.
             progress: called with the number of images done.
             workers: threads that decode and cut ahead of the model.
+            maps: whether each score gets its :attr:`~rali_zoo.types.Score.map`, for ten times the work.
 
         Returns:
             One score an image, in order. An image that cannot be read has ``error`` and no score.
         """
-        return list(self.iterate(each(images), batch_size, progress, workers))
+        if not maps:
+            return list(self.iterate(each(images), batch_size, progress, workers))
+        from rali_zoo.models.maps import with_map
+
+        kept = list(each(images))
+        scores = self.iterate(kept, batch_size, progress, workers)
+        return [with_map(self, image, score) for image, score in zip(kept, scores, strict=True)]
 
     def iterate(
         self,

@@ -150,6 +150,17 @@ class Sink(AbstractContextManager["Sink"]):
             with self._list.open(encoding="ascii") as file:
                 yield from (Item(*json.loads(line)) for line in file)
 
+    def scores(self) -> Iterator[tuple[Item, Score]]:
+        """Every image with its score, once all parts are there; explanations are not kept.
+
+        Raises:
+            OutputError: parts are missing.
+        """
+        items = self.items()
+        for part in self._all():
+            for row, item in zip(part.to_pylist(), items, strict=False):
+                yield item, Score(row["score"], row["std"], row["error"], item.path, self._job.model)
+
     def add(self, number: int, start: int, scores: Sequence[Score]) -> None:
         """Take the scores of images ``start`` onwards of a part; a part that is complete is written."""
         batches = self._open.setdefault(number, {})
@@ -231,14 +242,18 @@ class Sink(AbstractContextManager["Sink"]):
         order = "ascending" if sort == "worst" else "descending"
         yield pa.concat_tables(self._joined()).sort_by([("score", order)])
 
-    def _joined(self) -> Iterator[pa.Table]:
-        import pyarrow as pa
-
-        waiting: list[pa.Table] = []
+    def _all(self) -> Iterator[pa.Table]:
         for number in self._parts():
             part = self._read(number)
             if part is None:
                 raise OutputError(f"parts of {self.output.target} are missing; run the same command again")
+            yield part
+
+    def _joined(self) -> Iterator[pa.Table]:
+        import pyarrow as pa
+
+        waiting: list[pa.Table] = []
+        for part in self._all():
             waiting.append(part)
             if sum(map(len, waiting)) >= _GROUP:
                 yield pa.concat_tables(waiting)

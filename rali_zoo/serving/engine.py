@@ -72,12 +72,14 @@ class Answer(NamedTuple):
         width: in pixels, upright; 0 where it could not be decoded.
         height: in pixels, upright; 0 where it could not be decoded.
         preview: a small JPEG; empty if none was asked for.
+        overlay: the same with the map of the score on it; empty where it has none.
     """
 
     score: Score
     width: int = 0
     height: int = 0
     preview: bytes = b""
+    overlay: bytes = b""
 
 
 @dataclass
