@@ -184,7 +184,9 @@ def make_graph(backbone: Backbone, thorough: bool = True) -> bytes:
             buffer = io.BytesIO()
             try:
                 free = {name: {0: "batch"} for name in (INPUT, "features")}
-                torch.onnx.export(module, (image,), buffer, dynamic_axes=free, dynamo=False, **names)
+                torch.onnx.export(
+                    module, (image,), cast(Any, buffer), dynamic_axes=free, dynamo=False, **names
+                )
                 return buffer.getvalue()
             except Exception:  # it raises many kinds
                 if not thorough:
