@@ -18,7 +18,8 @@ Resize = Literal["squash", "center_crop", "none"]
 Interpolation = Literal["bilinear", "bicubic"]
 #: Colours of images: converted to sRGB by the embedded profile, or the values as they are stored.
 Colour = Literal["srgb", "stored"]
-
+#: What computes a network on a CPU; ``auto`` is ONNX Runtime where it is installed, equal and worth it.
+Runtime = Literal["auto", "torch", "onnx"]
 
 #: (weight in [0, 1], prototype score in [1, 5], descriptions) of the prototypes that carry most of a score
 Explanation = tuple[tuple[float, float, tuple[str, ...]], ...]

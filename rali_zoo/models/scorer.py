@@ -142,6 +142,8 @@ class NetworkScorer:
         self.training_sets: tuple[str, ...] | None = network.training_sets
         #: type that an image encoder computes in where autocast allows it; ``None`` = float32 throughout
         self.autocast: torch.dtype | None = None
+        #: takes the place of the network's own ``encode``, see :mod:`rali_zoo.export.encoder`
+        self.encode: Callable[[Tensor], Tensor] | None = None
 
     @property
     def revision(self) -> str:
@@ -263,6 +265,8 @@ class NetworkScorer:
         return resized is not None and resized.resize == "none"
 
     def _predict(self, image: Tensor) -> Prediction:
+        if self.encode is not None:
+            return self.network.predict_batch(Batch(features=self.encode(image)))
         if self.autocast is None or not isinstance(self.network, BackboneNetwork):
             return self.network.predict_batch(Batch(image=image))
         with torch.autocast(image.device.type, self.autocast):

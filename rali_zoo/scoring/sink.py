@@ -53,6 +53,7 @@ class Job:
         revision: hash of its weights.
         decode: how images are decoded.
         precision: number type of the encoder.
+        runtime: what computes it, as asked for.
     """
 
     paths: list[str]
@@ -62,6 +63,7 @@ class Job:
     revision: str
     decode: str
     precision: str
+    runtime: str = "torch"
 
 
 class Sink(AbstractContextManager["Sink"]):

@@ -83,6 +83,18 @@ class IQAModule(L.LightningModule):
             self.network.view = data.eval_view
             self.network.training_sets = (*data.train_refs, *data.rank_refs)
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """The tensors of a batch, of any shape, on a device; Lightning's own looks at every string too."""
+        moved = {
+            name: value.to(device, non_blocking=True)
+            if isinstance(value, Tensor)
+            else [v.to(device, non_blocking=True) for v in value]
+            if name == "image"  # images whose sizes differ
+            else value
+            for name, value in batch.items()
+        }
+        return cast(Batch, moved)
+
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect scores of a validation batch."""
         self.evaluation.add(dataloader_idx, batch, self.predict_batch(batch))
