@@ -175,12 +175,16 @@ def _run_config(run: Path, content: Mapping[str, object], trusting: bool) -> tup
         return {"data": data}, "the checkpoint", False
     own = is_own(saved)
     config = {key: value for key, value in read_yaml(saved).items() if key in _SHARED_KEYS}
+    parts: dict[str, dict[str, object]] = {}
     for part in ("trainer", "model", "data"):
-        if not isinstance(config.get(part, {}), dict):
-            raise ConfigError(f"{saved}: {part!r} holds settings, not {config[part]!r}")
-    trainer, data = config.pop("trainer", {}), config.get("data", {})
-    if data:
-        config["data"] = renamed(data)
+        found = config.get(part, {})
+        if not isinstance(found, dict):
+            raise ConfigError(f"{saved}: {part!r} holds settings, not {found!r}")
+        parts[part] = found
+    trainer = parts["trainer"]
+    config.pop("trainer", None)
+    if parts["data"]:
+        config["data"] = renamed(parts["data"])
     if own or trusting:
         # The folder may have been moved or renamed since: the run is where the checkpoint is.
         config["trainer"] = {key: value for key, value in trainer.items() if key != "default_root_dir"}
