@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from rali_zoo.types import Batch
+    from rali_zoo.types import Batch, ImageSource
     from rali_zoo.views import View
 
 
@@ -41,7 +41,10 @@ class Scorer(Protocol):
         ...
 
     def score(
-        self, images: object, batch_size: int = 16, progress: Callable[[int], None] | None = None
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        batch_size: int = 16,
+        progress: Callable[[int], None] | None = None,
     ) -> list[Score]:
         """One :class:`~rali_zoo.types.Score` an image, in order; an undecodable one has ``error``."""
         ...

@@ -86,10 +86,11 @@ def read_yaml(path: Path, error: type[RaliZooError] = ConfigError) -> dict[str, 
     """
     import yaml
 
+    OnceSafeLoader = _once_loader()  # noqa: N806
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise ValueError(f"it is larger than {LARGEST_FILE:,} bytes")
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_once_loader())  # noqa: S506  (a SafeLoader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=OnceSafeLoader)  # noqa: S506  (a SafeLoader)
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as problem:
         reason = problem.strerror if isinstance(problem, OSError) else problem
         raise error(f"{path} cannot be read as yaml: {reason}") from None
@@ -102,7 +103,7 @@ def read_yaml(path: Path, error: type[RaliZooError] = ConfigError) -> dict[str, 
 def _once_loader() -> type[SafeLoader]:
     import yaml
 
-    class OnceLoader(yaml.SafeLoader):
+    class OnceSafeLoader(yaml.SafeLoader):
         """A safe loader that refuses a key given twice, of which yaml would keep the last without a word."""
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
@@ -114,7 +115,7 @@ def _once_loader() -> type[SafeLoader]:
                 raise ValueError(f"the key {twice!r} stands there twice")
             return mapping
 
-    return OnceLoader
+    return OnceSafeLoader
 
 
 @cache

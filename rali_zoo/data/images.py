@@ -41,10 +41,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rali_zoo.data.video import Clip
-    from rali_zoo.types import Preprocess
+    from rali_zoo.types import ImageSource, Preprocess
     from rali_zoo.views import View
-
-    ImageSource = str | Path | bytes | Image.Image | np.ndarray | Tensor
 
 #: Pillow refuses at twice its own ``MAX_IMAGE_PIXELS`` in any case, so this is the largest useful limit.
 MAX_PIXELS = 178_956_970

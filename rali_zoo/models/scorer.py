@@ -23,7 +23,7 @@ from rali_zoo.models.base import BackboneNetwork, IQANetwork, Prediction
 from rali_zoo.types import MOS_RANGE, Batch, Explanation, Score
 
 if TYPE_CHECKING:
-    from rali_zoo.data.images import ImageSource
+    from rali_zoo.types import ImageSource
 
 Prepared = Tensor | ImageDecodeError
 Image = TypeVar("Image")
@@ -157,7 +157,7 @@ class NetworkScorer:
         """The networks behind a score, so that their parameters can be counted."""
         return [self.network]
 
-    def stages(self) -> list[tuple[str, Callable[[Any], Any]]]:
+    def stages(self) -> list[tuple[str, Callable[[object], object]]]:
         """What is done to one image, step by step; each step takes what the one before it gave.
 
         ``decode`` and ``preprocess``, then ``encode`` and ``head`` where the module has both.
