@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from rali_zoo.types import Preprocess, Score
+from rali_zoo.types import Colour, Preprocess, Score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +25,11 @@ class Scorer(Protocol):
     native_scale: bool  #: whether scores are in units of its own instead of MOS in [1, 5]
     score_range: tuple[float, float] | None  #: nominal range of the scores; ``None`` where an end is open
     licence: str  #: of what computes them, as an SPDX identifier; empty for ours
+
+    @property
+    def colour(self) -> Colour:
+        """How the colours of its images are read from files."""
+        ...
 
     @property
     def revision(self) -> str:

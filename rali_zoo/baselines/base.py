@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from rali_zoo.backbones.weights import first_line, weights_hash
 from rali_zoo.data.images import load_image
 from rali_zoo.errors import ConfigError, ImageDecodeError
-from rali_zoo.types import MOS_RANGE, Score
+from rali_zoo.types import MOS_RANGE, Colour, Score
 
 if TYPE_CHECKING:
     from rali_zoo.types import ImageSource
@@ -63,6 +63,7 @@ class Foreign:
     """
 
     name: str
+    colour: Colour = "stored"  #: as the metrics' authors read images
 
     @property
     def network(self) -> NoReturn:
@@ -203,13 +204,13 @@ class MetricScorer(Foreign):
         return found
 
     def _prepare(self, image: Any, reference: Any) -> tuple[Tensor, Tensor | None]:
-        decoded = pixels(load_image(image, colour="stored"))[None]
+        decoded = pixels(load_image(image, colour=self.colour))[None]
         if not self.needs_reference:
             return decoded, None
         if reference is None or (isinstance(reference, str) and not reference):
             raise ImageDecodeError("no reference image to compare with")
         try:
-            original = pixels(load_image(reference, colour="stored"))[None]
+            original = pixels(load_image(reference, colour=self.colour))[None]
         except ImageDecodeError as error:
             raise ImageDecodeError(f"its reference {error}") from error
         if original.shape != decoded.shape:

@@ -20,7 +20,7 @@ from rali_zoo.data.images import load_image, load_views
 from rali_zoo.data.sources import find_items
 from rali_zoo.errors import ConfigError, ImageDecodeError
 from rali_zoo.models.base import BackboneNetwork, IQANetwork, Prediction
-from rali_zoo.types import MOS_RANGE, Batch, Explanation, Score
+from rali_zoo.types import MOS_RANGE, Batch, Colour, Explanation, Score
 
 if TYPE_CHECKING:
     from rali_zoo.types import ImageSource
@@ -142,6 +142,11 @@ class NetworkScorer:
         self.training_sets: tuple[str, ...] | None = network.training_sets
         #: type that an image encoder computes in where autocast allows it; ``None`` = float32 throughout
         self.autocast: torch.dtype | None = None
+
+    @property
+    def colour(self) -> Colour:
+        """As the network's view has it."""
+        return self.network.view.colour
 
     @property
     def revision(self) -> str:
