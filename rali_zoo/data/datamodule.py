@@ -347,7 +347,7 @@ class IQADataModule(L.LightningDataModule):
             Batches(sets),
             batch_size=None,
             sampler=order,
-            collate_fn=_as_it_is,
+            collate_fn=_as_it_is,  # type: ignore[arg-type]  # typed for lists of samples
             num_workers=workers,
             pin_memory=self.pin_memory,
             persistent_workers=workers > 0,

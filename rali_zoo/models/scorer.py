@@ -20,10 +20,10 @@ from rali_zoo.data.images import load_image, load_views
 from rali_zoo.data.sources import find_items
 from rali_zoo.errors import ConfigError, ImageDecodeError
 from rali_zoo.models.base import BackboneNetwork, IQANetwork, Prediction
-from rali_zoo.types import MOS_RANGE, Batch, Explanation, Score
+from rali_zoo.types import MOS_RANGE, Batch, Colour, Explanation, Score
 
 if TYPE_CHECKING:
-    from rali_zoo.data.images import ImageSource
+    from rali_zoo.types import ImageSource
 
 Prepared = Tensor | ImageDecodeError
 Image = TypeVar("Image")
@@ -146,6 +146,11 @@ class NetworkScorer:
         self.encode: Callable[[Tensor], Tensor] | None = None
 
     @property
+    def colour(self) -> Colour:
+        """As the network's view has it."""
+        return self.network.view.colour
+
+    @property
     def revision(self) -> str:
         """Hash of the weights."""
         return self.network.revision
@@ -159,7 +164,7 @@ class NetworkScorer:
         """The networks behind a score, so that their parameters can be counted."""
         return [self.network]
 
-    def stages(self) -> list[tuple[str, Callable[[Any], Any]]]:
+    def stages(self) -> list[tuple[str, Callable[[object], object]]]:
         """What is done to one image, step by step; each step takes what the one before it gave.
 
         ``decode`` and ``preprocess``, then ``encode`` and ``head`` where the module has both.

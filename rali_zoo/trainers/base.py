@@ -20,11 +20,12 @@ from rali_zoo.models.files import PREFIX, describe, load_checkpoint
 from rali_zoo.protocols import TrainingData
 from rali_zoo.trainers.evaluation import NO_SCORE, Evaluation, agreement
 from rali_zoo.trainers.losses import RegressionLoss, rank_loss, score_loss
-from rali_zoo.types import Batch, Preprocess
+from rali_zoo.types import Batch, Predicted, Preprocess
 from rali_zoo.uri import without_option
 
 if TYPE_CHECKING:
     import pandas as pd
+    from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
     from rali_zoo.views import View
 
@@ -88,7 +89,7 @@ class IQAModule(L.LightningModule):
         moved = {
             name: value.to(device, non_blocking=True)
             if isinstance(value, Tensor)
-            else [v.to(device, non_blocking=True) for v in value]
+            else [v.to(device, non_blocking=True) for v in cast("list[Tensor]", value)]
             if name == "image"  # images whose sizes differ
             else value
             for name, value in batch.items()
@@ -103,8 +104,8 @@ class IQAModule(L.LightningModule):
         """Collect scores of a test batch."""
         self.evaluation.add(dataloader_idx, batch, self.predict_batch(batch))
 
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Scores of a batch with the images they belong to: keys dataset, id, score, std."""
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Predicted:
+        """Scores of a batch with the images they belong to."""
         out = self.predict_batch(batch)
         return {"dataset": batch["dataset"], "id": batch["id"], "score": out.score, "std": out.std}
 
@@ -151,26 +152,27 @@ class IQAModule(L.LightningModule):
 
     # ---- checkpoints --------------------------------------------------------------------------
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Add what a scorer needs beside its weights."""
         checkpoint["rali_zoo"] = {"network": describe(self.network)}
-        kept = checkpoint.get("hyper_parameters", {})
-        if isinstance(kept.get("backbone"), nn.Module):  # given as it is: a file holds its reference
+        kept = checkpoint.get("hyper_parameters")
+        # one given as it is: a file holds its reference
+        if isinstance(kept, dict) and isinstance(kept.get("backbone"), nn.Module):
             kept["backbone"] = self.network.settings["backbone"]
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Read it back."""
         saved = checkpoint.get("rali_zoo")
-        if saved is not None:
+        if isinstance(saved, dict):
             self.network.load_extra_state(saved["network"]["extra"] if "network" in saved else saved)
 
     def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
+        self, state_dict: Mapping[str, object], strict: bool = True, assign: bool = False
+    ) -> object:
         """As torch's; takes the names of 0.1.0 too, when the trainer was the network."""
         return super().load_state_dict(self.renamed(state_dict), strict=strict, assign=assign)
 
-    def renamed(self, state: Mapping[str, Any]) -> dict[str, Any]:
+    def renamed(self, state: Mapping[str, object]) -> dict[str, object]:
         """A state dict of 0.1.0 under the names that weights have now; one of today as it is."""
         if any(name.startswith(PREFIX) for name in state):
             return dict(state)
@@ -345,7 +347,7 @@ class BackboneModule(IQAModule):
         self.log("train/loss", value, prog_bar=True, batch_size=len(batch["id"]))
         return value
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a learning rate for the backbone and one for the rest; warm-up, then cosine."""
         encoder = set(self.backbone.parameters())
         groups = [{"params": [p for p in self.parameters() if p not in encoder], "lr": self.lr}]
