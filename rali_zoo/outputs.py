@@ -125,6 +125,27 @@ def publish(made: Path, target: Path, overwrite: bool = False) -> None:
             os.replace(made, target)
 
 
+def write_new(target: Path, data: bytes, overwrite: bool = False) -> None:
+    """Write a small file, whole or not at all, and not over another one.
+
+    Args:
+        target: its name.
+        data: what is in it.
+        overwrite: whether a file of that name may be replaced.
+
+    Raises:
+        OutputError: there is a file of that name, or it cannot be written.
+    """
+    made = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            made.write_bytes(data)
+            publish(made, target, overwrite)
+        finally:
+            made.unlink(missing_ok=True)
+
+
 def _taken(target: Path) -> OutputError:
     return OutputError(f"{target} is there already; remove it, or give another --output")
 

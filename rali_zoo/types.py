@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
     from torch import Tensor
+
+    #: An image: where it is, its file's bytes, or its pixels; see :func:`rali_zoo.data.images.load_image`.
+    ImageSource = str | Path | bytes | Image.Image | np.ndarray | Tensor
 
 #: Scores enter the models and leave the package on this scale, higher is better.
 MOS_RANGE = (1.0, 5.0)
@@ -16,7 +23,8 @@ Resize = Literal["squash", "center_crop", "none"]
 Interpolation = Literal["bilinear", "bicubic"]
 #: Colours of images: converted to sRGB by the embedded profile, or the values as they are stored.
 Colour = Literal["srgb", "stored"]
-
+#: What computes a network on a CPU; ``auto`` is ONNX Runtime where it is installed, equal and worth it.
+Runtime = Literal["auto", "torch", "onnx"]
 
 #: (weight in [0, 1], prototype score in [1, 5], descriptions) of the prototypes that carry most of a score
 Explanation = tuple[tuple[float, float, tuple[str, ...]], ...]
@@ -75,6 +83,15 @@ class Batch(TypedDict, total=False):
     chain: Tensor  #: only where ``data.ranks`` are given
 
 
+class Predicted(TypedDict):
+    """Scores of a batch with the images that they belong to."""
+
+    dataset: list[str]
+    id: list[str]
+    score: Tensor  #: (B,) in [1, 5]
+    std: Tensor | None  #: (B,) on the same scale
+
+
 @dataclass(frozen=True)
 class Score:
     """What a scorer says of one image.
@@ -88,6 +105,9 @@ class Score:
         explanation: (weight in [0, 1], prototype score in [1, 5], descriptions) of the prototypes that
             carry most of the score, heaviest first; empty for scorers without prototypes.
         text: what a vision-language model wrote of the image; empty for other scorers.
+        map: (4, 4) float32 scores of regions, top row first (:mod:`rali_zoo.models.maps`); ``None`` where none was
+            asked for.
+        map_texts: what is said of each region, row by row; empty where nothing is.
     """
 
     score: float | None
@@ -97,6 +117,8 @@ class Score:
     model: str = ""
     explanation: Explanation = field(default=(), repr=False)
     text: str = field(default="", repr=False)
+    map: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
+    map_texts: tuple[tuple[str, ...], ...] = field(default=(), repr=False, compare=False)
 
     def explain(self) -> str:
         """The score in words: its heaviest prototypes with the descriptions nearest to them, or its text."""
@@ -112,17 +134,3 @@ class Score:
         elif not self.explanation:
             lines.append("  (this scorer keeps no prototypes, so there is nothing to explain it with)")
         return "\n".join(lines)
-
-
-class Scorer(Protocol):
-    """Anything that gives images a score: RALI, regression, a reasoner, someone else's metric."""
-
-    name: str
-    revision: str
-    training_sets: tuple[str, ...] | None  #: None where its authors do not say
-
-    def score(
-        self, images: Sequence[Any] | Any, batch_size: int = 16, progress: Callable[[int], None] | None = None
-    ) -> list[Score]:
-        """One :class:`Score` an image, in order; an image that cannot be read gets one with ``error``."""
-        ...

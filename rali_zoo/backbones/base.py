@@ -114,7 +114,7 @@ class Backbone(nn.Module, ABC):
         """Rename or drop entries of a weights file that belong to other parts of its model."""
         return state
 
-    def recipe(self) -> dict[str, Any] | None:
+    def recipe(self) -> dict[str, object] | None:
         """What a file must hold to build the encoder again, where its reference does not say it all."""
         return None
 

@@ -157,7 +157,7 @@ class EfficientNetLite(nn.Module):
         """The maps asked for of some stages, and the map behind the last of these stages.
 
         Args:
-            x: what stage ``start`` reads.
+            x: (B, C, h, w), what stage ``start`` reads.
             start: the first stage.
             stop: the stage behind the last one; the head convolution belongs to the last.
         """

@@ -31,8 +31,9 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from rali_zoo.bench.results import Source
-from rali_zoo.bench.schema import Count, Part, checked, read_yaml
+from rali_zoo.bench.schema import Count, Part, checked
 from rali_zoo.errors import ConfigError, MissingExtraError, UnknownNameError, near_miss
+from rali_zoo.settings import read_yaml
 
 #: Whose metrics make groups.
 LIBRARIES = ("pyiqa", "piq", "torchmetrics", "classic")
@@ -186,8 +187,6 @@ def read_suite(path: str | Path) -> Suite:
     if not path.is_file():
         raise ConfigError(f"there is no suite {str(path)!r}; see benchmarks/suites for examples")
     content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} is no suite; it starts with models: and datasets:")
     return parse_suite(content, path.stem, str(path))
 
 

@@ -79,6 +79,10 @@ def run_function(function: Callable[..., None], words: Sequence[str], positional
     for kind in shared.values():
         kinds, said = get_type_hints(kind), _docstring(kind)[1]
         for field in fields(kind):
+            if kinds[field.name] is bool:
+                helped = said.get(field.name)
+                parser.add_argument(f"--{field.name}", action=ActionYesNo, default=field.default, help=helped)
+                continue
             required = field.default is MISSING
             default = {} if required else {"default": field.default}
             parser.add_argument(
@@ -89,10 +93,16 @@ def run_function(function: Callable[..., None], words: Sequence[str], positional
                 **default,
             )
     parser.add_argument("--config", action=ActionConfigFile, help="yaml file with the options")
-    given = parser.parse_args(list(words[1:]))
+    given = parser.parse_args([_spelt(word) for word in words[1:]])
     built = {n: kind(**{f.name: given[f.name] for f in fields(kind)}) for n, kind in shared.items()}
     if not _only_reading.get():
         function(**{name: built[name] if name in built else given[name] for name in parameters})
+
+
+def _spelt(word: str) -> str:
+    """An option with hyphens between its words as the same with underscores."""
+    name, equals, value = word.partition("=")
+    return f"--{name[2:].replace('-', '_')}{equals}{value}" if name[:2] == "--" else word
 
 
 def _docstring(function: Callable[..., object]) -> tuple[str, dict[str, str | None]]:

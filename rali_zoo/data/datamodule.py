@@ -347,6 +347,7 @@ class IQADataModule(L.LightningDataModule):
             Batches(sets),
             batch_size=None,
             sampler=order,
+            collate_fn=_as_it_is,  # type: ignore[arg-type]  # typed for lists of samples
             num_workers=workers,
             pin_memory=self.pin_memory,
             persistent_workers=workers > 0,
@@ -405,6 +406,11 @@ class IQADataModule(L.LightningDataModule):
     def predict_dataloader(self) -> list[DataLoader[Batch]]:
         """A loader for each set to predict."""
         return [self._in_order(s) for s in self._sets["predict"]]
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    """Instead of torch's conversion, which looks at every string of a batch."""
+    return batch
 
 
 class _LateLoader(DataLoader[Batch]):

@@ -107,9 +107,35 @@ class ImageDataset(Dataset[Sample]):
         if chain is not None:
             sample["chain"] = torch.tensor(chain)
         if self.texts is not None:
-            choices = self.texts[(self.ref, self.ids[row])]
-            sample["text"] = choices[int(torch.randint(len(choices), (), generator=draw))]
+            sample["text"] = self._text(row, draw)
         return sample
+
+    def _text(self, row: int, draw: torch.Generator) -> str:
+        choices = cast("Texts", self.texts)[(self.ref, self.ids[row])]
+        return choices[int(torch.randint(len(choices), (), generator=draw))]
+
+    def cached(self, draws: Sequence[Draw]) -> Batch:
+        """The batch of some visits to images whose features are cached: rows of whole tensors, which takes a tenth
+        of the time of collating samples.
+        """
+        rows = [draw.row for draw in draws]
+        index = torch.tensor(rows)
+        batch = Batch(
+            mos=self.mos[index],
+            std=self.std[index],
+            dataset=[self.ref] * len(rows),
+            id=[self.ids[row] for row in rows],
+            features=cast(Tensor, self.features)[index],
+        )
+        if self.texts is not None:
+            batch["text"] = [
+                self._text(d.row, generator(self.seed, d.epoch, f"{self.ref}|{self.ids[d.row]}", d.visit))
+                for d in draws
+            ]
+        if self.distortions is not None:
+            batch["distortion"] = [self.distortions[row] for row in rows]
+            batch["level"] = [self.levels[row] for row in rows]
+        return batch
 
 
 class Batches(Dataset[Batch]):
@@ -124,9 +150,13 @@ class Batches(Dataset[Batch]):
         self.ends = list(accumulate(len(s) for s in sets))
 
     def __getitem__(self, draws: Sequence[Draw]) -> Batch:
+        owners = [bisect_right(self.ends, draw.row) for draw in draws]
+        one = self.sets[owners[0]]
+        if one.features is not None and len(set(owners)) == 1:
+            first = self.ends[owners[0]] - len(one)
+            return one.cached([draw._replace(row=draw.row - first) for draw in draws])
         samples = []
-        for draw in draws:
-            owner = bisect_right(self.ends, draw.row)
+        for draw, owner in zip(draws, owners, strict=True):
             first = self.ends[owner] - len(self.sets[owner])
             samples.append(self.sets[owner][draw._replace(row=draw.row - first)])
         return collate(samples)

@@ -202,22 +202,30 @@ class IQANetwork(nn.Module):
     # ---- files --------------------------------------------------------------------------------
 
     @classmethod
-    def upgrade(cls, hparams: Mapping[str, Any]) -> dict[str, Any]:
+    def upgrade(cls, hparams: Mapping[str, object]) -> dict[str, object]:
         """Settings of the network in the hyperparameters of a training that 0.1.0 saved."""
         return {k: hparams[k] for k in inspect.signature(cls.__init__).parameters if k in hparams}
 
-    def recipe(self) -> dict[str, Any] | None:
+    def recipe(self) -> dict[str, object] | None:
         """What else a file must hold to build the network without a hub or a folder; plain values."""
         return None
 
-    def extra_state(self) -> dict[str, Any]:
+    def extra_state(self) -> dict[str, object]:
         """What a score needs beside settings and weights; plain values only."""
         return {"view": asdict(self.view), "training_sets": list(self.training_sets)}
 
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Undo :meth:`extra_state`."""
-        self.view = View.from_state(state["view"])
-        self.training_sets = tuple(state["training_sets"])
+    def load_extra_state(self, state: dict[str, object]) -> None:
+        """Undo :meth:`extra_state`; raises :class:`ConfigError` for another form, or unstated training sets."""
+        view, sets = state["view"], state.get("training_sets")
+        if not isinstance(sets, list | tuple):
+            raise ConfigError(
+                "it does not state what it was trained on (training_sets), so that nobody could tell whether it has "
+                "seen the images it is tested on; convert it again from its checkpoint"
+            )
+        if not isinstance(view, dict):
+            raise ConfigError(f"a view is a mapping, not {view!r}")
+        self.view = View.from_state(view)
+        self.training_sets = tuple(map(str, sets))
 
     @property
     def revision(self) -> str:
@@ -257,7 +265,7 @@ class BackboneNetwork(IQANetwork):
         """What the backbone expects of an image."""
         return self.backbone.preprocess
 
-    def recipe(self) -> dict[str, Any] | None:
+    def recipe(self) -> dict[str, object] | None:
         """The backbone's, if it has one."""
         return self.backbone.recipe()
 

@@ -20,10 +20,10 @@ from rali_zoo.data.images import load_image, load_views
 from rali_zoo.data.sources import find_items
 from rali_zoo.errors import ConfigError, ImageDecodeError
 from rali_zoo.models.base import BackboneNetwork, IQANetwork, Prediction
-from rali_zoo.types import MOS_RANGE, Batch, Explanation, Score
+from rali_zoo.types import MOS_RANGE, Batch, Colour, Explanation, Score
 
 if TYPE_CHECKING:
-    from rali_zoo.data.images import ImageSource
+    from rali_zoo.types import ImageSource
 
 Prepared = Tensor | ImageDecodeError
 Image = TypeVar("Image")
@@ -142,6 +142,13 @@ class NetworkScorer:
         self.training_sets: tuple[str, ...] | None = network.training_sets
         #: type that an image encoder computes in where autocast allows it; ``None`` = float32 throughout
         self.autocast: torch.dtype | None = None
+        #: takes the place of the network's own ``encode``, see :mod:`rali_zoo.export.encoder`
+        self.encode: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def colour(self) -> Colour:
+        """As the network's view has it."""
+        return self.network.view.colour
 
     @property
     def revision(self) -> str:
@@ -157,7 +164,7 @@ class NetworkScorer:
         """The networks behind a score, so that their parameters can be counted."""
         return [self.network]
 
-    def stages(self) -> list[tuple[str, Callable[[Any], Any]]]:
+    def stages(self) -> list[tuple[str, Callable[[object], object]]]:
         """What is done to one image, step by step; each step takes what the one before it gave.
 
         ``decode`` and ``preprocess``, then ``encode`` and ``head`` where the module has both.
@@ -179,6 +186,7 @@ class NetworkScorer:
         batch_size: int = 16,
         progress: Callable[[int], None] | None = None,
         workers: int = 2,
+        maps: bool = False,
     ) -> list[Score]:
         """Score images.
 
@@ -189,11 +197,18 @@ class NetworkScorer:
             batch_size: images a forward pass.
             progress: called with the number of images done.
             workers: threads that decode and cut ahead of the model.
+            maps: whether each score gets its :attr:`~rali_zoo.types.Score.map`, for ten times the work.
 
         Returns:
             One score an image, in order. An image that cannot be read has ``error`` and no score.
         """
-        return list(self.iterate(each(images), batch_size, progress, workers))
+        if not maps:
+            return list(self.iterate(each(images), batch_size, progress, workers))
+        from rali_zoo.models.maps import with_map
+
+        kept = list(each(images))
+        scores = self.iterate(kept, batch_size, progress, workers)
+        return [with_map(self, image, score) for image, score in zip(kept, scores, strict=True)]
 
     def iterate(
         self,
@@ -255,6 +270,8 @@ class NetworkScorer:
         return resized is not None and resized.resize == "none"
 
     def _predict(self, image: Tensor) -> Prediction:
+        if self.encode is not None:
+            return self.network.predict_batch(Batch(features=self.encode(image)))
         if self.autocast is None or not isinstance(self.network, BackboneNetwork):
             return self.network.predict_batch(Batch(image=image))
         with torch.autocast(image.device.type, self.autocast):

@@ -53,6 +53,7 @@ class Job:
         revision: hash of its weights.
         decode: how images are decoded.
         precision: number type of the encoder.
+        runtime: what computes it, as asked for.
     """
 
     paths: list[str]
@@ -62,6 +63,7 @@ class Job:
     revision: str
     decode: str
     precision: str
+    runtime: str = "torch"
 
 
 class Sink(AbstractContextManager["Sink"]):
@@ -150,6 +152,17 @@ class Sink(AbstractContextManager["Sink"]):
             with self._list.open(encoding="ascii") as file:
                 yield from (Item(*json.loads(line)) for line in file)
 
+    def scores(self) -> Iterator[tuple[Item, Score]]:
+        """Every image with its score, once all parts are there; explanations are not kept.
+
+        Raises:
+            OutputError: parts are missing.
+        """
+        items = self.items()
+        for part in self._all():
+            for row, item in zip(part.to_pylist(), items, strict=False):
+                yield item, Score(row["score"], row["std"], row["error"], item.path, self._job.model)
+
     def add(self, number: int, start: int, scores: Sequence[Score]) -> None:
         """Take the scores of images ``start`` onwards of a part; a part that is complete is written."""
         batches = self._open.setdefault(number, {})
@@ -231,14 +244,18 @@ class Sink(AbstractContextManager["Sink"]):
         order = "ascending" if sort == "worst" else "descending"
         yield pa.concat_tables(self._joined()).sort_by([("score", order)])
 
-    def _joined(self) -> Iterator[pa.Table]:
-        import pyarrow as pa
-
-        waiting: list[pa.Table] = []
+    def _all(self) -> Iterator[pa.Table]:
         for number in self._parts():
             part = self._read(number)
             if part is None:
                 raise OutputError(f"parts of {self.output.target} are missing; run the same command again")
+            yield part
+
+    def _joined(self) -> Iterator[pa.Table]:
+        import pyarrow as pa
+
+        waiting: list[pa.Table] = []
+        for part in self._all():
             waiting.append(part)
             if sum(map(len, waiting)) >= _GROUP:
                 yield pa.concat_tables(waiting)

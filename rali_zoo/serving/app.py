@@ -7,6 +7,7 @@ content security policy forbids the browser what a later version of gradio might
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
 import secrets
@@ -18,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from fastapi import FastAPI
 from gradio.utils import get_upload_folder
+from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from rali_zoo.models.maps import lay, overlay, windows
 from rali_zoo.serving.cards import CSS, cards, comparison, header
 from rali_zoo.serving.engine import Answer, BusyError, Engine, Upload, caution
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
 PREVIEW = 640  #: longer side of the images that are shown, in pixels
 _IMAGES = 100  # at a time
+_MAPPED = 4  # images at most that get maps, which are ten times the work
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; object-src 'none'; "
@@ -228,7 +232,7 @@ def _scored(engine: Engine, paths: Sequence[str], progress: gr.Progress) -> tupl
         progress((start, len(few)), unit="images")
         uploads = [_upload(Path(path)) for path in few[start : start + engine.batch_size]]
         try:
-            answers += [future.result(engine.limits.seconds) for future in engine.submit(uploads)]
+            answers += _scored_few(engine, uploads, maps=len(few) <= _MAPPED)
         except BusyError as error:
             raise gr.Error(str(error)) from None
         except TimeoutError:
@@ -239,6 +243,33 @@ def _scored(engine: Engine, paths: Sequence[str], progress: gr.Progress) -> tupl
         else ""
     )
     return answers, note
+
+
+def _scored_few(engine: Engine, uploads: Sequence[Upload], maps: bool = True) -> list[Answer]:
+    answers = [future.result(engine.limits.seconds) for future in engine.submit(uploads)]
+    return [_mapped(engine, answer) for answer in answers] if maps else answers
+
+
+def _mapped(engine: Engine, answer: Answer) -> Answer:
+    """An answer with its map, whose windows are cut from the preview and scored as all other images are."""
+    if answer.score.score is None or not answer.preview:
+        return answer
+    image = Image.open(io.BytesIO(answer.preview)).convert("RGB")
+    uploads = [Upload("window.png", _encoded(image.crop(box), "PNG")) for box in windows(*image.size)]
+    try:
+        found = [future.result(engine.limits.seconds).score for future in engine.submit(uploads)]
+    except (BusyError, TimeoutError):
+        return answer  # the score is there; where it is low can be asked for again
+    score = lay(answer.score, found) if found else answer.score
+    if score.map is None:
+        return answer
+    return answer._replace(score=score, overlay=_encoded(overlay(image, score), "JPEG"))
+
+
+def _encoded(image: Image.Image, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
 
 
 def _upload(path: Path) -> Upload:

@@ -6,6 +6,7 @@ import base64
 import html
 from collections.abc import Sequence
 
+from rali_zoo.models.maps import where
 from rali_zoo.serving.engine import Answer
 
 #: In the colours of gradio's theme, which knows light and dark.
@@ -41,6 +42,7 @@ CSS = """
 .rz .ends { display: flex; justify-content: space-between; font-size: 13px;
   color: var(--rz-quiet); }
 .rz details { margin-top: 8px; }
+.rz .card .map img { max-height: 420px; }
 .rz summary { cursor: pointer; font-size: 14px; color: var(--rz-quiet); }
 .rz .reason { display: grid; grid-template-columns: 52px minmax(0, 1fr); gap: 10px; margin-top: 8px;
   font-size: 14px; }
@@ -81,8 +83,7 @@ def card(answer: Answer, ends: Range, unfold: bool) -> str:
     score = answer.score
     image = '<div class="none">no preview</div>'
     if answer.preview:
-        data = base64.b64encode(answer.preview).decode("ascii")
-        image = f'<img alt="{_text(score.path)}" src="data:image/jpeg;base64,{data}">'
+        image = _image(answer.preview, score.path)
     size = f'<div class="quiet">{answer.width} × {answer.height} pixels</div>' if answer.width else ""
     name = f'<div class="name">{_text(score.path)}</div>{size}'
     if score.score is None:
@@ -90,7 +91,7 @@ def card(answer: Answer, ends: Range, unfold: bool) -> str:
     else:
         spread = "" if score.std is None else f'<span class="quiet">± {score.std:.2f}</span>'
         said = f'<div><span class="number">{score.score:.2f}</span>{spread}</div>'
-        said += _scale(score.score, score.std, ends) + _explanation(answer, unfold)
+        said += _scale(score.score, score.std, ends) + _explanation(answer, unfold) + _map(answer, unfold)
     return f'<div class="card"><div>{image}</div><div>{name}{said}</div></div>'
 
 
@@ -135,6 +136,20 @@ def _explanation(answer: Answer, unfold: bool) -> str:
         )
     opened = " open" if unfold else ""
     return f"<details{opened}><summary>Why: the heaviest prototypes</summary>{rows}</details>"
+
+
+def _map(answer: Answer, unfold: bool) -> str:
+    """Where quality is low, beside why."""
+    if not answer.overlay:
+        return ""
+    opened = " open" if unfold else ""
+    said = f'<p class="quiet">{_text(where(answer.score))}. Orange: worse than its middle; blue: better.</p>'
+    shown = _image(answer.overlay, f"map of {answer.score.path}")
+    return f'<details class="map"{opened}><summary>Where: scores of regions</summary>{said}{shown}</details>'
+
+
+def _image(data: bytes, alt: str) -> str:
+    return f'<img alt="{_text(alt)}" src="data:image/jpeg;base64,{base64.b64encode(data).decode("ascii")}">'
 
 
 def _scale(score: float, spread: float | None, ends: Range) -> str:

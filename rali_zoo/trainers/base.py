@@ -15,16 +15,17 @@ from torch import Tensor, distributed, nn
 from rali_zoo.backbones.weights import weights_hash
 from rali_zoo.errors import ConfigError
 from rali_zoo.metrics.evaluation import evaluate
-from rali_zoo.models.base import BackboneNetwork, IQANetwork, Prediction
-from rali_zoo.models.files import PREFIX, describe
+from rali_zoo.models.base import BackboneNetwork, IQANetwork, Prediction, Standardise
+from rali_zoo.models.files import PREFIX, describe, load_checkpoint
 from rali_zoo.protocols import TrainingData
 from rali_zoo.trainers.evaluation import NO_SCORE, Evaluation, agreement
 from rali_zoo.trainers.losses import RegressionLoss, rank_loss, score_loss
-from rali_zoo.types import Batch, Preprocess
+from rali_zoo.types import Batch, Predicted, Preprocess
 from rali_zoo.uri import without_option
 
 if TYPE_CHECKING:
     import pandas as pd
+    from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
     from rali_zoo.views import View
 
@@ -83,6 +84,18 @@ class IQAModule(L.LightningModule):
             self.network.view = data.eval_view
             self.network.training_sets = (*data.train_refs, *data.rank_refs)
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """The tensors of a batch, of any shape, on a device; Lightning's own looks at every string too."""
+        moved = {
+            name: value.to(device, non_blocking=True)
+            if isinstance(value, Tensor)
+            else [v.to(device, non_blocking=True) for v in cast("list[Tensor]", value)]
+            if name == "image"  # images whose sizes differ
+            else value
+            for name, value in batch.items()
+        }
+        return cast(Batch, moved)
+
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect scores of a validation batch."""
         self.evaluation.add(dataloader_idx, batch, self.predict_batch(batch))
@@ -91,8 +104,8 @@ class IQAModule(L.LightningModule):
         """Collect scores of a test batch."""
         self.evaluation.add(dataloader_idx, batch, self.predict_batch(batch))
 
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Scores of a batch with the images they belong to: keys dataset, id, score, std."""
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Predicted:
+        """Scores of a batch with the images they belong to."""
         out = self.predict_batch(batch)
         return {"dataset": batch["dataset"], "id": batch["id"], "score": out.score, "std": out.std}
 
@@ -139,26 +152,27 @@ class IQAModule(L.LightningModule):
 
     # ---- checkpoints --------------------------------------------------------------------------
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Add what a scorer needs beside its weights."""
         checkpoint["rali_zoo"] = {"network": describe(self.network)}
-        kept = checkpoint.get("hyper_parameters", {})
-        if isinstance(kept.get("backbone"), nn.Module):  # given as it is: a file holds its reference
+        kept = checkpoint.get("hyper_parameters")
+        # one given as it is: a file holds its reference
+        if isinstance(kept, dict) and isinstance(kept.get("backbone"), nn.Module):
             kept["backbone"] = self.network.settings["backbone"]
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Read it back."""
         saved = checkpoint.get("rali_zoo")
-        if saved is not None:
+        if isinstance(saved, dict):
             self.network.load_extra_state(saved["network"]["extra"] if "network" in saved else saved)
 
     def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
+        self, state_dict: Mapping[str, object], strict: bool = True, assign: bool = False
+    ) -> object:
         """As torch's; takes the names of 0.1.0 too, when the trainer was the network."""
         return super().load_state_dict(self.renamed(state_dict), strict=strict, assign=assign)
 
-    def renamed(self, state: Mapping[str, Any]) -> dict[str, Any]:
+    def renamed(self, state: Mapping[str, object]) -> dict[str, object]:
         """A state dict of 0.1.0 under the names that weights have now; one of today as it is."""
         if any(name.startswith(PREFIX) for name in state):
             return dict(state)
@@ -192,6 +206,8 @@ class BackboneModule(IQAModule):
 
     network: BackboneNetwork
     learns_ranks = True
+    #: whether the statistics of features are those of the scorer that training started from
+    keeps_statistics = False
 
     def __init__(
         self,
@@ -221,6 +237,29 @@ class BackboneModule(IQAModule):
         network.frozen_stages, network.window = self.frozen_stages, window
         self._still()
 
+    def start_from(self, scorer: str) -> None:
+        """Take the weights of a trained scorer, and keep its statistics of features.
+
+        Those are of thousands of images; a few hundred of one's own would only make them noisier.
+
+        Args:
+            scorer: name of a scorer that the package carries, a scorer file (.safetensors), or a checkpoint.
+
+        Raises:
+            ConfigError: another backbone or head.
+            CheckpointError: no such file.
+        """
+        other = load_checkpoint(scorer)
+        try:
+            self.network.load_state_dict(other.state_dict())
+        except RuntimeError as error:
+            raise ConfigError(
+                f"model.init_from={scorer!r} is a {type(other).__name__} with the settings {other.settings}; this "
+                f"model has {self.network.settings}: {error}"
+            ) from None
+        self.keeps_statistics = True
+        self._still()
+
     def _fixed_parts(self) -> list[nn.Module]:
         """Parts of the backbone whose weights stay."""
         if self.encoder_is_frozen:
@@ -228,9 +267,14 @@ class BackboneModule(IQAModule):
         return self.network.backbone.first_parts(self.frozen_stages) if self.frozen_stages else []
 
     def _still(self) -> None:
-        """Evaluation mode for a backbone that is frozen, or in part, whose normalisation statistics must not move."""
+        """Evaluation mode for whatever has statistics that must not move: those of a backbone that is frozen, if only
+        in part, and of features that were trained on many more images."""
         if self.can_cache:
             self.backbone.eval()
+        if self.keeps_statistics:
+            for module in self.network.modules():
+                if isinstance(module, Standardise):
+                    module.eval()
 
     @property
     def backbone(self) -> nn.Module:
@@ -303,7 +347,7 @@ class BackboneModule(IQAModule):
         self.log("train/loss", value, prog_bar=True, batch_size=len(batch["id"]))
         return value
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a learning rate for the backbone and one for the rest; warm-up, then cosine."""
         encoder = set(self.backbone.parameters())
         groups = [{"params": [p for p in self.parameters() if p not in encoder], "lr": self.lr}]

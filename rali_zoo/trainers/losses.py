@@ -140,8 +140,9 @@ def score_loss(
 def rank_loss(score: Tensor, chain: Tensor, margin: float = 0.08, temperature: float = 0.2) -> Tensor:
     """Logistic loss of images whose order is known: an earlier image of a chain must score higher.
 
-    Every pair of a chain counts, and one of images k places apart is asked for k times the margin. RankIQA
-    (Liu et al., ICCV 2017) learns from ranked degradations in this way, with a hinge.
+    Every pair of a chain counts, one of images k places apart k times, and it is asked for k times the margin: that
+    a pristine image scores below a ruined one is a worse fault than two levels that change places. RankIQA (Liu et
+    al., ICCV 2017) learns from ranked degradations in this way, with a hinge.
 
     Args:
         score: (B,) scores in [1, 5].
@@ -158,4 +159,6 @@ def rank_loss(score: Tensor, chain: Tensor, margin: float = 0.08, temperature: f
     i, j = i[same], j[same]
     if len(i) == 0:
         return score.sum() * 0.0
-    return F.softplus((margin * (j - i) - (score[i] - score[j])) / temperature).mean()
+    apart = (j - i).to(score.dtype)
+    loss = F.softplus((margin * apart - (score[i] - score[j])) / temperature)
+    return (apart * loss).sum() / apart.sum()

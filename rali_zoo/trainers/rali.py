@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import islice
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,9 @@ from rali_zoo.trainers.losses import RegressionLoss, info_nce
 from rali_zoo.trainers.prototypes import fit_projection, fit_prototypes
 from rali_zoo.trainers.teacher import Teacher
 from rali_zoo.types import Batch
+
+if TYPE_CHECKING:
+    from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 Stage = Literal["align", "prototypes", "finetune"]
 _REMEMBERED = 20_000  # images an epoch that may lend a prototype their descriptions
@@ -183,7 +186,7 @@ class RALI(BackboneModule):
         """Whether the part with this learning rate stays as it is in the running stage."""
         return self.stage == "finetune" and self.hparams[rate] == 0
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         """Make the prototypes after the last step of the alignment, so that its validation has scores."""
         last_batch = batch_idx + 1 == self.trainer.num_training_batches
         last_epoch = self.trainer.current_epoch + 1 == self.hparams["align_epochs"]
@@ -247,7 +250,7 @@ class RALI(BackboneModule):
         ):
             part.grad = None
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over three groups whose learning rates change with the stage; warm-up and cosine in each."""
         h, net = self.hparams, self.network
         peaks = {  # learning rates in (align, finetune)
@@ -369,7 +372,7 @@ class RALI(BackboneModule):
 
     # ---- checkpoints --------------------------------------------------------------------------
 
-    def renamed(self, state: Mapping[str, Any]) -> dict[str, Any]:
+    def renamed(self, state: Mapping[str, object]) -> dict[str, object]:
         """As the base class's; the text encoder was a tower in 0.1.0."""
         names = {
             k: k.replace("text_tower.", "text_encoder.", 1) for k in state if k.startswith("text_tower.")
@@ -384,4 +387,4 @@ class RALI(BackboneModule):
             raise ConfigError(
                 f"model.init_from={path!r} has another shape than this model: {error}"
             ) from None
-        self.on_load_checkpoint(checkpoint)
+        self.on_load_checkpoint({**checkpoint})

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rali_zoo.errors import ConfigError
 from rali_zoo.metrics.intervals import ONE_SIGMA, conformal_quantile, interval_coverage
+from rali_zoo.models.base import loading_weights
 from rali_zoo.models.regression import LEVELS, DistributionNetwork, Head, RegressionNetwork
 from rali_zoo.trainers.base import BackboneModule, check_settings, split_chains
 from rali_zoo.trainers.losses import RegressionLoss, score_loss
@@ -38,6 +39,8 @@ class Regression(BackboneModule):
         feature_limit: standard deviations at which standardised features are cut; 0 leaves them.
         frozen_stages: of a backbone that is trained, how many of its first stages stay as they are.
         window: share in (0, 1] of the map behind the frozen stages that a training step sees, at random.
+        init_from: scorer whose weights are the start: one that the package carries (``photo``), a scorer file or a
+            checkpoint, with the same backbone and head.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Regression(BackboneModule):
         feature_limit: float = 0.0,
         frozen_stages: int = 0,
         window: float = 1.0,
+        init_from: str | None = None,
     ) -> None:
         check_settings(locals())
         network = RegressionNetwork(backbone, head, hidden, dropout, feature_limit)
@@ -72,6 +76,8 @@ class Regression(BackboneModule):
             window,
         )
         self.save_hyperparameters()
+        if init_from is not None and not loading_weights():
+            self.start_from(init_from)
 
 
 def distribution_loss(

@@ -87,7 +87,9 @@ def test_stages_are_those_of_blocks():
     image = torch.rand(2, 3, 96, 80)
     widths = [2 * w for w in (16, 24, 40, 80, 112, 192, 320)]
     pieces = dict(enumerate(whole.eval()(image).pooled.split(widths, dim=1)))
-    torch.testing.assert_close(by_level.eval()(image).pooled, torch.cat([pieces[i] for i in (0, 1, 2, 4, 6)], 1))
+    torch.testing.assert_close(
+        by_level.eval()(image).pooled, torch.cat([pieces[i] for i in (0, 1, 2, 4, 6)], 1)
+    )
     torch.testing.assert_close(part.eval()(image).pooled, torch.cat([pieces[3], pieces[5]], 1))
     assert not any(k.startswith("net.blocks.6") for k in part.state_dict())
     with pytest.raises(UriError, match="two ways"):

@@ -163,6 +163,7 @@ def test_drop_score_explain_compare(page, browser, scorer, files, scheme, width)
     assert tab.locator("#scores .card").count() == 3 and tab.locator("#scores b img").count() == 0
     assert "no known image format" in tab.locator("#scores .error").inner_text()
     assert tab.locator("#scores .reason").count() == 6
+    assert tab.locator("#scores .map img").count() == 2
     assert sorted(tab.locator("#pair .number").all_inner_texts()) == sorted(numbers)
     assert "higher than" in tab.locator("#pair .difference").inner_text()
     tab.locator("#second input").click()
@@ -176,6 +177,28 @@ def test_drop_score_explain_compare(page, browser, scorer, files, scheme, width)
     assert {url.split("/")[2] for url in asked if url.startswith("http")} == {page}
     assert wrong == []
     context.close()
+
+
+def test_where_it_is_bad_stands_beside_why(engine) -> None:
+    """Windows of the preview go through the engine as all images do."""
+    pytest.importorskip("gradio", reason="pip install 'rali-zoo[app]'")
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    from rali_zoo.serving.app import _scored_few
+    from rali_zoo.serving.engine import Upload
+
+    pixels = np.full((128, 128, 3), 200, np.uint8)
+    pixels[64:, :64] = 10  # the toy scores brightness
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG")
+    made = engine(preview=128)
+    (one,) = _scored_few(made, [Upload("a.png", data.getvalue())])
+    assert one.score.map is not None and np.argmin(one.score.map) == 12 and one.overlay[:3] == b"\xff\xd8\xff"
+    html = cards([one], RANGE)
+    assert "lowest bottom, left" in html and html.count("<img") == 2
 
 
 def test_a_broken_image_among_good_ones(engine) -> None:

@@ -24,8 +24,8 @@ def test_loss_is_that_of_all_pairs_of_each_chain():
     torch.manual_seed(0)
     score, chain = torch.rand(7) * 4 + 1, torch.tensor([0, 0, 0, 1, 1, 2, 2])
     pairs = [(0, 1), (0, 2), (1, 2), (3, 4), (5, 6)]
-    expected = [F.softplus((0.08 * (j - i) - (score[i] - score[j])) / 0.2) for i, j in pairs]
-    torch.testing.assert_close(rank_loss(score, chain), torch.stack(expected).mean())
+    expected = sum((j - i) * F.softplus((0.08 * (j - i) - (score[i] - score[j])) / 0.2) for i, j in pairs)
+    torch.testing.assert_close(rank_loss(score, chain), expected / sum(j - i for i, j in pairs))
     assert rank_loss(score[:2], torch.tensor([0, 1])) == 0
 
 
@@ -47,7 +47,10 @@ def sets(tmp_path, monkeypatch):
         Image.fromarray(small).resize((64, 64), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
         lines.append(f"{i}.png,{rng.uniform(1, 5):.2f},{'val' if i > 11 else 'train'}")
     (folder / "scores.csv").write_text("\n".join(lines))
-    return f"csv:{folder}/scores.csv?mos_range=1,5", f"degraded:{folder}?types=gaussian_blur,jpeg&val_fraction=0"
+    return (
+        f"csv:{folder}/scores.csv?mos_range=1,5",
+        f"degraded:{folder}?types=gaussian_blur,jpeg&val_fraction=0",
+    )
 
 
 def data(sets, **more):

@@ -17,7 +17,7 @@ from rali_zoo.report import STATISTICS
 _DIGITS = 6
 
 
-def page_data(board: Board) -> dict[str, Any]:
+def page_data(board: Board) -> dict[str, object]:
     """The board for ``page.js``: rows and columns refer to each other by position."""
     index = {row.model.key: i for i, row in enumerate(board.rows)}
     return {
