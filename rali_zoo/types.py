@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
@@ -91,6 +91,8 @@ class Score:
         map: (4, 4) float32 scores of regions, top row first (:mod:`rali_zoo.models.maps`); ``None`` where none was
             asked for.
         map_texts: what is said of each region, row by row; empty where nothing is.
+        attributes: measured beside the score (:data:`rali_zoo.data.attributes.SHOWN`); empty where not asked for.
+        words: for the attributes.
     """
 
     score: float | None
@@ -102,6 +104,8 @@ class Score:
     text: str = field(default="", repr=False)
     map: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
     map_texts: tuple[tuple[str, ...], ...] = field(default=(), repr=False, compare=False)
+    attributes: Mapping[str, float] = field(default_factory=dict, repr=False, compare=False)
+    words: str = field(default="", repr=False, compare=False)
 
     def explain(self) -> str:
         """The score in words: its heaviest prototypes with the descriptions nearest to them, or its text."""
