@@ -59,6 +59,7 @@ class Sample(TypedDict, total=False):
     text: str  #: one description of the image; absent outside training
     distortion: str  #: class, several joined by ``;``; empty where unknown
     level: str  #: severity 1 to 5, one for all classes or one each joined by ``;``; "0" where unknown
+    prompt: str  #: what a generated image was generated from; absent for other data sets
 
 
 class Batch(TypedDict, total=False):
@@ -73,6 +74,7 @@ class Batch(TypedDict, total=False):
     text: list[str]
     distortion: list[str]
     level: list[str]
+    prompt: list[str]  #: empty where an image was not generated, or nothing is known
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class ImageDataset(Dataset[Sample]):
     Args:
         ref: the data set's reference; becomes ``Sample["dataset"]``.
         frame: columns id, path, mos, std; MOS in [1, 5], NaN where unknown; ``distortion`` and ``level`` (or
-            ``levels``, one for each of several classes) are handed on where there are any.
+            ``levels``, one for each of several classes) are handed on where there are any, and so is ``prompt``.
         view: how an image is cut.
         preprocess: what the backbone expects.
         texts: descriptions by (dataset, id); one of an image's is drawn at each visit.
@@ -82,6 +82,7 @@ class ImageDataset(Dataset[Sample]):
             levels = frame["levels" if "levels" in frame else "level"]
             self.distortions = frame["distortion"].fillna("").astype(str).tolist()
             self.levels: list[str] = levels.astype(str).tolist()
+        self.prompts = frame["prompt"].fillna("").astype(str).tolist() if "prompt" in frame else None
         self.view, self.preprocess, self.texts, self.features = view, preprocess, texts, features
 
     def __len__(self) -> int:
@@ -103,6 +104,8 @@ class ImageDataset(Dataset[Sample]):
             sample["image"] = load_views(self.paths[row], self.view, self.preprocess, draw=draw)
         if self.distortions is not None:
             sample["distortion"], sample["level"] = self.distortions[row], self.levels[row]
+        if self.prompts is not None:
+            sample["prompt"] = self.prompts[row]
         if self.texts is not None:
             choices = self.texts[(self.ref, self.ids[row])]
             sample["text"] = choices[int(torch.randint(len(choices), (), generator=draw))]
@@ -148,4 +151,6 @@ def collate(samples: list[Sample]) -> Batch:
     if "distortion" in samples[0]:
         batch["distortion"] = [s["distortion"] for s in samples]
         batch["level"] = [s["level"] for s in samples]
+    if any("prompt" in s for s in samples):
+        batch["prompt"] = [s.get("prompt", "") for s in samples]
     return batch
