@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 #: Regions a side of a map.
 CELLS = 4
-_SMALLEST = 32  # pixels a side of a region
+_SMALLEST = 24  # pixels a side of a region
 
 
 def with_map(scorer: Scorer, image: ImageSource, score: Score) -> Score:

@@ -77,7 +77,7 @@ def test_the_overlay_is_orange_where_it_is_bad(photo):
 
 
 def test_what_has_no_map(photo_folder, tmp_path):
-    assert regions(127, 400) == []
+    assert regions(95, 400) == []
     boxes = regions(301, 203)
     assert len(boxes) == 16 and sum((r - x) * (b - y) for x, y, r, b in boxes) == 301 * 203
     (path,) = photo_folder(1)  # 48 pixels high
