@@ -51,7 +51,12 @@ def _data_card(card: Any) -> str:
     task = "no-reference" if card.task == "NR" else "full-reference"
     rows = [
         ("reference", f"`{card.name}`"),
-        ("kind", f"{card.domain}, {task}" + (" — **synthetic labels**" if card.synthetic else "")),
+        (
+            "kind",
+            f"{card.domain}, {task}"
+            + (" — **synthetic labels**" if card.synthetic else "")
+            + (f" — **{card.question}**, never pooled with quality" if card.question != "quality" else ""),
+        ),
         ("scored images", f"{card.n_images:,}"),
         ("scores as published", f"{low:g} to {high:g}, {better}; in this package MOS in [1, 5]"),
         ("splits", ", ".join(card.protocols) + f" (default: {card.default_protocol})"),

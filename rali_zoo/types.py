@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypedDict
 
@@ -66,6 +67,7 @@ class Sample(TypedDict, total=False):
     distortion: str  #: class, several joined by ``;``; empty where unknown
     level: str  #: severity 1 to 5, one for all classes or one each joined by ``;``; "0" where unknown
     chain: Tensor  #: () int64, alike in images of one chain, which stand best first; -1 in no chain
+    prompt: str  #: what a generated image was generated from; absent for other data sets
 
 
 class Batch(TypedDict, total=False):
@@ -81,6 +83,7 @@ class Batch(TypedDict, total=False):
     distortion: list[str]
     level: list[str]
     chain: Tensor  #: only where ``data.ranks`` are given
+    prompt: list[str]  #: empty where an image was not generated, or nothing is known
 
 
 class Predicted(TypedDict):
@@ -108,6 +111,8 @@ class Score:
         map: (4, 4) float32 scores of regions, top row first (:mod:`rali_zoo.models.maps`); ``None`` where none was
             asked for.
         map_texts: what is said of each region, row by row; empty where nothing is.
+        attributes: measured beside the score (:data:`rali_zoo.data.attributes.SHOWN`); empty where not asked for.
+        words: for the attributes.
     """
 
     score: float | None
@@ -119,6 +124,8 @@ class Score:
     text: str = field(default="", repr=False)
     map: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
     map_texts: tuple[tuple[str, ...], ...] = field(default=(), repr=False, compare=False)
+    attributes: Mapping[str, float] = field(default_factory=dict, repr=False, compare=False)
+    words: str = field(default="", repr=False, compare=False)
 
     def explain(self) -> str:
         """The score in words: its heaviest prototypes with the descriptions nearest to them, or its text."""

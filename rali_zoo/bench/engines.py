@@ -14,6 +14,7 @@ from typing import Literal
 from rali_zoo.bench.rows import Rows, load_rows
 from rali_zoo.bench.run import Done, Job, Log, reference_scorer, run_job, without
 from rali_zoo.bench.suite import LIBRARIES, Entry, Suite
+from rali_zoo.data.card import one_question
 from rali_zoo.errors import ConfigError, MissingExtraError
 from rali_zoo.outputs import explained
 from rali_zoo.report import write_json
@@ -51,6 +52,7 @@ def run_suite(
     if suite.cost is not None and suite.cost.against:
         reference_scorer(suite.cost.against, devices[0])
     rows = tuple(load_rows(entry, suite, root) for entry in suite.entries)
+    one_question([of_set.card for of_set in rows])
     with explained(results, "run the same command again, it goes on"):
         return _run_all(suite, rows, results, root, engine, devices, log)
 

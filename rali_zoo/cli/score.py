@@ -22,7 +22,7 @@ from rali_zoo.zoo import DEFAULT_MODEL, with_scheme
 
 if TYPE_CHECKING:
     from rali_zoo.protocols import Scorer
-    from rali_zoo.scoring.pipeline import Slice
+    from rali_zoo.scoring.pipeline import Slice, Stages
     from rali_zoo.scoring.sink import Sink
     from rali_zoo.types import Score
 
@@ -50,6 +50,15 @@ class How:
     overwrite: bool
     runtime: Runtime
     sorting: Sorting
+    attributes: bool
+
+    def stages(self, scorer: Scorer) -> Stages:
+        """What is done to an image."""
+        from rali_zoo.scoring.attributes import measured
+        from rali_zoo.scoring.pipeline import make_stages
+
+        stages = make_stages(scorer, self.decode)
+        return measured(stages) if self.attributes else stages
 
 
 def score_command(
@@ -67,6 +76,7 @@ def score_command(
     engine: Engine = "local",
     actors: int = 1,
     explain: bool = False,
+    attributes: bool = False,
     sort: Sort = "none",
     overwrite: bool = False,
     runtime: Runtime = "auto",
@@ -93,17 +103,20 @@ def score_command(
         actors: copies of the model that the engine ray keeps.
         explain: also show the prototypes and descriptions behind each score, or the text of a reasoner; not into
             a file.
+        attributes: also measure sharpness, noise, blockiness, contrast, colourfulness and exposure, with words.
         sort: worst or best first; none is the order in which the images were found.
         overwrite: replace an --output, a sheet or maps that are there.
         runtime: what encodes images on a CPU. auto is ONNX Runtime (extra 'onnx') from 256 images on, where its scores
             are torch's within 1e-5; onnx always, torch never.
         sorting: what is done with all scores once they are there.
     """
+    if attributes and engine == "ray":
+        raise ConfigError("--attributes are measured on this machine: leave out --engine ray")
     if batch_size < 1 or actors < 1:
         raise ConfigError("--batch_size and --actors are at least 1")
     how = How(
         with_scheme(model), decode, batch_size, workers, threads, device, precision, compile, engine, actors, sort,
-        overwrite, runtime, sorting,
+        overwrite, runtime, sorting, attributes,
     )  # fmt: skip
     sorting.check(overwrite)
     skipped = Skipped()
@@ -166,7 +179,7 @@ def _use_onnx(scorer: Scorer, runtime: Runtime) -> None:
 
 def _show(found: Iterator[Item], how: How, explain: bool, as_json: bool) -> tuple[int, int]:
     """Score a few images and print them; how many failed, and of how many."""
-    from rali_zoo.scoring.pipeline import make_stages, run, slices
+    from rali_zoo.scoring.pipeline import run, slices
     from rali_zoo.scoring.progress import Progress
     from rali_zoo.scoring.sink import json_row
 
@@ -175,7 +188,7 @@ def _show(found: Iterator[Item], how: How, explain: bool, as_json: bool) -> tupl
     if how.model.startswith("csv:"):
         _announce(scorer, items)
     _use_onnx(scorer, runtime_for(how.runtime, len(items)))
-    stages = make_stages(scorer, how.decode)
+    stages = how.stages(scorer)
     shown = (lambda score: json_row(score, explain)) if as_json else (lambda score: _row(score, explain))
     scores: list[Score] = []
     if not as_json:
@@ -207,6 +220,9 @@ def _row(score: Score, explain: bool) -> str:
         return f"  --            {printable(score.path)}  error: {printable(score.error or '')}"
     std = "       " if score.std is None else f"± {score.std:<5.2f}"
     line = f"{score.score:7.3f} {std} {printable(score.path)}"
+    if score.attributes:
+        numbers = ", ".join(f"{name} {value:.3f}" for name, value in score.attributes.items())
+        line += f"\n        {numbers}\n        {score.words}"
     more = "".join(f"\n{printable(part)}" for part in score.explain().split("\n")[1:]) if explain else ""
     return line + more
 
@@ -221,7 +237,6 @@ def _announce(scorer: Scorer, items: Iterable[Item]) -> None:
 
 def _write(paths: list[str], shard: str, how: How, output: Path, skipped: Skipped) -> tuple[int, int]:
     """Score what has no score yet, then make one table; how many failed, and of how many."""
-    from rali_zoo.scoring.pipeline import make_stages
     from rali_zoo.scoring.progress import Progress
     from rali_zoo.scoring.sink import Job, Sink
 
@@ -231,7 +246,15 @@ def _write(paths: list[str], shard: str, how: How, output: Path, skipped: Skippe
         first = [] if sink.started else list(islice(items, 1))
         scorer, workers = _load(how)
         job = Job(
-            paths, os.getcwd(), shard, how.model, scorer.revision, how.decode, how.precision, how.runtime
+            paths,
+            os.getcwd(),
+            shard,
+            how.model,
+            scorer.revision,
+            how.decode,
+            how.precision,
+            how.runtime,
+            how.attributes,
         )
         sink.start(job, chain(first, items), how.batch_size)
         if how.model.startswith("csv:"):
@@ -244,9 +267,7 @@ def _write(paths: list[str], shard: str, how: How, output: Path, skipped: Skippe
                 sink.add(batch.part, batch.start, scores)
                 progress.advance(len(scores))
         if how.sorting.wanted and not sink.output.complete:
-            after = After(
-                how.sorting, scorer, make_stages(scorer, how.decode), how.batch_size, workers, how.overwrite
-            )
+            after = After(how.sorting, scorer, how.stages(scorer), how.batch_size, workers, how.overwrite)
             after.finish(list(sink.scores()), how.sort, lambda score: _row(score, False), explained=False)
         failed = sink.finish(how.sort)
     print(f"{sink.total} rows ({failed} with an error) written to {output}")
@@ -255,12 +276,12 @@ def _write(paths: list[str], shard: str, how: How, output: Path, skipped: Skippe
 
 def _scored(sink: Sink, scorer: Scorer, how: How, workers: int) -> Iterator[tuple[Slice, list[Score]]]:
     """Scores of the images that have none, by the engine that was asked for."""
-    from rali_zoo.scoring.pipeline import make_stages, run, slices
+    from rali_zoo.scoring.pipeline import run, slices
 
     batches = slices(sink.missing(), how.batch_size)
     if how.engine == "local":
         _use_onnx(scorer, how.runtime)
-        return run(batches, make_stages(scorer, how.decode), workers)
+        return run(batches, how.stages(scorer), workers)
     from rali_zoo.scoring.ray import Recipe, run_ray
 
     recipe = Recipe(how.model, how.decode, how.device, how.precision, how.compile, how.threads, how.runtime)

@@ -155,7 +155,7 @@ class After:
 
         scorer = self.scorer
         said, ends = caution(scorer), scorer.score_range
-        write_sheet(path, parts, failed, scorer.name, said, ends, None, self.overwrite, self.workers)
+        write_sheet(path, parts, failed, scorer.name, said, ends, self.overwrite, self.workers)
         print(f"{sum(len(part.rows) for part in parts)} images on {path}", file=sys.stderr)
 
     def _again(self, parts: Sequence[Section]) -> list[Section]:

@@ -20,6 +20,31 @@ NAMES = (
     "detail", "direction",
 )  # fmt: skip
 
+#: What stands beside a score, and the measurement that it is.
+SHOWN = {
+    "sharpness": "best_acuity",
+    "noise": "noise",
+    "blockiness": "blockiness",
+    "contrast": "contrast",
+    "colourfulness": "colourfulness",
+    "exposure": "brightness",
+}
+_REMARKS = 2
+
+
+def shown(values: dict[str, float]) -> tuple[dict[str, float], str]:
+    """The attributes of :data:`SHOWN`, and the words for them with the most striking remarks.
+
+    Args:
+        values: of :func:`measure`.
+    """
+    from rali_zoo.data.phrases import graded, remarks
+
+    nouns = {"contrast": " contrast", "colourfulness": " colours", "exposure": " exposure"}
+    words = [graded(measured, values[measured])[0] + nouns.get(name, "") for name, measured in SHOWN.items()]
+    words += [options[0] for options in remarks(values)[:_REMARKS]]
+    return {name: values[measured] for name, measured in SHOWN.items()}, "; ".join(words)
+
 
 def measure(image: Image.Image) -> dict[str, float]:
     """Measure one RGB image of at least 16 pixels a side (smaller ones are enlarged to that).

@@ -55,7 +55,7 @@ class ImageDataset(Dataset[Sample]):
     Args:
         ref: the data set's reference; becomes ``Sample["dataset"]``.
         frame: columns id, path, mos, std; MOS in [1, 5], NaN where unknown; ``distortion`` and ``level`` (or
-            ``levels``, one for each of several classes) are handed on where there are any.
+            ``levels``, one for each of several classes) are handed on where there are any, and so is ``prompt``.
         view: how an image is cut.
         preprocess: what the backbone expects.
         texts: descriptions by (dataset, id); one of an image's is drawn at each visit.
@@ -83,6 +83,7 @@ class ImageDataset(Dataset[Sample]):
             levels = frame["levels" if "levels" in frame else "level"]
             self.distortions = frame["distortion"].fillna("").astype(str).tolist()
             self.levels: list[str] = levels.astype(str).tolist()
+        self.prompts = frame["prompt"].fillna("").astype(str).tolist() if "prompt" in frame else None
         self.view, self.preprocess, self.texts, self.features = view, preprocess, texts, features
 
     def __len__(self) -> int:
@@ -106,6 +107,8 @@ class ImageDataset(Dataset[Sample]):
             sample["distortion"], sample["level"] = self.distortions[row], self.levels[row]
         if chain is not None:
             sample["chain"] = torch.tensor(chain)
+        if self.prompts is not None:
+            sample["prompt"] = self.prompts[row]
         if self.texts is not None:
             sample["text"] = self._text(row, draw)
         return sample
@@ -135,6 +138,8 @@ class ImageDataset(Dataset[Sample]):
         if self.distortions is not None:
             batch["distortion"] = [self.distortions[row] for row in rows]
             batch["level"] = [self.levels[row] for row in rows]
+        if self.prompts is not None:
+            batch["prompt"] = [self.prompts[row] for row in rows]
         return batch
 
 
@@ -183,4 +188,6 @@ def collate(samples: list[Sample]) -> Batch:
     if "distortion" in samples[0]:
         batch["distortion"] = [s.get("distortion", "") for s in samples]
         batch["level"] = [s.get("level", "0") for s in samples]
+    if any("prompt" in s for s in samples):
+        batch["prompt"] = [s.get("prompt", "") for s in samples]
     return batch

@@ -1,13 +1,14 @@
-"""Where in an image quality is low: the scores of overlapping windows, laid back over the image.
+"""Where in an image quality is low: the scores of its sixteenths, each scored as an image of its own.
 
-A window is scored as an image of its own, so any scorer has a map: a network of ours with any encoder, an export,
-somebody else's metric. Windows are cut from the decoded image, before it is resized. (Heads on windows of the
-encoder's stage maps were tried too, and heads on all but a window: they find the damaged quarter less often, as a
-head has only seen statistics of whole images.)
+So any scorer has a map: a network of ours with any encoder, an export, somebody else's metric. Sixteenths are cut from
+the decoded image, before it is resized. (Heads on windows of the encoder's stage maps, heads on all but a window, and
+larger windows that overlap were tried too. They find the damaged quarter less often: a head has only seen statistics
+of whole images, and a larger window holds more that is undamaged.)
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -19,22 +20,21 @@ from rali_zoo.errors import ImageDecodeError
 from rali_zoo.types import Score
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from PIL import Image
 
     from rali_zoo.data.images import ImageSource
     from rali_zoo.protocols import Scorer
 
-#: Cells a side of a map, and how many of them a side of a window covers.
-CELLS, SPAN = 4, 2
-_SMALLEST = 32  # pixels a side of a window
+#: Regions a side of a map.
+CELLS = 4
+_SMALLEST = 24  # pixels a side of a region
 
 
 def with_map(scorer: Scorer, image: ImageSource, score: Score) -> Score:
     """A score with its map.
 
     Args:
-        scorer: that gave the score; it looks at nine windows.
+        scorer: that gave the score; it looks at 16 regions more.
         image: what was scored.
         score: of it.
 
@@ -48,53 +48,29 @@ def with_map(scorer: Scorer, image: ImageSource, score: Score) -> Score:
         whole = load_image(image)
     except ImageDecodeError:  # a video, or a file that has gone
         return score
-    places = windows(whole.width, whole.height)
+    places = regions(whole.width, whole.height)
     if not places:
         return score
     return lay(score, scorer.score([whole.crop(box) for box in places], batch_size=len(places)))
 
 
 def lay(score: Score, found: Sequence[Score]) -> Score:
-    """A score with the map that the scores of its image's windows make, in the order of :func:`windows`."""
-    if all(one.score is None for one in found):
+    """A score with the map that the scores of its image's :func:`regions` make."""
+    values = np.array([math.nan if one.score is None else one.score for one in found], np.float32)
+    if np.isnan(values).all():
         return score
-    return replace(score, map=_laid(found), map_texts=_texts(found))
+    said = [one.text or next((texts[0] for _, _, texts in one.explanation if texts), "") for one in found]
+    rows = tuple(tuple(said[i : i + CELLS]) for i in range(0, len(said), CELLS)) if any(said) else ()
+    return replace(score, map=values.reshape(CELLS, CELLS), map_texts=rows)
 
 
-def windows(width: int, height: int) -> list[tuple[int, int, int, int]]:
-    """(left, top, right, bottom) of the windows of an image, row by row; none where they would be too small."""
-    if min(width, height) * SPAN // CELLS < _SMALLEST:
+def regions(width: int, height: int) -> list[tuple[int, int, int, int]]:
+    """(left, top, right, bottom) of the regions of an image, row by row; none where they would be too small."""
+    if min(width, height) // CELLS < _SMALLEST:
         return []
     across = [round(width * i / CELLS) for i in range(CELLS + 1)]
     down = [round(height * i / CELLS) for i in range(CELLS + 1)]
-    return [
-        (across[j], down[i], across[j + SPAN], down[i + SPAN])
-        for i in range(CELLS - SPAN + 1)
-        for j in range(CELLS - SPAN + 1)
-    ]
-
-
-def _laid(found: Sequence[Score]) -> NDArray[np.float32]:
-    """(CELLS, CELLS): each cell the mean of the windows that cover it."""
-    side = CELLS - SPAN + 1
-    total, count = np.zeros((CELLS, CELLS)), np.zeros((CELLS, CELLS))
-    for k, one in enumerate(found):
-        if one.score is not None:
-            i, j = divmod(k, side)
-            total[i : i + SPAN, j : j + SPAN] += one.score
-            count[i : i + SPAN, j : j + SPAN] += 1
-    with np.errstate(invalid="ignore"):
-        return (total / count).astype(np.float32)
-
-
-def _texts(found: Sequence[Score]) -> tuple[tuple[str, ...], ...]:
-    """What is said of the window whose middle is nearest to each cell; empty where nothing is."""
-    said = [one.text or next((texts[0] for _, _, texts in one.explanation if texts), "") for one in found]
-    if not any(said):
-        return ()
-    side = CELLS - SPAN + 1
-    nearest = [min(max(round(i - (SPAN - 1) / 2), 0), side - 1) for i in range(CELLS)]
-    return tuple(tuple(said[i * side + j] for j in nearest) for i in nearest)
+    return [(across[j], down[i], across[j + 1], down[i + 1]) for i in range(CELLS) for j in range(CELLS)]
 
 
 def overlay(image: Image.Image, score: Score, side: int = 1024) -> Image.Image:

@@ -23,6 +23,7 @@ from rali_zoo.models.base import BackboneNetwork, IQANetwork, Prediction
 from rali_zoo.types import MOS_RANGE, Batch, Colour, Explanation, Score
 
 if TYPE_CHECKING:
+    from rali_zoo.protocols import Scorer
     from rali_zoo.types import ImageSource
 
 Prepared = Tensor | ImageDecodeError
@@ -197,7 +198,7 @@ class NetworkScorer:
             batch_size: images a forward pass.
             progress: called with the number of images done.
             workers: threads that decode and cut ahead of the model.
-            maps: whether each score gets its :attr:`~rali_zoo.types.Score.map`, for ten times the work.
+            maps: whether each score gets its :attr:`~rali_zoo.types.Score.map`, for 16 more images' work.
 
         Returns:
             One score an image, in order. An image that cannot be read has ``error`` and no score.
@@ -206,9 +207,9 @@ class NetworkScorer:
             return list(self.iterate(each(images), batch_size, progress, workers))
         from rali_zoo.models.maps import with_map
 
-        kept = list(each(images))
+        kept, this = list(each(images)), cast("Scorer", self)
         scores = self.iterate(kept, batch_size, progress, workers)
-        return [with_map(self, image, score) for image, score in zip(kept, scores, strict=True)]
+        return [with_map(this, image, score) for image, score in zip(kept, scores, strict=True)]
 
     def iterate(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -105,7 +105,7 @@ class VLMNetwork(IQANetwork):
     def write(
         self,
         image: Images,
-        asked: Prompt | None = None,
+        asked: Prompt | Sequence[Prompt] | None = None,
         n: int = 1,
         temperature: float = 0.0,
         seed: int = 0,
@@ -114,12 +114,13 @@ class VLMNetwork(IQANetwork):
 
         Args:
             image: (B, 3, H, W) in [0, 1], or B tensors (3, H, W) of different sizes.
-            asked: the question; that about the score if ``None``.
+            asked: the question, or one for each image; that about the score if ``None``.
             n: completions an image; 1 for greedy ones.
             temperature: of the sampler; 0 is greedy.
             seed: of the sampler.
         """
-        prompts = self.vlm.ask(one_view(image), [asked or self.asked] * len(image))
+        one = self.asked.of("") if asked is None else asked
+        prompts = self.vlm.ask(one_view(image), [one] * len(image) if isinstance(one, Prompt) else one)
         return self.engine.generate(prompts, n, self.limit, temperature, seed)
 
     def predict_batch(self, batch: Batch) -> Prediction:
@@ -127,16 +128,18 @@ class VLMNetwork(IQANetwork):
 
         A score is NaN where no answer can be parsed; of several samples the parseable ones count.
         """
+        origins = batch.get("prompt", [""] * len(batch["image"]))
+        asked = [self.asked.of(origin) for origin in origins]
         if self.scoring.kind == "samples":
             count = self.scoring.samples
-            drawn = self.write(batch["image"], n=count, temperature=self.temperature, seed=self.seed)
+            drawn = self.write(batch["image"], asked, n=count, temperature=self.temperature, seed=self.seed)
             values = parsed_scores(drawn).view(-1, count)
             parsed = (~values.isnan()).sum(dim=1)
             mean = values.nanmean(dim=1)
             squares = ((values - mean[:, None]) ** 2).nansum(dim=1)
             std = torch.where(parsed > 1, squares / (parsed - 1).clamp_min(1), float("nan")).sqrt()
             return Prediction(mean, std, texts=drawn.texts[::count])
-        greedy = self.write(batch["image"], seed=self.seed)
+        greedy = self.write(batch["image"], asked, seed=self.seed)
         if self.scoring.kind == "greedy":
             return Prediction(parsed_scores(greedy), texts=greedy.texts)
         with evaluating(self.vlm.model):

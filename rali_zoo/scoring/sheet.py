@@ -10,7 +10,7 @@ import base64
 import html
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,7 +79,6 @@ def write_sheet(
     model: str,
     caution: str,
     ends: tuple[float, float] | None = MOS_RANGE,
-    words: Mapping[str, str] | None = None,
     overwrite: bool = False,
     workers: int = 2,
 ) -> None:
@@ -92,7 +91,6 @@ def write_sheet(
         model: reference of the scorer.
         caution: what its scores are not.
         ends: range of the scores; ``None`` where it is open.
-        words: by path, what is said of an image below its score.
         overwrite: whether a file of that name is replaced.
         workers: threads that decode.
 
@@ -117,7 +115,7 @@ def write_sheet(
                 f"below {low:.2f}, half below {middle:.2f}, a tenth above {high:.2f}</p><div class='grid'>"
             )
             for group in section.groups:
-                figures = "".join(_figure(row, next(small), folder, ends, words or {}) for row in group)
+                figures = "".join(_figure(row, next(small), folder, ends) for row in group)
                 together = f"<p class='quiet'>{len(group)} near-duplicates, best first</p>"
                 parts.append(f"<div class='group'>{together}{figures}</div>" if len(group) > 1 else figures)
             parts.append("</div>")
@@ -171,7 +169,6 @@ def _figure(
     small: tuple[bytes, bytes] | str,
     folder: Path,
     ends: tuple[float, float] | None,
-    words: Mapping[str, str],
 ) -> str:
     name = _text(os.path.basename(row.item.path))
     drawn = ""
@@ -189,7 +186,7 @@ def _figure(
         bar = f"<div class='bar'><i style='width:{100 * (row.value - ends[0]) / (ends[1] - ends[0]):.1f}%'></i></div>"
     std = "" if row.score.std is None else f" <small>± {row.score.std:.2f}</small>"
     place = "" if row.quantile is None else f"<small> · better than {row.quantile:.0%}</small>"
-    said = f"<div><small>{_text(words[row.item.path])}</small></div>" if row.item.path in words else ""
+    said = f"<div><small>{_text(row.score.words)}</small></div>" if row.score.words else ""
     return (
         f"<figure>{image}<figcaption><span class='score'>{row.value:.2f}</span>{std}{place}{bar}"
         f"<div class='name' title='{_text(row.item.path)}'>{name}</div>{said}{_explanation(row.score)}{drawn}"

@@ -19,11 +19,12 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from rali_zoo.data.attributes import SHOWN
 from rali_zoo.data.sources import Item
 from rali_zoo.errors import ConfigError
 from rali_zoo.outputs import Output, OutputError, csv_cell, sha256
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from rali_zoo.scoring.runtime import Sort
 
 COLUMNS = ("path", "score", "std", "error", "model")
+#: Columns that ``--attributes`` adds.
+ATTRIBUTES = (*SHOWN, "words")
 #: Images in a part: what a killed run can lose at most, besides what is in the model.
 PART = 256
 #: Rows of a row group of the table, and at the same time what is in memory while it is assembled.
@@ -54,6 +57,7 @@ class Job:
         decode: how images are decoded.
         precision: number type of the encoder.
         runtime: what computes it, as asked for.
+        attributes: whether the table has :data:`ATTRIBUTES` too.
     """
 
     paths: list[str]
@@ -64,6 +68,7 @@ class Job:
     decode: str
     precision: str
     runtime: str = "torch"
+    attributes: bool = False
 
 
 class Sink(AbstractContextManager["Sink"]):
@@ -161,7 +166,7 @@ class Sink(AbstractContextManager["Sink"]):
         items = self.items()
         for part in self._all():
             for row, item in zip(part.to_pylist(), items, strict=False):
-                yield item, Score(row["score"], row["std"], row["error"], item.path, self._job.model)
+                yield item, _score(row, item.path, self._job.model)
 
     def add(self, number: int, start: int, scores: Sequence[Score]) -> None:
         """Take the scores of images ``start`` onwards of a part; a part that is complete is written."""
@@ -194,14 +199,18 @@ class Sink(AbstractContextManager["Sink"]):
             found = pq.read_table(self._file(number), page_checksum_verification=True)
         except (OSError, pa.ArrowException):
             return None
-        return found if len(found) == self._rows(number) and found.schema.equals(_part_schema()) else None
+        return (
+            found
+            if len(found) == self._rows(number) and found.schema.equals(_part_schema(self._job))
+            else None
+        )
 
     def _write(self, number: int, scores: Sequence[Score]) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        rows = [(os.fsencode(s.path), s.score, s.std, s.error) for s in scores]
-        schema = _part_schema()
+        rows = [(os.fsencode(s.path), s.score, s.std, s.error, *_attributes(s, self._job)) for s in scores]
+        schema = _part_schema(self._job)
         columns = [
             pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), schema.types, strict=True)
         ]
@@ -264,11 +273,29 @@ class Sink(AbstractContextManager["Sink"]):
             yield pa.concat_tables(waiting)
 
 
-def _part_schema() -> pa.Schema:
+def _part_schema(job: Job) -> pa.Schema:
     import pyarrow as pa
 
     kinds = (pa.binary(), pa.float64(), pa.float64(), pa.string())
-    return pa.schema(list(zip(COLUMNS[:-1], kinds, strict=True)))
+    return pa.schema([*zip(COLUMNS[:-1], kinds, strict=True), *_attribute_fields(job)])
+
+
+def _attribute_fields(job: Job) -> list[tuple[str, pa.DataType]]:
+    import pyarrow as pa
+
+    return [(n, pa.string() if n == "words" else pa.float64()) for n in ATTRIBUTES] if job.attributes else []
+
+
+def _attributes(score: Score, job: Job) -> list[float | str | None]:
+    return [*(score.attributes.get(name) for name in SHOWN), score.words or None] if job.attributes else []
+
+
+def _score(row: dict[str, Any], path: str, model: str) -> Score:
+    """Of a row of a part."""
+    found = Score(row["score"], row["std"], row["error"], path, model)
+    if row.get("words") is None:
+        return found
+    return replace(found, attributes={name: row[name] for name in SHOWN}, words=row["words"])
 
 
 def readable(path: bytes) -> str:
@@ -281,6 +308,8 @@ def json_row(score: Score, explain: bool = False) -> str:
     numbers = [x if x is not None and math.isfinite(x) else None for x in (score.score, score.std)]
     values: tuple[object, ...] = (readable(os.fsencode(score.path)), *numbers, score.error, score.model)
     row = dict(zip(COLUMNS, values, strict=True))
+    if score.attributes:
+        row |= {**score.attributes, "words": score.words}
     if explain:
         row |= {"explanation": score.explanation, "text": score.text}
     return json.dumps(row, ensure_ascii=False)
@@ -296,13 +325,15 @@ def _parquet(target: Path, job: Job, images: int) -> Iterator[_Writer]:
 
     kinds = (pa.string(), pa.float64(), pa.float64(), pa.string(), pa.string())
     state = json.dumps(asdict(job) | {"images": images})
-    schema = pa.schema(list(zip(COLUMNS, kinds, strict=True)), metadata={"rali_zoo": state})
+    named = [*zip(COLUMNS, kinds, strict=True), *_attribute_fields(job)]
+    schema = pa.schema(named, metadata={"rali_zoo": state})
     with pq.ParquetWriter(target, schema) as writer:
 
         def write(group: pa.Table) -> None:
             names = pa.array([readable(path) for path in group["path"].to_pylist()], pa.string())
             model = pa.array([job.model] * len(group), pa.string())
             columns = [names, group["score"], group["std"], group["error"], model]
+            columns += [group[name] for name in schema.names[len(columns) :]]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
         yield write
@@ -312,7 +343,8 @@ def _parquet(target: Path, job: Job, images: int) -> Iterator[_Writer]:
 def _csv(target: Path, job: Job, _: int) -> Iterator[_Writer]:
     with target.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        more = [name for name, _ in _attribute_fields(job)]
+        writer.writerow([*COLUMNS, *more])
 
         def write(group: pa.Table) -> None:
             for row in group.to_pylist():
@@ -322,7 +354,8 @@ def _csv(target: Path, job: Job, _: int) -> Iterator[_Writer]:
                     csv_cell(row["error"] or ""),
                     csv_cell(job.model),
                 ]
-                writer.writerow([texts[0], *numbers, *texts[1:]])
+                rest = ["" if row[k] is None else row[k] if k == "words" else f"{row[k]:.6f}" for k in more]
+                writer.writerow([texts[0], *numbers, *texts[1:], *rest])
 
         yield write
 
@@ -333,8 +366,7 @@ def _jsonl(target: Path, job: Job, _: int) -> Iterator[_Writer]:
 
         def write(group: pa.Table) -> None:
             for row in group.to_pylist():
-                path = os.fsdecode(row["path"])
-                file.write(f"{json_row(Score(row['score'], row['std'], row['error'], path, job.model))}\n")
+                file.write(f"{json_row(_score(row, os.fsdecode(row['path']), job.model))}\n")
 
         yield write
 

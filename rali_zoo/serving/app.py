@@ -23,7 +23,7 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from rali_zoo.models.maps import lay, overlay, windows
+from rali_zoo.models.maps import lay, overlay, regions
 from rali_zoo.serving.cards import CSS, cards, comparison, header
 from rali_zoo.serving.engine import Answer, BusyError, Engine, Upload, caution
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 PREVIEW = 640  #: longer side of the images that are shown, in pixels
 _IMAGES = 100  # at a time
-_MAPPED = 4  # images at most that get maps, which are ten times the work
+_MAPPED = 4  # images at most that get maps, which are 16 times the work
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; object-src 'none'; "
@@ -251,11 +251,11 @@ def _scored_few(engine: Engine, uploads: Sequence[Upload], maps: bool = True) ->
 
 
 def _mapped(engine: Engine, answer: Answer) -> Answer:
-    """An answer with its map, whose windows are cut from the preview and scored as all other images are."""
+    """An answer with its map, whose regions are cut from the preview and scored as all other images are."""
     if answer.score.score is None or not answer.preview:
         return answer
     image = Image.open(io.BytesIO(answer.preview)).convert("RGB")
-    uploads = [Upload("window.png", _encoded(image.crop(box), "PNG")) for box in windows(*image.size)]
+    uploads = [Upload("region.png", _encoded(image.crop(box), "PNG")) for box in regions(*image.size)]
     try:
         found = [future.result(engine.limits.seconds).score for future in engine.submit(uploads)]
     except (BusyError, TimeoutError):

@@ -8,7 +8,7 @@ ours; the keys of the JSON answers are Q-Insight's, so that its weights and ours
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Literal, TypedDict
 
@@ -115,6 +115,8 @@ class Prompt:
         question: the user's turn after the image; ``{classes}`` and ``{levels}`` stand for the vocabulary.
         style: whether the answer is JSON or a bare number.
         vocabulary: name of the classes and severities; empty for the score task.
+        origin: said first of a generated image, ``{prompt}`` standing for what it was generated from; empty for
+            questions that do not mention it.
     """
 
     task: Task
@@ -122,6 +124,15 @@ class Prompt:
     question: str
     style: AnswerStyle = "json"
     vocabulary: str = ""
+    origin: str = ""
+
+    def of(self, generated_from: str) -> Prompt:
+        """The question about an image that was generated from a text; of any other image if that is empty."""
+        if not self.origin:
+            return self
+        said = " ".join(generated_from.split())[:_LONGEST]
+        told = self.origin.replace("{prompt}", said) if said else ""
+        return replace(self, question=told + self.question, origin="")
 
     def text(self) -> str:
         """The question with its vocabulary filled in."""
@@ -140,6 +151,8 @@ _SCORE = (
     "How good is the quality of this picture as a whole? Consider sharpness, noise, compression, exposure, "
     "colour and composition. Rate it from 1.00 (very bad) to 5.00 (excellent) with two decimals. "
 )
+_ORIGIN = 'This picture was generated from the text "{prompt}". '
+_LONGEST = 500  # characters of such a text that are repeated
 _DEGRADATION = (
     "Which distortion damages this picture most, and how badly? The distortion is one of: {classes}; or null "
     "where the picture is clean. The severity is one of: {levels}; or null. "
@@ -152,6 +165,8 @@ PROMPTS = {
     "score": Prompt("score", _SYSTEM, _SCORE + 'Answer in JSON: {"rating": x.xx}.'),
     "score-number": Prompt("score", _SYSTEM, _SCORE + "Answer with the number alone.", "number"),
     "score-short": Prompt("score", "", "Rate the quality."),
+    "score-generated": Prompt("score", _SYSTEM, _SCORE + 'Answer in JSON: {"rating": x.xx}.', origin=_ORIGIN),
+    "score-generated-short": Prompt("score", "", "Rate the quality.", origin='Made from "{prompt}". '),
     "degradation": Prompt("degradation", _SYSTEM, _DEGRADATION, vocabulary="q-insight"),
     "degradation-synthetic": Prompt("degradation", _SYSTEM, _DEGRADATION, vocabulary="synthetic"),
     "degradation-families": Prompt("degradation", _SYSTEM, _DEGRADATION, vocabulary="synthetic-families"),

@@ -87,6 +87,7 @@ class Tasks:
         distortions = batch.get("distortion", [""] * count)
         levels = batch.get("level", ["0"] * count)
         texts = batch.get("text", [""] * count)
+        origins = batch.get("prompt", [""] * count)
         questions = []
         for i, mos in enumerate(batch["mos"].tolist()):
             known = self.degradation is not None and self._truth(distortions[i], levels[i]) is not None
@@ -98,7 +99,7 @@ class Tasks:
                     "leave such images out of data.train, or give model.degradation_prompt"
                 )
             asks = known and (lucky or blind)
-            asked = self.degradation if asks and self.degradation is not None else self.score
+            asked = self.degradation if asks and self.degradation is not None else self.score.of(origins[i])
             questions.append(
                 Question(asked, batch["dataset"][i], batch["id"][i], mos, distortions[i], levels[i], texts[i])
             )

@@ -8,10 +8,8 @@ from PIL import Image, ImageFilter
 
 from rali_zoo.cli.main import main
 from rali_zoo.data.images import load_image
-from rali_zoo.models.maps import overlay, where, windows, with_map
+from rali_zoo.models.maps import overlay, regions, where, with_map
 from rali_zoo.types import Score
-
-QUARTERS = ("top, left", "top, right", "bottom, left", "bottom, right")
 
 
 class Sharpness:
@@ -59,8 +57,8 @@ def test_any_scorer_has_a_map(photo, quarter):
     (score,) = Sharpness(texts=True).score([image])
     found = with_map(Sharpness(texts=True), image, score)
     assert found.map.shape == (4, 4) and found.map.dtype == np.float32 and worst_quarter(found) == quarter
-    assert found.map_texts[quarter // 2 * 3][quarter % 2 * 3] in where(found)
-    assert all(side in where(found) for side in QUARTERS[quarter].split(", "))
+    row, column = divmod(int(found.map.argmin()), 4)
+    assert (row // 2, column // 2) == divmod(quarter, 2) and found.map_texts[row][column] in where(found)
     assert found == score  # a map changes nothing else
     assert with_map(Sharpness(), image, score).map_texts == ()
 
@@ -79,28 +77,33 @@ def test_the_overlay_is_orange_where_it_is_bad(photo):
 
 
 def test_what_has_no_map(photo_folder, tmp_path):
-    assert windows(63, 200) == [] and len(windows(64, 64)) == 9
+    assert regions(95, 400) == []
+    boxes = regions(301, 203)
+    assert len(boxes) == 16 and sum((r - x) * (b - y) for x, y, r, b in boxes) == 301 * 203
     (path,) = photo_folder(1)  # 48 pixels high
     for score in (Score(3.0), Score(None, error="why")):
         assert with_map(Sharpness(), str(path), score).map is None
     assert with_map(Sharpness(), str(tmp_path / "gone.jpg"), Score(3.0)).map is None
     assert where(Score(3.0)) == ""
+    corner = np.ones((4, 4), np.float32)
+    corner[3, 0] = 0.5
+    assert where(Score(3.0, map=corner)) == "lowest bottom, left (0.50)"
 
 
 def test_scores_of_a_network_have_maps(photo):
     from rali_zoo.zoo import load_model
 
     scorer = load_model("rali-tiny-synthetic")
-    image = photo(96, 128)
+    image = photo(160, 128)
     plain, mapped = scorer.score(image)[0], scorer.score([image], maps=True)[0]
     assert plain.map is None and mapped == plain
     assert mapped.map.shape == (4, 4) and all(text for row in mapped.map_texts for text in row)
-    corner = scorer.score(image[:48, :64])[0]
+    corner = scorer.score(image[:40, :32])[0]
     assert mapped.map[0, 0] == pytest.approx(corner.score, abs=1e-5)
 
 
 def test_the_command_writes_overlays(photo_folder, tmp_path, capsys):
-    folder = photo_folder(3, height=96, width=96)[0].parent
+    folder = photo_folder(3, height=128, width=128)[0].parent
     (folder / "bad.jpg").write_bytes(b"")
     small = photo_folder(1, tmp_path / "small")[0]
     maps = tmp_path / "maps"
@@ -113,7 +116,7 @@ def test_the_command_writes_overlays(photo_folder, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert len(list(maps.glob("*.png"))) == 3 and "3 maps" in err and "no map of" in err
     with Image.open(next(maps.iterdir())) as image:
-        assert image.size == (96, 96)
+        assert image.size == (128, 128)
     assert (tmp_path / "s.html").read_text().count("<summary>Where") == 3
 
 

@@ -180,7 +180,7 @@ def test_drop_score_explain_compare(page, browser, scorer, files, scheme, width)
 
 
 def test_where_it_is_bad_stands_beside_why(engine) -> None:
-    """Windows of the preview go through the engine as all images do."""
+    """Regions of the preview go through the engine as all images do."""
     pytest.importorskip("gradio", reason="pip install 'rali-zoo[app]'")
     import io
 

@@ -97,3 +97,12 @@ def test_trl_takes_our_messages_as_they_are() -> None:
     assert trl.is_conversational({"prompt": ours})
     filled = trl.prepare_multimodal_messages(ours, images=["image"])
     assert filled == messages(prompt("score"), image="image")
+
+
+def test_a_question_may_say_what_an_image_was_generated_from() -> None:
+    asked = prompt("score-generated")
+    about = asked.of('a "red"\n cat {classes}')
+    assert 'from the text "a "red" cat {classes}"' in about.text() and about.text().endswith(asked.question)
+    assert asked.of("").text() == prompt("score").text() == prompt("score").of("a cat").text()
+    assert len(asked.of("x" * 10_000).text()) < 1000
+    assert about.of("a dog") == about and hash(about) != hash(asked.of("a dog"))
