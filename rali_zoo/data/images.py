@@ -212,10 +212,9 @@ def _finish(
     image.load()
     turn = exif_turn(image)
     if image.mode == "RGB" and not profile and "transparency" not in image.info:
-        if turn is not None:  # noqa: SIM108 (three ways in one line)
-            rgb = image.transpose(turn)
-        else:  # a file's pixels are nobody else's: to copy them is a tenth of the time that a large JPEG takes
-            rgb = image.copy() if file is None else image._new(image.im)
+        # A file's pixels are nobody else's: to copy them is a tenth of the time that a large JPEG takes.
+        own = image._new(image.im) if file is not None else image.copy()
+        rgb = own if turn is None else image.transpose(turn)
         rgb = rgb if type(rgb) is Image.Image else rgb.convert("RGB")
     else:
         rgb = _to_rgb(image, profile)

@@ -238,3 +238,16 @@ def test_test_rows_come_with_their_pristine_image():
     row = frame[has].iloc[0]
     pristine, damaged = (np.asarray(Image.open(row[c]), np.float32) / 255 for c in ("reference", "path"))
     assert rater.distance(pristine, damaged) == pytest.approx(row["distance"], abs=0.01)
+
+
+def test_a_part_has_the_images_that_the_whole_has(tmp_path):
+    whole = reader.open("wild", {"n": "60", "size": "64"})[1].query("split == 'test'").reset_index(drop=True)
+    part = reader.open("wild", {"n": "60", "size": "64", "part": "test"})[1]
+    assert len(part) == 12 and part.drop(columns=["path", "reference"]).equals(
+        whole.drop(columns=["path", "reference"])
+    )
+    for column in ("path", "reference"):
+        for a, b in zip(part[column], whole[column], strict=True):
+            assert Path(a).read_bytes() == Path(b).read_bytes()
+    with pytest.raises(ConfigError, match="test"):
+        reader.open("wild", {"part": "tset"})

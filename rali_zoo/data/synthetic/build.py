@@ -67,6 +67,7 @@ class Spec:
         seed: of everything random.
         textures: procedural contents of each kind; those beyond the default are training contents.
         photos: folder of pristine photographs that are training contents too; "" for none.
+        part: only the images of this split, which are the same as in the whole; "" for all.
     """
 
     domain: DomainName
@@ -75,13 +76,16 @@ class Spec:
     seed: int
     textures: int = sources.TEXTURES_PER_KIND
     photos: str = ""
+    part: sources.Split | Literal[""] = ""
 
     def folder(self) -> Path:
         """Where the finished data set is cached."""
         photos = [(p.name, p.stat().st_size) for p in sources.own_photographs(self.photos)]
-        parts = [{**asdict(self), "photos": photos}, VERSION]
+        facts = {**asdict(self), "photos": photos}
+        part = f"-{self.part}" if self.part else facts.pop("part")
+        parts = [facts, VERSION]
         key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
-        return cache_dir("synthetic") / f"{self.domain}-n{self.n}-s{self.size}-seed{self.seed}-{key}"
+        return cache_dir("synthetic") / f"{self.domain}-n{self.n}-s{self.size}-seed{self.seed}{part}-{key}"
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,8 @@ def plan(spec: Spec) -> list[PlannedImage]:
         else:
             recipe = _mixture(spec.domain, rng)
         made[split] += 1
-        planned.append(PlannedImage(index, content, split, recipe))
+        if spec.part in ("", split):
+            planned.append(PlannedImage(index, content, split, recipe))
     return planned
 
 

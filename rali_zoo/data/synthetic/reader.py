@@ -20,7 +20,8 @@ DOMAINS = {
     "phone": (1200, "SPAQ-like: a phone's camera pipeline", (0.0, 100.0)),
 }
 SIZE = 160
-OPTIONS = ("n", "size", "seed", "textures", "photos", "workers")
+OPTIONS = ("n", "size", "seed", "textures", "photos", "workers", "part")
+PARTS = ("train", "val", "test")
 
 
 def card(domain: str, n: int | None = None) -> DatasetCard:
@@ -68,8 +69,9 @@ def open(path: str, options: Mapping[str, str]) -> tuple[DatasetCard, pd.DataFra
     Args:
         path: the domain.
         options: ``n`` (50 to 100,000), ``size`` in pixels (64 to 288), ``seed`` (from 0), ``textures`` (100
-            to 10,000 of each kind) and ``photos`` (a folder), which add training contents; ``workers``
-            (processes for the first build, which the images do not depend on; 2 where there are 2 cores).
+            to 10,000 of each kind) and ``photos`` (a folder), which add training contents; ``part`` (``train``,
+            ``val`` or ``test``: no other images are made); ``workers`` (processes for the first build, which the
+            images do not depend on; a core each by default).
 
     Returns:
         The card, and a frame with the columns of every reader plus ``levels`` (one a distortion, joined by
@@ -92,14 +94,17 @@ def open(path: str, options: Mapping[str, str]) -> tuple[DatasetCard, pd.DataFra
     n = _integer(options, "n", DOMAINS[path][0], 50, 100_000)
     size = _integer(options, "size", SIZE, 64, MAX_SIZE)
     seed = _integer(options, "seed", 0, 0, 2**31)
-    workers = _integer(options, "workers", min(2, os.cpu_count() or 1), 1, 256)
+    workers = _integer(options, "workers", min(os.cpu_count() or 1, 256), 1, 256)
     textures = _integer(options, "textures", TEXTURES_PER_KIND, TEXTURES_PER_KIND, 10_000)
     photos = options.get("photos", "")
     if photos and not own_photographs(photos):
         raise ConfigError(
             f"synthetic option photos={photos!r}: no image (jpg, png, webp) lies in that folder"
         )
-    spec = Spec(path, n, size, seed, textures, photos)  # type: ignore[arg-type]
+    part = options.get("part", "")
+    if part not in ("", *PARTS):
+        raise ConfigError(f"synthetic option part={part!r}. {near_miss(part, PARTS)}")
+    spec = Spec(path, n, size, seed, textures, photos, part)  # type: ignore[arg-type]
     return card(path, n), read(build(spec, workers))
 
 
