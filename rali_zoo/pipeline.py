@@ -20,14 +20,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from rali_zoo.errors import RaliZooError, UsageError
 from rali_zoo.paths import atomic_path
 from rali_zoo.recipe import Recipe, Stage
 from rali_zoo.report import sha256
+from rali_zoo.settings import read_settings
 
 Action = Literal["skip", "run", "resume"]
 _TAIL = 15
@@ -79,14 +80,7 @@ class State:
     def __init__(self, folder: Path, stage: Stage) -> None:
         self.path, self.log = folder / f"{stage.name}.json", folder / f"{stage.name}.log"
         self.lock = folder / f"{stage.name}.lock"
-        self.content: dict[str, Any] = {}
-        if self.path.is_file():
-            try:
-                self.content = json.loads(self.path.read_text())
-            except ValueError as error:
-                raise StageError(
-                    f"{self.path} cannot be read ({error}); remove it to run the stage"
-                ) from None
+        self.content: dict[str, Any] = _state(self.path) if self.path.is_file() else {}
 
     def write(self, content: Mapping[str, object]) -> None:
         """Replace the file, whole."""
@@ -100,6 +94,32 @@ class State:
         if known is not None and known["stamp"] is not None and known["stamp"] == _stamp(Path(path)):
             return str(known["sha256"])
         return content_hash(Path(path))
+
+
+@dataclass(frozen=True)
+class _Output:
+    sha256: str
+    stamp: list[int] | None
+
+
+@dataclass(frozen=True)
+class _Content:
+    key: str
+    status: Literal["running", "failed", "done"]
+    words: list[str]
+    exit_status: int | None = None
+    outputs: dict[str, _Output] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def _state(path: Path) -> dict[str, Any]:
+    """What the file of a stage holds."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise StageError(f"{path} cannot be read ({error}); remove it to run the stage") from None
+    read_settings(_Content, found, f"{path} (remove it to run the stage)", error=StageError)
+    return cast("dict[str, Any]", found)
 
 
 def _stamp(path: Path) -> list[int] | None:
@@ -373,5 +393,5 @@ def show(plan: Sequence[tuple[Stage, Decision]], say: Callable[[str], None] = pr
 def seconds(folder: str | os.PathLike[str]) -> Mapping[str, float]:
     """How long each finished stage below a recipe's folder took, in seconds."""
     files = sorted((Path(folder) / "stages").glob("*.json"))
-    contents = {file.stem: json.loads(file.read_text()) for file in files}
+    contents = {file.stem: _state(file) for file in files}
     return {name: float(c["seconds"]) for name, c in contents.items() if c["status"] == "done"}

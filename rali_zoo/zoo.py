@@ -215,6 +215,7 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    from rali_zoo.backbones.weights import hub
     from rali_zoo.models.files import SCORER_FILE
     from rali_zoo.models.official import FILES
 
@@ -222,10 +223,13 @@ def _from_hub(name: str) -> Path:
     owner, _, rest = place.partition("/")
     repository, _, folder = rest.strip("/").partition("/")
     try:
-        if not folder:
-            return Path(hf_hub_download(place, SCORER_FILE, revision=revision or None))
-        wanted = [f"{folder}/{file}" for file in (SCORER_FILE, *FILES)]
-        found = snapshot_download(f"{owner}/{repository}", revision=revision or None, allow_patterns=wanted)
+        with hub():
+            if not folder:
+                return Path(hf_hub_download(place, SCORER_FILE, revision=revision or None))
+            wanted = [f"{folder}/{file}" for file in (SCORER_FILE, *FILES)]
+            found = snapshot_download(
+                f"{owner}/{repository}", revision=revision or None, allow_patterns=wanted
+            )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         files = f"the files of {folder}" if folder else SCORER_FILE
         raise CheckpointError(

@@ -209,3 +209,22 @@ def test_cells_come_back_and_none_is_a_formula(text: str) -> None:
 def test_terminals_see_no_control_characters() -> None:
     assert printable("a\x1b[31mb\x9b\u202e.jpg") == r"a\x1b[31mb\x9b\u202e.jpg"
     assert printable(os.fsdecode(b"a\xff.jpg")) == r"a\xff.jpg" and printable("ä 猫.jpg") == "ä 猫.jpg"
+
+
+def test_a_full_disk_under_a_checkpoint_is_one_line(tmp_path, monkeypatch):
+    import contextlib
+
+    import torch
+
+    from rali_zoo.trainers import checkpoint_io
+
+    @contextlib.contextmanager
+    def full(_):
+        yield Path("/dev/full")
+
+    monkeypatch.setattr(checkpoint_io, "atomic_path", full)
+    with pytest.raises(OutputError, match=r"last\.ckpt cannot be written: the disk is full") as error:
+        checkpoint_io.AtomicCheckpointIO().save_checkpoint(
+            {"state_dict": torch.zeros(100_000)}, tmp_path / "last.ckpt"
+        )
+    assert "\n" not in str(error.value)

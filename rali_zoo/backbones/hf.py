@@ -129,7 +129,10 @@ def create(uri: Uri, pretrained: bool) -> Backbone:
         return _rebuild(uri, recipe, options)
     wanted = pretrained and options.pretrained and options.checkpoint is None
     place, revision = locate(uri)
-    with from_library(uri, "transformers", or_random(uri, ADVICE)), quiet():
+    with (
+        from_library(uri, "transformers", or_random(uri, ADVICE), place == uri.id.partition("@")[0]),
+        quiet(),
+    ):
         from transformers import AutoConfig
 
         config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
@@ -154,7 +157,7 @@ def create(uri: Uri, pretrained: bool) -> Backbone:
 def _rebuild(uri: Uri, recipe: dict[str, Any], options: Options) -> HFBackbone:
     from transformers import AutoConfig
 
-    with from_library(uri, "transformers", "a scorer file whose header is whole"):
+    with from_library(uri, "transformers", "a scorer file whose header is whole", fetches=False):
         settings = dict(recipe["config"])
         config = AutoConfig.for_model(settings.pop("model_type"), **settings)
         rules: dict[str, Any] = {
@@ -287,7 +290,7 @@ def _preprocess(
     from transformers import AutoImageProcessor
 
     advice = "a folder with preprocessor_config.json, or all of size=, mean= and std= in the reference"
-    with from_library(uri, "transformers' image processor", advice), quiet():
+    with from_library(uri, "transformers' image processor", advice, not Path(place).is_dir()), quiet():
         processor = AutoImageProcessor.from_pretrained(place, revision=revision, trust_remote_code=False)
     side = getattr(config, "image_size", None)
     crops = bool(getattr(processor, "do_center_crop", False)) and getattr(processor, "crop_size", None)

@@ -163,12 +163,13 @@ def _check_settings(uri: Uri, arch: str) -> None:
 
 
 @contextmanager
-def loading(uri: Uri, library: str = "open_clip") -> Iterator[None]:
+def loading(uri: Uri, library: str = "open_clip", fetches: bool = True) -> Iterator[None]:
     """Around every call that makes open_clip load: our errors, no code of a repository, no untrue warning.
 
     Args:
         uri: what the user asked for.
         library: who is asked to load, for messages.
+        fetches: whether it may ask the hub of Hugging Face for files.
     """
     from transformers import (
         dynamic_module_utils,
@@ -183,7 +184,7 @@ def loading(uri: Uri, library: str = "open_clip") -> Iterator[None]:
     # open_clip passes no trust_remote_code on; without time for an answer transformers refuses
     dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
     try:
-        with from_library(uri, library, or_random(uri, ADVICE)):
+        with from_library(uri, library, or_random(uri, ADVICE), fetches):
             yield
     finally:
         dynamic_module_utils.TIME_OUT_REMOTE_CODE = patience
@@ -208,7 +209,7 @@ def build(
             nor architecture says so.
     """
     tagged = open_clip.get_pretrained_cfg(source.model, source.tag) if source.tag else {}
-    with loading(uri):
+    with loading(uri, fetches=weights or source.model.startswith(_HUB)):
         return open_clip.create_model(
             source.model,
             pretrained=source.tag if weights else None,

@@ -125,7 +125,7 @@ def create(uri: Uri, pretrained: bool) -> Backbone:
     packaged = choice(uri, "weights", options.own.get("weights"), ("package",)) is not None
     wanted = pretrained and options.pretrained and options.checkpoint is None
     arguments = _constructor(uri, options)
-    with from_library(uri, "timm", _advice(uri)):
+    with from_library(uri, "timm", _advice(uri), uri.id.startswith("hf-hub:") or (wanted and not local)):
         net: Any = timm.create_model(uri.id, pretrained=wanted and not local and not packaged, **arguments)
     if wanted and packaged:
         _load_package(uri, net)

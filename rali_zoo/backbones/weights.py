@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from rali_zoo.uri import Uri
 
 #: ``revision`` of a network whose weights were not loaded from anywhere.
 RANDOM = "random"
+_PROBE_SECONDS = 5.0
 _SHOWN = 5
 
 
@@ -95,19 +96,48 @@ def or_random(uri: Uri, advice: str) -> str:
 
 
 @contextmanager
-def from_library(uri: object, library: str, advice: str) -> Iterator[None]:
+def hub() -> Iterator[None]:
+    """Only kept files of the hub of Hugging Face are looked at while it cannot be reached.
+
+    Its client would ask for every file anew, several times each with growing pauses, and log each attempt.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not _hub_answers()
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _hub_answers() -> bool:
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_PROBE_SECONDS)
+    except Exception:  # errors of requests, httpx or httpx2, whichever it is built on
+        return False
+    return True
+
+
+@contextmanager
+def from_library(uri: object, library: str, advice: str, fetches: bool = True) -> Iterator[None]:
     """Turn a library's own loading errors into one that says what was tried and what to type next.
 
     Args:
         uri: what the user asked for.
         library: who was asked to load it.
         advice: how to give local files instead.
+        fetches: whether the library may ask the hub of Hugging Face for files.
 
     Raises:
         CheckpointError: in place of network, file and format errors.
     """
     try:
-        yield
+        with hub() if fetches else nullcontext():
+            yield
     except RaliZooError:
         raise
     except Exception as error:

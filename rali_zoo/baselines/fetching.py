@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stdout
 from pickle import UnpicklingError
 from traceback import walk_tb
 
-from rali_zoo.backbones.weights import first_line
+from rali_zoo.backbones.weights import first_line, hub
 from rali_zoo.errors import (
     CheckpointError,
     ConfigError,
@@ -19,7 +19,6 @@ from rali_zoo.errors import (
     WeightsUnavailableError,
 )
 
-_PROBE_SECONDS = 5.0
 _SILENCE_SECONDS = 20.0  # a connection that says nothing for so long is given up
 _REPOSITORY = ("repo_id", "path_or_repo_id", "pretrained_model_name_or_path", "image_processor_path")
 _SAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
@@ -45,7 +44,7 @@ def fetching(ref: str, extra: str, trust_pickle: bool = False) -> Iterator[None]
         ConfigError: the network cannot be made on this machine for another reason.
     """
     try:
-        with _weights_only(not trust_pickle), _impatient(), _hub(), redirect_stdout(sys.stderr):
+        with _weights_only(not trust_pickle), _impatient(), hub(), redirect_stdout(sys.stderr):
             yield
     except RaliZooError:
         raise
@@ -86,30 +85,6 @@ def _impatient() -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-@contextmanager
-def _hub() -> Iterator[None]:
-    """Only kept files of the hub of Hugging Face are looked at while it cannot be reached."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or not _hub_answers()
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-def _hub_answers() -> bool:
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    try:
-        get_session().head(constants.ENDPOINT, timeout=_PROBE_SECONDS)
-    except Exception:  # errors of requests, httpx or httpx2, whichever it is built on
-        return False
-    return True
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

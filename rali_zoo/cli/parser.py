@@ -7,9 +7,11 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import NoReturn
 
+from jsonargparse import _typehints
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LRScheduler
 from lightning.pytorch.loggers import Logger
@@ -41,6 +43,32 @@ _PLAIN = (
     (re.compile(r"Expected an? <class '([^']+)'>"), r"expected \1"),
     (re.compile(r"^\s*-\s+"), ""),
 )
+
+
+@contextmanager
+def torch_first() -> Iterator[None]:
+    """While it lasts, a class without its module is torch's, Lightning's or ours where several have that name.
+
+    jsonargparse takes every subclass that is imported for a choice: ``Adam`` names nothing any more once some
+    library has brought bitsandbytes along.
+    """
+    resolve = _typehints.resolve_class_path_by_name
+
+    def resolved(cls: type | tuple[type], name: str) -> str:
+        try:
+            return resolve(cls, name)
+        except ValueError as error:
+            paths = re.findall(r"[\w.]+\.\w+", str(error).partition("ambiguity:")[2])
+            known = [path for path in paths if path.startswith(("torch.optim.", "lightning.", "rali_zoo."))]
+            if len(known) != 1:
+                raise
+            return known[0]
+
+    _typehints.resolve_class_path_by_name = resolved
+    try:
+        yield
+    finally:
+        _typehints.resolve_class_path_by_name = resolve
 
 
 class RaliParser(LightningArgumentParser):

@@ -33,7 +33,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import distributed
 
 from rali_zoo.cli import checkpoint_settings, report, runs
-from rali_zoo.cli.parser import RaliParser
+from rali_zoo.cli.parser import RaliParser, torch_first
 from rali_zoo.cli.training import COMMANDS, CommandLine
 from rali_zoo.errors import ConfigError, NothingMeasuredError, RaliZooError, UsageError, near_miss
 from rali_zoo.paths import atomic_path
@@ -173,7 +173,8 @@ class RaliCLI(LightningCLI):
                 base = Path(folder) / "checkpoint.yaml"
                 base.write_text(yaml.safe_dump(self.checkpoint.config))
                 below = ["--config", str(base)]
-            self.config = parser.parse_args([command, *below, *words])
+            with torch_first():
+                self.config = parser.parse_args([command, *below, *words])
         self.config[command].pop("config", None)
         self._settle(command)
 

@@ -9,6 +9,9 @@ from rali_zoo.cli import run_function
 from rali_zoo.rl.rewards import Option
 from rali_zoo.vlm.tuning import Tuning
 
+#: A setting of TRL; whole numbers are tried first and stay whole.
+Setting = int | float | str | bool
+
 
 def trl_command(
     vlm: str,
@@ -22,7 +25,7 @@ def trl_command(
     tuning: Tuning | None = None,
     rewards: dict[str, float] | None = None,
     reward_options: dict[str, Option | dict[str, Option]] | None = None,
-    grpo: dict[str, Option] | None = None,
+    grpo: dict[str, Setting] | None = None,
     seed: int = 0,
 ) -> None:
     """Reinforce a vision-language model with TRL's GRPOTrainer on our data sets and rewards.

@@ -185,7 +185,7 @@ def _check_basis(path: Path, head: _Head) -> None:
 
 def _check_processor(folder: Path) -> None:
     """Refuse image processors whose pixels our preprocessing would not reproduce."""
-    with from_library(folder, "transformers' image processor", "a whole release"), quiet():
+    with from_library(folder, "transformers' image processor", "a whole release", fetches=False), quiet():
         from transformers import AutoImageProcessor
 
         processor: Any = AutoImageProcessor.from_pretrained(

@@ -112,7 +112,7 @@ def build(uri: Uri, place: str, revision: str) -> TextEncoder:
     long_text = cast("LongText", choice(uri, "long", options.get("long", "truncate"), ("truncate", "chunk")))
     import transformers
 
-    with from_library(uri, "transformers", ADVICE), quiet():
+    with from_library(uri, "transformers", ADVICE, not Path(place).is_dir()), quiet():
         config = transformers.AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
         tower, config = _tower(uri, config)
         extra: dict[str, bool] = {}

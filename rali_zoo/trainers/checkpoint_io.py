@@ -7,6 +7,7 @@ from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from rali_zoo.errors import ConfigError
+from rali_zoo.outputs import explained
 from rali_zoo.paths import atomic_path
 
 
@@ -20,8 +21,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, object], path: _PATH, storage_options: object | None = None
     ) -> None:
-        """Write a checkpoint; the file at ``path`` is the old one or the new one at any moment."""
+        """Write a checkpoint; the file at ``path`` is the old one or the new one at any moment.
+
+        Raises:
+            OutputError: the disk is full, or the file cannot be written for another reason of the system.
+        """
         if storage_options is not None or "://" in str(path):
             raise ConfigError(f"checkpoints are written to folders of this machine, not to {path}")
-        with atomic_path(str(path)) as temporary:
-            torch.save(checkpoint, temporary)
+        # torch's own writing to a path turns a full disk into "unexpected pos 704 vs 598"
+        with explained(path), atomic_path(str(path)) as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)

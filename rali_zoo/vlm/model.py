@@ -268,7 +268,7 @@ def _load(uri: Uri, place: str, revision: str, pretrained: bool, precision: Prec
     # registers our vision net with timm: a folder may hold one of our own models
     import rali_zoo.vlm.tiny.vision  # noqa: F401
 
-    with from_library(uri, "transformers", ADVICE):
+    with from_library(uri, "transformers", ADVICE, not Path(place).is_dir()):
         from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
         from transformers.initialization import no_init_weights
 

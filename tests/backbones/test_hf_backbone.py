@@ -208,3 +208,15 @@ def test_nobody_is_told_what_they_have_typed(scheme, tmp_path):
     with pytest.raises(CheckpointError) as random:
         create_backbone(f"{scheme}:local-dir:{tmp_path}?pretrained=false")
     assert "?pretrained=false' starts" not in str(random.value)
+
+
+def test_without_the_hub_there_is_one_error_and_no_retries(monkeypatch, capfd):
+    import time
+
+    from rali_zoo.backbones import weights
+
+    monkeypatch.setattr(weights, "_hub_answers", lambda: False)
+    started = time.process_time()
+    with pytest.raises(CheckpointError, match="Without a network"):
+        create_backbone("hf:nobody/nothing")
+    assert "etry" not in capfd.readouterr().err and time.process_time() - started < 60

@@ -12,6 +12,7 @@ import pytest
 import torch
 from huggingface_hub import constants, hf_hub_download
 
+from rali_zoo.backbones import weights
 from rali_zoo.baselines import fetching as module
 from rali_zoo.baselines.fetching import fetching
 from rali_zoo.errors import CheckpointError, ConfigError, MissingExtraError, UriError, WeightsUnavailableError
@@ -44,7 +45,7 @@ def test_a_file_of_the_hub_is_named_at_once(monkeypatch):
 
 
 def test_the_hub_is_asked_where_it_answers(monkeypatch):
-    monkeypatch.setattr(module, "_hub_answers", lambda: True)
+    monkeypatch.setattr(weights, "_hub_answers", lambda: True)
     with fetching("x", "pyiqa"):
         assert not constants.HF_HUB_OFFLINE
 

@@ -453,3 +453,24 @@ def test_the_recipe_ends_though_killed_in_every_stage(ract, tmp_path, capsys):
     capsys.readouterr()
     assert main(["pipeline", str(SYNTHETIC), *words]) == 0
     assert capsys.readouterr().out.count("skipped, unchanged") == len(stages())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "3",
+        "{",
+        '{"key": 1, "status": "done", "words": []}',
+        '{"key": "a", "status": "odd", "words": []}',
+        '{"key": "a", "status": "done", "words": [], "outputs": {"x": 3}}',
+        "[" * 100_000,
+    ],
+)
+def test_a_state_of_another_shape_is_one_error_that_names_the_file(tmp_path, content):
+    from rali_zoo.errors import RaliZooError
+    from rali_zoo.pipeline import _state
+
+    (tmp_path / "fit.json").write_text(content)
+    with pytest.raises(RaliZooError, match=r"fit\.json.*remove it to run the stage"):
+        _state(tmp_path / "fit.json")

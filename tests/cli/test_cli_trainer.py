@@ -6,14 +6,17 @@ import json
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
 import yaml
+from jsonargparse import _typehints
 from toy_cli import DeepToy, InterruptedToy, ToyData, ToyModule
 
 from rali_zoo.cli import trainer
+from rali_zoo.cli.parser import torch_first
 from rali_zoo.errors import CheckpointError, ConfigError, NothingMeasuredError
 
 CONFIG = {
@@ -404,6 +407,18 @@ def test_config_errors(
     Path("bad.yaml").write_text(yaml.safe_dump({**CONFIG, **change}))
     error = error_of(capsys, "fit", "--config", "bad.yaml")
     assert said in error and len(error.splitlines()) <= 4
+
+
+def test_an_optimizer_of_torch_is_named_alone_whatever_else_is_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = type("Adam", (torch.optim.Optimizer,), {"__module__": "elsewhere"})  # as bitsandbytes brings one
+    monkeypatch.setitem(sys.modules, "elsewhere", SimpleNamespace(Adam=other))
+    with pytest.raises(ValueError, match="Multiple subclasses"):
+        _typehints.resolve_class_path_by_name(torch.optim.Optimizer, "Adam")
+    with torch_first():
+        found = _typehints.resolve_class_path_by_name(torch.optim.Optimizer, "Adam")
+    assert found.startswith("torch.optim.")
 
 
 def test_config_that_is_no_yaml(tmp_path: Path) -> None:
