@@ -88,9 +88,9 @@ class State:
                     f"{self.path} cannot be read ({error}); remove it to run the stage"
                 ) from None
 
-    def write(self, **content: Any) -> None:
+    def write(self, content: Mapping[str, object]) -> None:
         """Replace the file, whole."""
-        self.content = content
+        self.content = dict(content)
         with atomic_path(self.path) as path:
             path.write_text(json.dumps(content, indent=2) + "\n")
 
@@ -242,18 +242,20 @@ class Runner:
         if not whole:  # else it was killed between its last act, which is to write them, and ours
             if not resumed or (stage.last_checkpoint and not stage.last_checkpoint.is_file()):
                 _clear(stage)
-            state.write(key=key, status="running", words=list(stage.run))
+            state.write({"key": key, "status": "running", "words": list(stage.run)})
             code = self._process(stage, resumed, title, lock)
             if code != 0:
-                state.write(key=key, status="failed", words=list(stage.run), exit_status=code)
+                state.write({"key": key, "status": "failed", "words": list(stage.run), "exit_status": code})
                 raise StageError(_failure(stage, state.log, code, self.recipe.again))
         missing = [path for path in stage.outputs if not Path(path).exists()]
         if missing:
-            state.write(key=key, status="failed", words=list(stage.run), exit_status=0)
+            state.write({"key": key, "status": "failed", "words": list(stage.run), "exit_status": 0})
             raise StageError(f"stage {stage.name} ended well, but did not write {', '.join(missing)}")
         outputs = {p: {"sha256": content_hash(Path(p)), "stamp": _stamp(Path(p))} for p in stage.outputs}
         seconds = round(time.monotonic() - started, 1)
-        state.write(key=key, status="done", words=list(stage.run), outputs=outputs, seconds=seconds)
+        state.write(
+            {"key": key, "status": "done", "words": list(stage.run), "outputs": outputs, "seconds": seconds}
+        )
         self.say(f"{title}: done in {seconds:.0f} s")
 
     def _process(self, stage: Stage, resumed: bool, title: str, lock: int) -> int:

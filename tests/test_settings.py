@@ -77,8 +77,10 @@ def test_what_is_wrong_is_named_in_one_line(given: object, said: str) -> None:
     assert str(error.value).startswith(said) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("content", ["[1]", "a: [", "a" * 3, "[" * 5000])
-def test_yaml_that_is_no_mapping(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    "content", ["[1]", "a: [", "a" * 3, "[" * 5000, "a: 1\na: 2", "b: {a: 1, a: 2}", "[1, 2]: 3"]
+)
+def test_yaml_that_is_no_mapping_or_says_a_thing_twice(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.yaml").write_text(content)
     with pytest.raises(ConfigError, match=r"a\.yaml"):
         read_yaml(tmp_path / "a.yaml")
@@ -91,3 +93,8 @@ def test_yaml_that_is_absent_empty_or_binary(tmp_path: Path) -> None:
     for name in ("a.yaml", "none.yaml"):
         with pytest.raises(ConfigError, match=name):
             read_yaml(tmp_path / name)
+
+
+def test_a_merge_in_yaml_gives_way_to_what_stands_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: &b {x: 1, y: 2}\nmine: {<<: *b, x: 3}\n")
+    assert read_yaml(tmp_path / "a.yaml")["mine"] == {"x": 3, "y": 2}

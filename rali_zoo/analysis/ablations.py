@@ -9,10 +9,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
+from rali_zoo.analysis.intervals import Interval
 from rali_zoo.errors import ConfigError, UnknownNameError
 from rali_zoo.metrics import holm, plcc, srcc
 from rali_zoo.metrics.bootstrap import Resamples, p_of_no_difference, percentile_interval
@@ -36,6 +37,31 @@ class Tested:
     mos: NDArray[np.float64]
     content: list[str]
     synthetic: bool
+
+
+class Row(TypedDict, total=False):
+    """Of a variant: its SRCC, that of each seed, and its difference to the first variant."""
+
+    srcc: Interval
+    seeds: list[float]
+    minus: Interval
+    plcc: float
+    failed: int
+
+
+class TestSet(TypedDict):
+    """The variants on one test set of ``n`` images."""
+
+    synthetic: bool
+    n: int
+    variants: dict[str, Row]
+
+
+class Ablations(TypedDict):
+    """The variants on each test set, and on their mean."""
+
+    tests: dict[str, TestSet]
+    mean: dict[str, Row]
 
 
 def variants(folder: Path, base: str) -> dict[str, Path]:
@@ -95,7 +121,7 @@ def read(names: Sequence[str], seeds: Sequence[int], output: Path, root: str) ->
 
 def table(
     names: Sequence[str], seeds: Sequence[int], tested: Mapping[str, Tested], resamples: int, seed: int
-) -> dict[str, Any]:
+) -> Ablations:
     """SRCC of each variant, and its difference to the first one.
 
     Each resample draws seeds, and in each test set contents, the same for all variants, so that differences
@@ -116,7 +142,7 @@ def table(
     """
     rng = np.random.default_rng(seed)
     drawn = rng.integers(len(seeds), size=(resamples, len(seeds)))
-    tests: dict[str, Any] = {}
+    tests: dict[str, TestSet] = {}
     exact, resampled = [], []
     for ref, part in tested.items():
         there = np.asarray(np.isfinite(part.scores).all(axis=(0, 1)))
@@ -150,17 +176,15 @@ def over_seeds(values: NDArray[np.float64], drawn: NDArray[np.int64]) -> NDArray
     return np.stack([values[:, row, i].mean(axis=1) for i, row in enumerate(drawn)], axis=1)
 
 
-def estimate(value: float, resampled: NDArray[np.float64]) -> dict[str, float]:
+def estimate(value: float, resampled: NDArray[np.float64]) -> Interval:
     """A value with its percentile interval, of (R,) values in resamples: ``value, low, high``."""
     low, high = percentile_interval(resampled)
     return {"value": float(value), "low": low, "high": high}
 
 
-def _rows(
-    names: Sequence[str], each: NDArray[np.float64], resampled: NDArray[np.float64]
-) -> dict[str, dict[str, Any]]:
+def _rows(names: Sequence[str], each: NDArray[np.float64], resampled: NDArray[np.float64]) -> dict[str, Row]:
     """Rows of the table from (variants, seeds) values and (variants, resamples) means over seeds."""
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, Row] = {}
     for i, name in enumerate(names):
         rows[name] = {"srcc": estimate(each[i].mean(), resampled[i]), "seeds": [float(x) for x in each[i]]}
         if i:

@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rali_zoo.analysis.common import batches, decodable, written
-from rali_zoo.analysis.intervals import mean_interval
+from rali_zoo.analysis.intervals import Interval, mean_interval
 from rali_zoo.errors import ConfigError
 from rali_zoo.vlm.generation import evaluating
 from rali_zoo.vlm.parsing import TAG, parse
@@ -21,6 +21,7 @@ from rali_zoo.vlm.parsing import TAG, parse
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
+    from transformers import PreTrainedModel
 
     from rali_zoo.analysis.common import Settings
     from rali_zoo.models.vlm import VLMNetwork
@@ -30,6 +31,31 @@ if TYPE_CHECKING:
 PARTS = ("image", "question", "text", "answer")
 _IMAGE_IDS = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+
+
+#: Share of attention by part, mean over images.
+Shares = dict[str, Interval]
+
+
+class Attention(TypedDict):
+    """Of a data set: how many images, and where attention is at the score and in the text, by layer."""
+
+    n: int
+    left_out: int
+    even: Shares
+    score: dict[str, Shares]
+    text: dict[str, Shares]
+
+
+class Compression(TypedDict):
+    """Of a data set: how many images, and how many tokens images and texts take."""
+
+    n: int
+    left_out: int
+    visual: Interval
+    text: Interval
+    ratio: Interval
+    tokens: list[list[int]]
 
 
 @dataclass(frozen=True)
@@ -82,7 +108,7 @@ def image_tokens(vlm: VLM, ids: Tensor) -> Tensor:
 
 
 @contextmanager
-def eager(model: Any) -> Iterator[None]:
+def eager(model: PreTrainedModel) -> Iterator[None]:
     """Attention computed so that its weights can be seen; afterwards as it was."""
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
@@ -152,7 +178,9 @@ def parts(vlm: VLM, prompts: Prompts, mask: Tensor, found: Sequence[Places]) -> 
     return (stacked & mask.bool()[:, None]).float()
 
 
-def attention(module: VLMNetwork, frames: Mapping[str, pd.DataFrame], settings: Settings) -> dict[str, Any]:
+def attention(
+    module: VLMNetwork, frames: Mapping[str, pd.DataFrame], settings: Settings
+) -> dict[str, Attention]:
     """Share of attention on image, question, reasoning and answer, by layer, mean over heads and images.
 
     As figure 3 of "Reasoning as representation", with two things beside it: the shares that attention would
@@ -170,7 +198,7 @@ def attention(module: VLMNetwork, frames: Mapping[str, pd.DataFrame], settings: 
         ``score`` and ``text`` (where attention is looked at) by layer the share of each part, plus ``all``,
         the mean over layers; each ``value, low, high``.
     """
-    results = {}
+    results: dict[str, Attention] = {}
     for ref, frame in frames.items():
         answers = written(module, ref, frame, settings)
         good = decodable(answers, ref)
@@ -179,16 +207,23 @@ def attention(module: VLMNetwork, frames: Mapping[str, pd.DataFrame], settings: 
         if not rows:
             raise ConfigError(f"{ref}: not one answer of {module.vlm.uri} has a reasoning and a score")
 
-        def means(values: NDArray[np.float64], content: list[str] = content) -> dict[str, Any]:
+        def means(values: NDArray[np.float64], content: list[str] = content) -> Shares:
             return {
                 part: mean_interval(values[:, i], content, settings.resamples, settings.seed)
                 for i, part in enumerate(PARTS)
             }
 
-        results[ref] = {"n": len(rows), "left_out": len(answers) - len(rows), "even": means(even)}
-        for k, where in enumerate(("score", "text")):
-            by_layer = {str(layer): means(found[:, k, layer]) for layer in range(found.shape[2])}
-            results[ref][where] = {**by_layer, "all": means(found[:, k].mean(axis=1))}
+        def by_layer(looked: NDArray[np.float64]) -> dict[str, Shares]:
+            layers = {str(layer): means(looked[:, layer]) for layer in range(looked.shape[1])}
+            return {**layers, "all": means(looked.mean(axis=1))}
+
+        results[ref] = {
+            "n": len(rows),
+            "left_out": len(answers) - len(rows),
+            "even": means(even),
+            "score": by_layer(found[:, 0]),
+            "text": by_layer(found[:, 1]),
+        }
     return results
 
 
@@ -222,7 +257,9 @@ def _look(
     return np.concatenate(found), np.stack(even), kept
 
 
-def compression(module: VLMNetwork, frames: Mapping[str, pd.DataFrame], settings: Settings) -> dict[str, Any]:
+def compression(
+    module: VLMNetwork, frames: Mapping[str, pd.DataFrame], settings: Settings
+) -> dict[str, Compression]:
     """Visual tokens that an image takes, against tokens of the reasoning written about it.
 
     Args:
@@ -235,7 +272,7 @@ def compression(module: VLMNetwork, frames: Mapping[str, pd.DataFrame], settings
         ``visual``, ``text`` (tokens) and ``ratio`` (visual to text, by image), each ``value, low, high`` of
         the mean; ``tokens``: the pairs (visual, text) with how many images have them.
     """
-    results = {}
+    results: dict[str, Compression] = {}
     for ref, frame in frames.items():
         answers = written(module, ref, frame, settings)
         good = decodable(answers, ref)
@@ -252,11 +289,16 @@ def compression(module: VLMNetwork, frames: Mapping[str, pd.DataFrame], settings
             raise ConfigError(f"{ref}: not one answer of {module.vlm.uri} has a reasoning")
         content = good["content"].astype(str).to_numpy()[there].tolist()
         pairs, counts = np.unique(np.stack([visual[there], text[there]], 1), axis=0, return_counts=True)
-        values = {"visual": visual[there], "text": text[there], "ratio": visual[there] / text[there]}
+
+        def mean(values: NDArray[np.float64], content: list[str] = content) -> Interval:
+            return mean_interval(values, content, settings.resamples, settings.seed)
+
         results[ref] = {
             "n": int(there.size),
             "left_out": len(answers) - int(there.size),
-            **{k: mean_interval(v, content, settings.resamples, settings.seed) for k, v in values.items()},
+            "visual": mean(visual[there]),
+            "text": mean(text[there]),
+            "ratio": mean(visual[there] / text[there]),
             "tokens": [[int(v), int(t), int(c)] for (v, t), c in zip(pairs, counts, strict=True)],
         }
     return results

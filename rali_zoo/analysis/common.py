@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from rali_zoo.errors import ConfigError
 from rali_zoo.paths import atomic_path, cache_dir
@@ -48,7 +48,7 @@ class Settings:
     root: str = "data"
     seed: int = 0
 
-    def listed(self) -> dict[str, Any]:
+    def listed(self) -> dict[str, object]:
         """All that can change a number, for a results file."""
         return {key: value for key, value in asdict(self).items() if key != "root"}
 
@@ -201,7 +201,7 @@ def decodable(answers: pd.DataFrame, ref: str) -> pd.DataFrame:
 # ---- results files ----
 
 
-def about(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+def about(frames: Mapping[str, pd.DataFrame]) -> dict[str, object]:
     """How many images of each data set were chosen, and whether their labels come from a rule."""
     return {ref: {"chosen": len(frame), **frame.attrs} for ref, frame in frames.items()}
 
@@ -209,10 +209,10 @@ def about(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
 def write_result(
     folder: Path,
     name: str,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     frames: Mapping[str, pd.DataFrame],
     models: Mapping[str, str],
-    results: Mapping[str, Any],
+    results: Mapping[str, object],
     took: Mapping[str, float],
 ) -> Path:
     """Write ``folder/NAME.json``, the whole file or none.
@@ -234,7 +234,7 @@ def write_result(
         "data": about(frames),
         "results": results,
         **took,
-        **provenance(seed=settings["seed"]),
+        **provenance(seed=cast(int, settings["seed"])),
         "resamples": settings["resamples"],
     }
     target = Path(folder) / f"{name}.json"

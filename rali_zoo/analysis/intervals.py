@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
 from rali_zoo.metrics import bootstrap_ci, paired_bootstrap, plcc, srcc
-from rali_zoo.metrics.bootstrap import Resamples, percentile_interval
+from rali_zoo.metrics.bootstrap import Resamples, Statistic, percentile_interval
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-_STATISTICS = {"srcc": srcc, "plcc": plcc}
 _LEAST = 5  # contents below which no interval is given
 _GROUPS = 20  # of the jackknife
+
+#: ``value, low, high``, and ``p`` where two are compared; NaN where not defined
+Interval = dict[str, float]
+
+
+class Difference(TypedDict):
+    """How two ways of scoring differ on ``n`` images."""
+
+    n: int
+    srcc: Interval
+    plcc: Interval
+
+
+class Agreement(Difference):
+    """How a way of scoring agrees with the MOS on ``n`` images, beside those that it ``failed`` on."""
+
+    failed: int
 
 
 def agreement(
     pred: ArrayLike, mos: ArrayLike, content: Sequence[str], resamples: int, seed: int
-) -> dict[str, Any]:
+) -> Agreement:
     """SRCC and PLCC of predictions with percentile bootstrap intervals.
 
     Args:
@@ -37,20 +53,21 @@ def agreement(
     """
     x, y = np.asarray(pred, float), np.asarray(mos, float)
     there = np.isfinite(x)
-    found: dict[str, Any] = {"n": int(there.sum()), "failed": int((~there).sum())}
     names = np.asarray(content, dtype=str)[there].tolist()
-    for name, statistic in _STATISTICS.items():
+
+    def interval(statistic: Statistic) -> Interval:
         if len(set(names)) < _LEAST:
-            found[name] = {"value": math.nan, "low": math.nan, "high": math.nan}
-            continue
+            return dict.fromkeys(("value", "low", "high"), math.nan)
         ci = bootstrap_ci(x[there], y[there], statistic, resamples, seed, groups=names)
-        found[name] = {"value": ci.value, "low": ci.low, "high": ci.high}
-    return found
+        return {"value": ci.value, "low": ci.low, "high": ci.high}
+
+    n, failed = int(there.sum()), int((~there).sum())
+    return {"n": n, "failed": failed, "srcc": interval(srcc), "plcc": interval(plcc)}
 
 
 def difference(
     a: ArrayLike, b: ArrayLike, mos: ArrayLike, content: Sequence[str], resamples: int, seed: int
-) -> dict[str, Any]:
+) -> Difference:
     """How much better ``a`` agrees than ``b``, on the images that both have: paired bootstrap.
 
     Args:
@@ -67,17 +84,17 @@ def difference(
     x, z, y = (np.asarray(v, float) for v in (a, b, mos))
     there = np.isfinite(x) & np.isfinite(z)
     names = np.asarray(content, dtype=str)[there].tolist()
-    found: dict[str, Any] = {"n": int(there.sum())}
-    for name, statistic in _STATISTICS.items():
+
+    def interval(statistic: Statistic) -> Interval:
         if len(set(names)) < _LEAST:
-            found[name] = dict.fromkeys(("value", "low", "high", "p"), math.nan)
-            continue
+            return dict.fromkeys(("value", "low", "high", "p"), math.nan)
         r = paired_bootstrap(x[there], z[there], y[there], statistic, resamples, seed, groups=names)
-        found[name] = {"value": r.difference, "low": r.low, "high": r.high, "p": r.p_value}
-    return found
+        return {"value": r.difference, "low": r.low, "high": r.high, "p": r.p_value}
+
+    return {"n": int(there.sum()), "srcc": interval(srcc), "plcc": interval(plcc)}
 
 
-def mean_interval(values: ArrayLike, content: Sequence[str], resamples: int, seed: int) -> dict[str, float]:
+def mean_interval(values: ArrayLike, content: Sequence[str], resamples: int, seed: int) -> Interval:
     """Mean of (n,) values with a percentile bootstrap interval over contents; ``value, low, high``.
 
     Args:
@@ -101,7 +118,7 @@ def jackknife(
     contents: Sequence[Sequence[str]],
     seed: int,
     bounds: tuple[float, float] = (-math.inf, math.inf),
-) -> dict[str, float]:
+) -> Interval:
     """A smooth statistic of several samples with a delete-a-group jackknife interval.
 
     A bootstrap would not do for MMD and CKA, which see an image that is drawn twice as a very near pair. The

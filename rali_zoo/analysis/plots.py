@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+
+    from rali_zoo.analysis.attention import Attention, Compression
+    from rali_zoo.analysis.routing import Route
 
 # Told apart by readers with any colour vision (Okabe, Ito).
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
@@ -78,7 +81,7 @@ def dots(panels: Mapping[str, Mapping[str, Mapping[str, float]]], label: str, pa
     return _save(figure, path)
 
 
-def stacked(results: Mapping[str, Any], parts: Sequence[str], path: Path) -> Path:
+def stacked(results: Mapping[str, Attention], parts: Sequence[str], path: Path) -> Path:
     """Shares of attention as stacked bars, a panel a data set, a bar a layer.
 
     Args:
@@ -106,7 +109,7 @@ def stacked(results: Mapping[str, Any], parts: Sequence[str], path: Path) -> Pat
     return _save(figure, path)
 
 
-def histograms(results: Mapping[str, Any], path: Path) -> Path:
+def histograms(results: Mapping[str, Compression], path: Path) -> Path:
     """Tokens of the reasoning by image beside the number of visual tokens, a panel a data set.
 
     Args:
@@ -150,7 +153,7 @@ def scatters(maps: Mapping[str, Mapping[str, Mapping[str, NDArray[np.float64]]]]
     return _save(figure, path, dpi=60 if path.suffix == ".svg" else 110)  # a svg holds the points as pixels
 
 
-def curve(result: Mapping[str, Any], path: Path, title: str) -> Path:
+def curve(result: Route, path: Path, title: str) -> Path:
     """SRCC against the share of images that go to the expensive scorer.
 
     Args:
@@ -159,13 +162,13 @@ def curve(result: Mapping[str, Any], path: Path, title: str) -> Path:
         title: above it.
     """
     points = result["points"]
-    share = [100 * p["share"] for p in points]
+    share = [100 * p.share for p in points]
     figure = _figure(6.0, 4.0)
     axes = figure.subplots()
-    axes.fill_between(share, [p["low"] for p in points], [p["high"] for p in points], alpha=0.2, lw=0)
-    axes.plot(share, [p["srcc"] for p in points], marker="o", label="least certain first")
-    axes.plot(share, [p["random"] for p in points], marker="s", ls="--", label="at random")
-    axes.plot(share, [p["oracle"] for p in points], ls=":", color="grey", label="oracle")
+    axes.fill_between(share, [p.low for p in points], [p.high for p in points], alpha=0.2, lw=0)
+    axes.plot(share, [p.srcc for p in points], marker="o", label="least certain first")
+    axes.plot(share, [p.random for p in points], marker="s", ls="--", label="at random")
+    axes.plot(share, [p.oracle for p in points], ls=":", color="grey", label="oracle")
     axes.set_xlabel("share sent to the expensive scorer, %")
     axes.set_ylabel("SRCC (95 % interval)")
     axes.set_title(title, fontsize="medium")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,7 +22,8 @@ from rali_zoo.metrics.bootstrap import percentile_interval
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rali_zoo.types import Score, Scorer
+    from rali_zoo.protocols import Scorer
+    from rali_zoo.types import Score
 
 FloatArray = NDArray[np.float64]
 
@@ -194,6 +195,17 @@ def on_mos_scale(judged: Judged, mos_val: ArrayLike, name: str) -> tuple[FloatAr
     return line.intercept + line.slope * judged.test, float(line.slope)
 
 
+class Route(TypedDict):
+    """A measured curve, see :func:`route`."""
+
+    points: list[RoutePoint]
+    n: int
+    left_out: int
+    uncertainty: str
+    error_srcc: float
+    seconds: dict[str, float]
+
+
 def route(
     cheap: Scorer,
     expensive: Scorer,
@@ -203,7 +215,7 @@ def route(
     shares: Sequence[float] = SHARES,
     batch_size: int = 16,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Route:
     """Measure a routing curve.
 
     Args:
@@ -218,7 +230,7 @@ def route(
         seed: of resamples and of the control.
 
     Returns:
-        ``points`` (:class:`RoutePoint` as dictionaries), ``n``, ``left_out``, ``uncertainty``, ``error_srcc``
+        ``points``, ``n``, ``left_out``, ``uncertainty``, ``error_srcc``
         (SRCC of uncertainty and absolute error), and ``seconds`` an image of each scorer.
 
     Raises:
@@ -241,7 +253,7 @@ def route(
         mos[ok], score["cheap"][ok], score["expensive"][ok], doubt[ok], shares, content, seed=seed
     )
     return {
-        "points": [asdict(point) for point in points],
+        "points": points,
         "n": int(ok.sum()),
         "left_out": int((~ok).sum()),
         "uncertainty": "std of the cheap scorer" if second is None else "disagreement with the second scorer",

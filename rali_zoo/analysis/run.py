@@ -15,6 +15,7 @@ from rali_zoo.zoo import load_reasoner
 if TYPE_CHECKING:
     import pandas as pd
 
+    from rali_zoo.analysis.texts import Texts
     from rali_zoo.models.base import IQANetwork
     from rali_zoo.models.vlm import VLMNetwork
 
@@ -71,7 +72,7 @@ class Subject:
     def finish(
         self,
         name: str,
-        results: Mapping[str, Any],
+        results: Mapping[str, object],
         started: Clock,
         draw: Callable[[Path], Path],
         table: Shown,
@@ -262,10 +263,11 @@ def ablations(
     found, output = dict(configs), place.output
     tested = parts.read(list(found), seeds, output, settings.root)
     results = parts.table(list(found), seeds, tested, settings.resamples, settings.seed)
-    results["seeds"] = list(seeds)
     how = {"options": list(options), "resamples": settings.resamples, "seed": settings.seed}
     models = {name: str(p) for name, p in found.items()}
-    path = write_result(output, "ablations", how, {}, models, results, since(started))
+    path = write_result(
+        output, "ablations", how, {}, models, {**results, "seeds": list(seeds)}, since(started)
+    )
     panels = {"mean over test sets": {n: row["srcc"] for n, row in results["mean"].items()}} | {
         ref: {n: row["srcc"] for n, row in test["variants"].items()} for ref, test in results["tests"].items()
     }
@@ -283,7 +285,7 @@ def ablations(
 # ---- what is shown ----
 
 
-def cell(v: Mapping[str, Any], digits: int = 3, sign: bool = False) -> str:
+def cell(v: Mapping[str, float], digits: int = 3, sign: bool = False) -> str:
     """``value [low, high]``; a dash where nothing is defined."""
     form = f"{'+' if sign else ''}.{digits}f"
     numbers = [v[k] for k in ("value", "low", "high")]
@@ -293,7 +295,7 @@ def cell(v: Mapping[str, Any], digits: int = 3, sign: bool = False) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def _score_table(results: Mapping[str, Any]) -> Shown:
+def _score_table(results: Mapping[str, Texts]) -> Shown:
     rows: list[Sequence[str]] = []
     for ref, row in results.items():
         for name, s in row["scores"].items():
@@ -305,6 +307,6 @@ def _score_table(results: Mapping[str, Any]) -> Shown:
     return ("data set", "scored from", "n", "SRCC", "PLCC"), rows
 
 
-def _dots(results: Mapping[str, Any], path: Path) -> Path:
+def _dots(results: Mapping[str, Texts], path: Path) -> Path:
     panels = {ref: {n: s["srcc"] for n, s in row["scores"].items()} for ref, row in results.items()}
     return plots.dots(panels, SCORE_LABEL, path)

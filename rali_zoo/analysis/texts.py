@@ -7,13 +7,13 @@ text, and arXiv 2601.02441 that models score far worse from their texts than fro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
 from rali_zoo.analysis import interventions
 from rali_zoo.analysis.common import decodable, written
-from rali_zoo.analysis.intervals import agreement, difference
+from rali_zoo.analysis.intervals import Agreement, Difference, Interval, agreement, difference
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,9 +34,19 @@ IMAGE_RIDGE = "image, linear probe"
 EMPTY = "image, empty reasoning"
 
 
+class Texts(TypedDict, total=False):
+    """Of a data set: each way of scoring, how pairs of them differ, and what one analysis or another adds."""
+
+    scores: dict[str, Agreement]
+    differences: dict[str, Difference]
+    undecodable: int
+    conflict: dict[str, Interval]
+    distinct: dict[str, int]
+
+
 def text_vs_image(
     module: VLMNetwork, frames: Mapping[str, pd.DataFrame], settings: Settings
-) -> dict[str, Any]:
+) -> dict[str, Texts]:
     """Scores from the text alone against scores from the image.
 
     Ways of scoring, each by data set: the reasoner's own answer; its answer to its own text without the
@@ -59,7 +69,7 @@ def text_vs_image(
     from rali_zoo.analysis.domains import image_space
     from rali_zoo.rl.monitor import text_only_srcc
 
-    results = {}
+    results: dict[str, Texts] = {}
     for ref, frame in frames.items():
         answers = written(module, ref, frame, settings)
         good = decodable(answers, ref)
@@ -84,7 +94,8 @@ def text_vs_image(
             (TEXT_RIDGE, IMAGE_RIDGE),
             (BRIEF_RIDGE, IMAGE_RIDGE),
         ]
-        results[ref] = _compared(scores, pairs, mos, content, settings) | {
+        results[ref] = {
+            **_compared(scores, pairs, mos, content, settings),
             "undecodable": len(answers) - len(good),
             "conflict": _conflict(scores[OTHER], mos, other, content, settings),
         }
@@ -105,7 +116,7 @@ def _conflict(
     other: Sequence[int],
     content: list[str],
     settings: Settings,
-) -> dict[str, Any]:
+) -> dict[str, Interval]:
     """Which of two conflicting sources an answer follows."""
     n, seed, shown = settings.resamples, settings.seed, mos[list(other)]
     return {
@@ -121,7 +132,7 @@ def _compared(
     mos: NDArray[np.float64],
     content: list[str],
     settings: Settings,
-) -> dict[str, Any]:
+) -> Texts:
     n, seed = settings.resamples, settings.seed
     return {
         "scores": {name: agreement(x, mos, content, n, seed) for name, x in scores.items()},
@@ -133,7 +144,7 @@ def _compared(
 
 def no_reasoning(
     module: VLMNetwork, frames: Mapping[str, pd.DataFrame], settings: Settings
-) -> dict[str, Any]:
+) -> dict[str, Texts]:
     """Answers with the reasoning switched off (an empty one is put into the model's mouth), against with.
 
     Args:
@@ -145,7 +156,7 @@ def no_reasoning(
         By data set ``undecodable``, ``scores`` and ``differences`` as in :func:`text_vs_image`, and
         ``distinct``: how many different scores each way gave.
     """
-    results = {}
+    results: dict[str, Texts] = {}
     for ref, frame in frames.items():
         answers = written(module, ref, frame, settings)
         good = decodable(answers, ref)
@@ -155,7 +166,8 @@ def no_reasoning(
             OWN: interventions.own(module, paths, texts, good["score"].tolist(), settings),
             EMPTY: interventions.with_image(module, paths, [""] * len(good), settings),
         }
-        results[ref] = _compared(scores, [(EMPTY, OWN)], mos, content, settings) | {
+        results[ref] = {
+            **_compared(scores, [(EMPTY, OWN)], mos, content, settings),
             "undecodable": len(answers) - len(good),
             "distinct": {name: len(set(x[np.isfinite(x)].tolist())) for name, x in scores.items()},
         }
@@ -164,7 +176,7 @@ def no_reasoning(
 
 def swap(
     modules: Mapping[str, VLMNetwork], frames: Mapping[str, pd.DataFrame], settings: Settings
-) -> dict[str, Any]:
+) -> dict[str, dict[str, Texts]]:
     """Texts read by somebody else: another reasoner's language model, or a linear probe of another data set.
 
     Every reasoner writes about every data set. Each text is scored without the image by its writer and by
@@ -182,7 +194,7 @@ def swap(
     """
     from rali_zoo.analysis.domains import image_space
 
-    results: dict[str, Any] = {ref: {} for ref in frames}
+    results: dict[str, dict[str, Texts]] = {ref: {} for ref in frames}
     for writer, module in modules.items():
         answers = {ref: written(module, ref, frame, settings) for ref, frame in frames.items()}
         good = {ref: decodable(rows, ref) for ref, rows in answers.items()}
@@ -197,8 +209,9 @@ def swap(
                 scores[f"read by {reader}"] = interventions.without_image(other, texts, settings)
             pairs = [(name, own) for name in scores if name != own]
             more, compared = _probes(ref, good, vectors, settings)
-            results[ref][writer] = _compared(scores | more, [*pairs, *compared], mos, content, settings) | {
-                "undecodable": len(answers[ref]) - len(rows)
+            results[ref][writer] = {
+                **_compared(scores | more, [*pairs, *compared], mos, content, settings),
+                "undecodable": len(answers[ref]) - len(rows),
             }
     return results
 

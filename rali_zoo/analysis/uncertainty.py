@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
 from rali_zoo.metrics import bootstrap_ci
-from rali_zoo.metrics.intervals import conformal_quantile, interval_coverage
+from rali_zoo.metrics.intervals import Coverage, conformal_quantile, interval_coverage
 
 LEVELS = (0.5, 0.8, 0.95)
+
+
+class CoverageReport(TypedDict):
+    """Intervals on ``n`` test rows, calibrated on ``n_val``: by level and kind, and whether std and error agree."""
+
+    n_val: int
+    n: int
+    levels: dict[str, dict[str, Coverage]]
+    error_srcc: float
+    error_srcc_low: float
+    error_srcc_high: float
 
 
 def coverage_report(
@@ -25,7 +35,7 @@ def coverage_report(
     std: ArrayLike,
     levels: Sequence[float] = LEVELS,
     content: Sequence[str] | None = None,
-) -> dict[str, Any]:
+) -> CoverageReport:
     """Coverage and mean width of three kinds of intervals around the scores of the test rows.
 
     ``normal`` takes the std for a normal distribution's, ``conformal`` scales it by the residuals of
@@ -49,7 +59,7 @@ def coverage_report(
     y, x, s = (np.asarray(v, dtype=np.float64) for v in (mos_val, score_val, std_val))
     mos, score, std = (np.asarray(v, dtype=np.float64) for v in (mos, score, std))
     error = np.abs(y - x)
-    found: dict[str, Any] = {}
+    found: dict[str, dict[str, Coverage]] = {}
     for level in levels:
         halves = {
             "normal": std * float(stats.norm.ppf((1 + level) / 2)),
@@ -57,7 +67,7 @@ def coverage_report(
             "constant": np.full(std.shape, conformal_quantile(error, level)),
         }
         found[f"{level:g}"] = {
-            kind: asdict(interval_coverage(mos, score, half, level)) for kind, half in halves.items()
+            kind: interval_coverage(mos, score, half, level) for kind, half in halves.items()
         }
     agrees = bootstrap_ci(std, np.abs(mos - score), groups=content)
     return {

@@ -87,11 +87,34 @@ class Backbone(nn.Module, ABC):
     def features(self, image: Tensor) -> Features:
         """Encode images (B, 3, H, W) that are already normalised."""
 
+    # ---- the first stages frozen, the others trained --------------------------------------------------
+
+    def first_parts(self, stages: int) -> list[nn.Module]:
+        """The modules of the first ``stages`` stages; raises :class:`ConfigError` where they cannot be parted."""
+        raise ConfigError(
+            f"'{self.uri}': the stages of this encoder are not known; freeze it whole (encoder_lr=0), or train it whole"
+        )
+
+    def first(self, image: Tensor, stages: int) -> Tensor:
+        """What the first ``stages`` stages make of (B, 3, H, W) images in [0, 1], as (B, P) floats to cache."""
+        raise NotImplementedError
+
+    def rest(self, first: Tensor, stages: int, window: float = 1.0) -> Tensor:
+        """Pooled features (B, D) of what :meth:`first` made.
+
+        Args:
+            first: (B, P).
+            stages: as given to :meth:`first`.
+            window: share in (0, 1] of the height and width of the map that is kept, at a random place, mirrored
+                at random below 1: an augmentation in place of cropping the images.
+        """
+        raise NotImplementedError
+
     def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename or drop entries of a weights file that belong to other parts of its model."""
         return state
 
-    def recipe(self) -> dict[str, Any] | None:
+    def recipe(self) -> dict[str, object] | None:
         """What a file must hold to build the encoder again, where its reference does not say it all."""
         return None
 

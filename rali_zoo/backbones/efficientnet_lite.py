@@ -4,7 +4,9 @@ The network of timm's ``tf_efficientnet_lite0`` to ``2`` under the same weight n
 either way; here because importing timm takes longer than scoring a photograph. Tan and Le, "EfficientNet",
 ICML 2019, without squeeze-and-excitation and with ReLU6 (github.com/tensorflow/tpu, efficientnet/lite).
 
-Own options: ``levels`` and ``weights=package``, as :mod:`~rali_zoo.backbones.timm` has them.
+Own options: ``levels`` and ``weights=package``, as :mod:`~rali_zoo.backbones.timm` has them; or, in place of
+``levels``, ``stages=0,1,5`` pools the maps behind some of the seven stages of blocks, two of which timm's levels skip.
+What lies behind the last map is not built.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from rali_zoo.backbones.base import Backbone, Features, finish, map_tokens, pool
 from rali_zoo.backbones.options import Options, Pool, choice, pooled_levels
 from rali_zoo.backbones.packages import package_state
 from rali_zoo.backbones.weights import load_strict
+from rali_zoo.errors import ConfigError, UriError
 from rali_zoo.types import Preprocess
 from rali_zoo.uri import Uri
 
@@ -116,7 +119,7 @@ class EfficientNetLite(nn.Module):
 
     Args:
         name: one of :data:`NAMES`.
-        stages: which of the five maps are asked for, 0 to 4.
+        stages: behind which of the seven stages of blocks a map is asked for, 0 to 6.
         last: whether the map behind the head convolution is.
     """
 
@@ -128,7 +131,7 @@ class EfficientNetLite(nn.Module):
         self.bn1 = _norm(_STEM)
         self.blocks = nn.Sequential()
         inputs = _STEM
-        count = len(_STAGES) if last else _ENDS[max(stages)] + 1
+        count = len(_STAGES) if last else max(stages) + 1
         for i, (stage, width) in enumerate(zip(_STAGES[:count], widths, strict=False)):
             scaled = 0 < i < len(_STAGES) - 1  # the first and the last stage keep their depth
             blocks = math.ceil(stage.blocks * depth) if scaled else stage.blocks
@@ -144,15 +147,29 @@ class EfficientNetLite(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """(B, 3, H, W) normalised images to the maps asked for, (B, C, h, w) each, finest first."""
-        x = F.relu6(self.bn1(self.conv_stem(image)), inplace=True)
+        return self.run(self.stem(image), 0, len(self.blocks))[0]
+
+    def stem(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised images to what the first stage reads."""
+        return F.relu6(self.bn1(self.conv_stem(image)), inplace=True)
+
+    def run(self, x: Tensor, start: int, stop: int) -> tuple[list[Tensor], Tensor]:
+        """The maps asked for of some stages, and the map behind the last of these stages.
+
+        Args:
+            x: (B, C, h, w), what stage ``start`` reads.
+            start: the first stage.
+            stop: the stage behind the last one; the head convolution belongs to the last.
+        """
         maps = []
-        for i, stage in enumerate(self.blocks):
-            x = stage(x)
-            if i in _ENDS and _ENDS.index(i) in self.stages:
+        for i in range(start, stop):
+            x = self.blocks[i](x)
+            if i in self.stages:
                 maps.append(x)
-        if self.last:
-            maps.append(F.relu6(self.bn2(self.conv_head(x)), inplace=True))
-        return maps
+        if self.last and stop == len(self.blocks):
+            x = F.relu6(self.bn2(self.conv_head(x)), inplace=True)
+            maps.append(x)
+        return maps, x
 
 
 def stage_widths(name: str) -> list[int]:
@@ -191,6 +208,53 @@ class EfficientNetLiteBackbone(Backbone):
         levels = [map_tokens(level) for level in self.net(image)]
         return Features(torch.cat([pool_tokens(level, self.pool) for level in levels], dim=1), levels[-1])
 
+    def first_parts(self, stages: int) -> list[nn.Module]:
+        """The stem and the first ``stages`` stages of blocks.
+
+        Raises:
+            ConfigError: none of them, or none left to train.
+        """
+        if not 1 <= stages < len(self.net.blocks):
+            raise ConfigError(
+                f"'{self.uri}' has {len(self.net.blocks)} stages; keep 1 to {len(self.net.blocks) - 1} of them "
+                f"frozen, not {stages}"
+            )
+        return [self.net.conv_stem, self.net.bn1, *self.net.blocks[:stages]]
+
+    def first(self, image: Tensor, stages: int) -> Tensor:
+        """(B, 3, H, W) images in [0, 1] to (B, P): the pooled maps of the first stages, then the last map itself.
+
+        Raises:
+            ConfigError: an image that is not square, whose map's sides :meth:`rest` could not know.
+        """
+        if image.shape[-1] != image.shape[-2]:
+            raise ConfigError(
+                f"frozen_stages={stages} needs square images, not {image.shape[-1]} x {image.shape[-2]}: give "
+                "data.train_view and data.eval_view kind: whole"
+            )
+        image = (image - self.mean) / self.std
+        if image.device.type == "cpu":
+            image = image.contiguous(memory_format=torch.channels_last)
+        maps, x = self.net.run(self.net.stem(image), 0, stages)
+        return torch.cat([*(pool_tokens(map_tokens(m), self.pool) for m in maps), x.flatten(1)], dim=1)
+
+    def rest(self, first: Tensor, stages: int, window: float = 1.0) -> Tensor:
+        """Pooled features (B, D) of (B, P); see :meth:`Backbone.rest`."""
+        widths = stage_widths(self.uri.partition("?")[0].removeprefix("rali:"))
+        pooled = sum(widths[i] for i in self.net.stages if i < stages) * (2 if self.pool == "avg_std" else 1)
+        early, x = first[:, :pooled], first[:, pooled:]
+        side = math.isqrt(x.shape[1] // widths[stages - 1])
+        x = x.unflatten(1, (widths[stages - 1], side, side))
+        if window < 1:
+            kept = max(1, round(window * side))
+            top, left = torch.randint(side - kept + 1, (2,)).tolist()
+            x = x[..., top : top + kept, left : left + kept]
+            x = x.flip(-1) if torch.rand(()) < 0.5 else x
+        if x.device.type == "cpu":
+            x = x.contiguous(memory_format=torch.channels_last)
+        maps, _ = self.net.run(x, stages, len(self.net.blocks))
+        return torch.cat([early, *(pool_tokens(map_tokens(m), self.pool) for m in maps)], dim=1)
+
     def adapt_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Drop the classifier and the stages that are not built."""
         own = self.net.state_dict()
@@ -198,17 +262,30 @@ class EfficientNetLiteBackbone(Backbone):
         return {k: v for k, v in state.items() if k in own or not (k in known or k.startswith("classifier."))}
 
 
+def _maps(uri: Uri, options: Options, widths: Sequence[int]) -> tuple[list[int], bool]:
+    """Behind which stages of blocks, and whether behind the head convolution, maps are pooled."""
+    text = options.own.get("stages")
+    if text is None:
+        levels, last = pooled_levels(uri, options, [widths[i] for i in _ENDS], _HEAD)
+        return [_ENDS[i] for i in levels], last
+    if "levels" in options.own:
+        raise UriError(f"'{uri}': levels and stages name the same maps in two ways; give one of them")
+    parts = text.split(",")
+    for part in parts:
+        choice(uri, "stages", part, [*map(str, range(len(_STAGES)))])
+    return sorted({int(part) for part in parts}), False
+
+
 def create(uri: Uri, pretrained: bool) -> Backbone:
     """Build ``uri``; weights come from ``?checkpoint=`` or ``?weights=package``, else they are random."""
-    options = Options.read(uri, pools=("avg", "avg_std"), own=("levels", "weights"))
+    options = Options.read(uri, pools=("avg", "avg_std"), own=("levels", "stages", "weights"))
     pool: Pool = options.pool or "avg"
     widths = stage_widths(uri.id)
-    ends = [widths[i] for i in _ENDS]
-    stages, last = pooled_levels(uri, options, ends, _HEAD)
+    stages, last = _maps(uri, options, widths)
     net = EfficientNetLite(uri.id, stages, last)
     side = _SIZES[uri.id][2]
     preprocess = options.preprocess(Preprocess((side, side), (0.5,) * 3, (0.5,) * 3))
-    channels = [ends[i] for i in sorted(stages)] + [_HEAD] * last
+    channels = [widths[i] for i in sorted(stages)] + [_HEAD] * last
     dim = sum(channels) * (2 if pool == "avg_std" else 1)
     backbone = EfficientNetLiteBackbone(net, str(uri), dim, channels[-1], preprocess, pool)
     packaged = choice(uri, "weights", options.own.get("weights"), ("package",)) is not None

@@ -79,7 +79,7 @@ class HFBackbone(Backbone):
             kept = {key.removeprefix("vision_model."): value for key, value in kept.items()}
         return kept
 
-    def recipe(self) -> dict[str, Any]:
+    def recipe(self) -> dict[str, object]:
         """Config and preprocessing as plain values: what :func:`rebuilding` needs in place of the folder."""
         config = json.loads(self.net.config.to_json_string(use_diff=False))
         for key in ("_name_or_path", "transformers_version"):  # of the machine that wrote it
@@ -108,7 +108,7 @@ class NaflexBackbone(HFBackbone):
 
 
 @contextmanager
-def rebuilding(recipe: dict[str, Any] | None) -> Iterator[None]:
+def rebuilding(recipe: dict[str, object] | None) -> Iterator[None]:
     """While it lasts, :func:`create` builds from a recipe, without folder or hub; ``None`` changes nothing.
 
     Args:
@@ -247,7 +247,9 @@ def one_tower(config: PretrainedConfig, part: str) -> PretrainedConfig:
     return tower
 
 
-def plain_encoder(uri: Uri, config: PretrainedConfig, takes: str, what: str) -> tuple[Any, dict[str, bool]]:
+def plain_encoder(
+    uri: Uri, config: PretrainedConfig, takes: str, what: str
+) -> tuple[type[PreTrainedModel], dict[str, bool]]:
     """Class of the encoder that a one-tower config describes, and arguments of its constructor.
 
     Args:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, cast
 import open_clip
 from open_clip.model import resize_pos_embed
 from open_clip.transform import PreprocessCfg
-from torch import Tensor
+from torch import Tensor, nn
 
 from rali_zoo.backbones.base import Backbone, Features, finish, map_tokens, pool_tokens
 from rali_zoo.backbones.options import Options, Pool, flag
@@ -46,7 +46,10 @@ class Source(NamedTuple):
 class OpenClipBackbone(Backbone):
     """The vision encoder of a CLIP model, any of open_clip's kinds."""
 
-    def __init__(self, net: Any, uri: str, embed_dim: int, preprocess: Preprocess, pool: Pool | None) -> None:
+    def __init__(
+        self, net: nn.Module, uri: str, embed_dim: int, preprocess: Preprocess, pool: Pool | None
+    ) -> None:
+        inner: Any = net  # the kinds have no base that names these
         trunk = getattr(net, "trunk", None)  # a timm network inside
         if trunk is not None:
             token_dim, fixed = (
@@ -54,9 +57,9 @@ class OpenClipBackbone(Backbone):
                 bool(trunk.pretrained_cfg.get("fixed_input_size")),
             )
         elif hasattr(net, "attnpool"):  # CLIP's own ResNet
-            token_dim, fixed = net.attnpool.k_proj.in_features, True
+            token_dim, fixed = inner.attnpool.k_proj.in_features, True
         else:
-            token_dim, fixed = net.conv1.out_channels, True
+            token_dim, fixed = inner.conv1.out_channels, True
         dim = {"avg": token_dim, "avg_std": 2 * token_dim}.get(pool or "", embed_dim)
         super().__init__(net, uri, dim, token_dim, preprocess, fixed)
         self.pool = pool
@@ -91,7 +94,9 @@ def create(uri: Uri, pretrained: bool) -> Backbone:
     model = build(uri, source, wanted, options.size, quick_gelu)
     config = open_clip.get_model_config(source.model)
     preprocess = _preprocess(uri, source, model.visual, options)
-    backbone = OpenClipBackbone(model.visual, str(uri), config["embed_dim"], preprocess, options.pool)
+    backbone = OpenClipBackbone(
+        cast("nn.Module", model.visual), str(uri), config["embed_dim"], preprocess, options.pool
+    )
     return finish(backbone, options, from_library=wanted, pretrained=pretrained)
 
 
@@ -191,7 +196,7 @@ def build(
     weights: bool,
     size: tuple[int, int] | None = None,
     quick_gelu: bool = False,
-) -> Any:
+) -> nn.Module:
     """Both encoders of a CLIP model, with the source's weights or random ones.
 
     Args:

@@ -21,7 +21,7 @@ from typing import Any
 import timm
 import torch
 from timm.data import resolve_model_data_config
-from torch import Tensor
+from torch import Tensor, nn
 
 from rali_zoo.backbones.base import Backbone, Features, finish, map_tokens, pool_tokens
 from rali_zoo.backbones.options import Options, Pool, choice, flag, integer, pooled_levels
@@ -48,7 +48,7 @@ class TimmBackbone(Backbone):
 
     def __init__(
         self,
-        net: Any,
+        net: nn.Module,
         uri: str,
         preprocess: Preprocess,
         pool: Pool | None,
@@ -56,12 +56,13 @@ class TimmBackbone(Backbone):
         last: bool,
         fixed_size: bool,
     ) -> None:
-        channels = [stage["num_chs"] for stage in net.feature_info] if stages else []
-        widths = [channels[i] for i in stages] + [net.num_features] * last
-        dim = {"avg": sum(widths), "avg_std": 2 * sum(widths), "token": net.num_features}.get(
-            pool or "", net.head_hidden_size
+        made: Any = net  # of a class whose base is torch's alone
+        channels = [stage["num_chs"] for stage in made.feature_info] if stages else []
+        widths = [channels[i] for i in stages] + [made.num_features] * last
+        dim = {"avg": sum(widths), "avg_std": 2 * sum(widths), "token": made.num_features}.get(
+            pool or "", made.head_hidden_size
         )
-        token_dim = net.num_features if last else channels[max(stages)]
+        token_dim = made.num_features if last else channels[max(stages)]
         super().__init__(net, uri, dim, token_dim, preprocess, fixed_size)
         self.pool = pool
         self.stages = list(stages)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,10 @@ from torch import Tensor, nn
 from rali_zoo.backbones.weights import first_line, weights_hash
 from rali_zoo.data.images import load_image
 from rali_zoo.errors import ConfigError, ImageDecodeError
-from rali_zoo.types import MOS_RANGE, Score
+from rali_zoo.types import MOS_RANGE, Colour, Score
+
+if TYPE_CHECKING:
+    from rali_zoo.types import ImageSource
 from rali_zoo.views import pixels
 
 #: Images are decoded to 8-bit RGB, divided by 255 and handed over at their own size.
@@ -60,6 +63,7 @@ class Foreign:
     """
 
     name: str
+    colour: Colour = "stored"  #: as the metrics' authors read images
 
     @property
     def network(self) -> NoReturn:
@@ -89,7 +93,7 @@ class Frozen(nn.Module):
         """Stay in evaluation mode."""
         return super().train(False)
 
-    def forward(self, *images: Tensor) -> Any:
+    def forward(self, *images: Tensor) -> object:
         """Whatever the network gives."""
         return self.network(*images)
 
@@ -144,11 +148,11 @@ class MetricScorer(Foreign):
 
     def score(
         self,
-        images: Sequence[Any] | Any,
+        images: ImageSource | Iterable[ImageSource],
         batch_size: int = 16,
         progress: Callable[[int], None] | None = None,
         workers: int = 2,
-        references: Sequence[Any] | Any = None,
+        references: ImageSource | Iterable[ImageSource | None] | None = None,
     ) -> list[Score]:
         """Score images.
 
@@ -200,13 +204,13 @@ class MetricScorer(Foreign):
         return found
 
     def _prepare(self, image: Any, reference: Any) -> tuple[Tensor, Tensor | None]:
-        decoded = pixels(load_image(image, colour="stored"))[None]
+        decoded = pixels(load_image(image, colour=self.colour))[None]
         if not self.needs_reference:
             return decoded, None
         if reference is None or (isinstance(reference, str) and not reference):
             raise ImageDecodeError("no reference image to compare with")
         try:
-            original = pixels(load_image(reference, colour="stored"))[None]
+            original = pixels(load_image(reference, colour=self.colour))[None]
         except ImageDecodeError as error:
             raise ImageDecodeError(f"its reference {error}") from error
         if original.shape != decoded.shape:

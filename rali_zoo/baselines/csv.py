@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rali_zoo.baselines.base import Foreign
 from rali_zoo.data.readers.frame import need_columns, read_csv, some
@@ -20,6 +20,8 @@ from rali_zoo.uri import Uri
 
 if TYPE_CHECKING:
     import torch
+
+    from rali_zoo.types import ImageSource
 
 OPTIONS = ("column", "id", "higher", "training_sets", "name", "score_range")
 
@@ -95,11 +97,11 @@ class TableScorer(Foreign):
 
     def score(
         self,
-        images: Sequence[Any] | Any,
+        images: ImageSource | Iterable[ImageSource],
         batch_size: int = 16,
         progress: Callable[[int], None] | None = None,
         workers: int = 2,
-        references: Sequence[Any] | Any = None,
+        references: ImageSource | Iterable[ImageSource | None] | None = None,
     ) -> list[Score]:
         """As :meth:`scores_for`, of paths; an image without a path has ``error``.
 

@@ -61,7 +61,7 @@ def load(uri: Uri, device: str | None = None) -> MetricScorer:
     )
 
 
-def facts_of(name: str, config: Mapping[str, Any]) -> Facts:
+def facts_of(name: str, config: Mapping[str, object]) -> Facts:
     """What pyiqa's metadata say of a metric."""
     config = {**config, **CORRECTED.get(name, {})}
     return Facts(
@@ -70,7 +70,7 @@ def facts_of(name: str, config: Mapping[str, Any]) -> Facts:
         licence=LICENCE,
         needs_reference=config["metric_mode"] == "FR",
         lower_better=bool(config.get("lower_better", False)),
-        value_range=_range(config.get("score_range", "")),
+        value_range=_range(str(config.get("score_range", ""))),
         training_sets=training_sets(name),
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rali_zoo.bench.predict import needs_reference, settings
+from rali_zoo.bench.response import Response, response
 from rali_zoo.bench.results import (
     NO_REVISION,
     SCHEMA,
@@ -56,9 +57,10 @@ def measured_cell(
     """
     scores = [six(o.score) for o in outcomes]
     model = model_entry(entry, scorer, parameters)
-    numbers = statistics(rows.targets, scores, model, rows.entry, origin)
-    status: Status = numbers.status
-    reason = numbers.reason
+    numbers = measure(rows.targets, scores, model, rows.entry, origin)
+    found, follows = (None, numbers) if isinstance(numbers, Response) else (numbers, None)
+    status: Status = found.status if found else "ok"
+    reason = found.reason if found else ""
     names = rows.targets.ids if rows.publish else [f"row {i}" for i in range(len(scores))]
     errors = [(name, o.error) for name, o in zip(names, outcomes, strict=True) if o.error]
     if len(errors) == len(scores):
@@ -75,7 +77,8 @@ def measured_cell(
         failed=len(errors),
         failures=[Failure(id=name, error=tidy(e)) for name, e in errors[:SHOWN_FAILURES]],
         scores=scores if rows.publish else None,
-        statistics=numbers,
+        statistics=found,
+        response=follows,
         provenance=origin,
     )
 
@@ -116,10 +119,10 @@ def empty_cell(
     )
 
 
-def statistics(
+def measure(
     targets: Targets, scores: Sequence[float | None], model: Model, dataset: Dataset, origin: Provenance
-) -> Statistics:
-    """Every statistic of a cell, from what its files hold and nothing else.
+) -> Statistics | Response:
+    """Every number of a cell, from what its files hold and nothing else.
 
     Args:
         targets: the rows.
@@ -128,6 +131,8 @@ def statistics(
         dataset: how many raters there were.
         origin: seed and resamples.
     """
+    if dataset.ordered:
+        return response(targets, scores, origin)
     return cell_statistics(
         targets.mos,
         [math.nan if s is None else s for s in scores],

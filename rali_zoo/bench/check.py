@@ -66,7 +66,8 @@ def _place(path: Path, results: Path, cell: Cell) -> Iterator[str]:
 
 
 def _recomputed(cell: Cell, targets: Targets) -> list[str]:
-    from rali_zoo.bench.cell import statistics
+    from rali_zoo.bench.cell import measure
+    from rali_zoo.bench.response import Response
 
     scores = cell.scores or []
     if len(targets.ids) != len(scores):
@@ -74,7 +75,15 @@ def _recomputed(cell: Cell, targets: Targets) -> list[str]:
     missing = {name for name, s in zip(targets.ids, scores, strict=True) if s is None}
     unknown = [f.id for f in cell.failures if f.id not in missing]
     wrong = [f"failures names {name!r}, which is no row without a score" for name in unknown[:_SHOWN]]
-    again = statistics(targets, scores, cell.model, cell.dataset, cell.provenance)
+    if cell.dataset.ordered is bool(targets.mos):
+        return [*wrong, f"dataset.ordered is {str(cell.dataset.ordered).lower()}, unlike its targets"]
+    try:
+        again = measure(targets, scores, cell.model, cell.dataset, cell.provenance)
+    except ValueError as error:  # targets without two levels of anything
+        return [*wrong, f"it cannot be computed again: {error}"]
+    if isinstance(again, Response):
+        given = cell.response.model_dump() if cell.response else {}
+        return wrong + list(_different(given, again.model_dump(), "response"))[:_SHOWN]
     if again.status != cell.status:
         wrong.append(f"status is {cell.status!r}; computed again: {again.status!r} {again.reason}")
     given = cell.statistics.model_dump() if cell.statistics else {}

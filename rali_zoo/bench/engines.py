@@ -51,7 +51,7 @@ def run_suite(
     """
     if suite.cost is not None and suite.cost.against:
         reference_scorer(suite.cost.against, devices[0])
-    rows = tuple(load_rows(entry, suite, root) for entry in suite.datasets)
+    rows = tuple(load_rows(entry, suite, root) for entry in suite.entries)
     one_question([of_set.card for of_set in rows])
     with explained(results, "run the same command again, it goes on"):
         return _run_all(suite, rows, results, root, engine, devices, log)

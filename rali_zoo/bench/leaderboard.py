@@ -1,8 +1,8 @@
 """The board: a pure function of the committed results files. Nothing is scored or measured here.
 
-What is not comparable is not averaged: data sets with human scores and with synthetic labels have averages of
-their own, cells whose test rows were trained on are shown but not ranked, and a model that lacks a data set
-stands below those that have them all.
+What is not comparable is not averaged: data sets with human scores, degradations whose order alone is known, and
+data sets with synthetic labels have averages of their own, cells whose test rows were trained on are shown but not
+ranked, and a model that lacks a data set stands below those that have them all.
 """
 
 from __future__ import annotations
@@ -20,9 +20,13 @@ from rali_zoo.bench.reported import ReportedTable
 from rali_zoo.bench.results import Cell, Dataset, Model, Targets, read_targets
 from rali_zoo.errors import ConfigError
 
-Labels = Literal["human", "synthetic"]
+Labels = Literal["human", "order", "synthetic"]
 #: What the scores of a data set are made of, in the order of the columns.
-LABELS: dict[Labels, str] = {"human": "human scores", "synthetic": "synthetic labels"}
+LABELS: dict[Labels, str] = {
+    "human": "human scores",
+    "order": "degradation response",
+    "synthetic": "synthetic labels",
+}
 ALPHA = 0.05
 
 
@@ -32,7 +36,7 @@ class Column:
 
     Attributes:
         dataset: which.
-        labels: ``human`` or ``synthetic``.
+        labels: ``human``, ``order`` (degradations: no scores, an order) or ``synthetic``.
         targets: its ids, MOS and contents; ``None`` where they may not be published.
         pairs: comparisons of every two models that count here.
         best: keys of the models that no other is significantly better than, where models that were trained on
@@ -52,7 +56,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Average:
-    """Failure-aware SRCC over the data sets of one kind of labels.
+    """Failure-aware SRCC, or share of ordered pairs, over the data sets of one kind of labels.
 
     Attributes:
         mean: unweighted; ``None`` where a data set is missing, since a mean over others is another number.
@@ -177,7 +181,7 @@ def _pooled(cells: Sequence[tuple[Cell, Column]]) -> float | None:
     """SRCC over all images at once; only of scores in MOS units that are published with their MOS."""
     from rali_zoo import metrics
 
-    if len(cells) < 2 or cells[0][0].model.native_scale:
+    if len(cells) < 2 or cells[0][0].model.native_scale or cells[0][1].labels == "order":
         return None
     sets = [(numbers(cell), c.targets.mos) for cell, c in cells if c.targets is not None and cell.scores]
     return metrics.pooled_srcc(sets).srcc_failures_worst if len(sets) == len(cells) else None
@@ -194,7 +198,11 @@ def _place(row: Row) -> tuple[float | str, ...]:
 
 def _column(cells: Sequence[Cell], targets: Targets | None, seed: int) -> Column:
     dataset = cells[0].dataset
-    labels: Labels = "synthetic" if dataset.synthetic else "human"
+    labels: Labels = "order" if dataset.ordered else "synthetic" if dataset.synthetic else "human"
+    if labels == "order":
+        return Column(
+            dataset, labels, targets, note="shares of ordered pairs are shown with intervals, not tested"
+        )
     ranked = [cell for cell in cells if cell.counts]
     if len(ranked) < 2:
         return Column(dataset, labels, targets, note="fewer than two models to compare")

@@ -9,6 +9,7 @@ from rali_zoo.bench.cache import content_digests
 from rali_zoo.bench.results import Leakage
 from rali_zoo.bench.rows import Rows
 from rali_zoo.data.splits import ALL_OPTIONS
+from rali_zoo.data.synthetic.degraded import LIBRARY
 from rali_zoo.errors import RaliZooError
 from rali_zoo.uri import split_options, without_option
 
@@ -23,8 +24,8 @@ def leakage(training_sets: tuple[str, ...] | None, rows: Rows, root: str) -> Lea
 
     Returns:
         Flag ``none`` = trained on other data sets, as it declares; ``same-dataset`` = on other rows of this
-        one; ``test-rows`` = on some of these very images, whatever they are called and wherever they stand;
-        ``unknown`` = it does not declare.
+        one; ``test-rows`` = on some of these very images, whatever they are called and wherever they stand, or on
+        degraded copies of these very photographs; ``unknown`` = it does not declare.
     """
     if training_sets is None:
         return Leakage(flag="unknown", why="its training sets are not declared")
@@ -32,6 +33,8 @@ def leakage(training_sets: tuple[str, ...] | None, rows: Rows, root: str) -> Lea
     sizes = {size for path in rows.frame["path"].astype(str) if (size := _size(path)) is not None}
     same = []
     for ref in training_sets:
+        if _degraded(ref) is not None and _degraded(ref) == _degraded(rows.ref):
+            return Leakage(flag="test-rows", why=f"trained on degraded copies of the same photographs: {ref}")
         if _may_share(ref, rows.ref):
             # Only files as large as a tested one can be the same: the others are not read.
             trained = [path for path in _trained_files(ref, root) if _size(path) in sizes]
@@ -41,6 +44,9 @@ def leakage(training_sets: tuple[str, ...] | None, rows: Rows, root: str) -> Lea
                 return Leakage(flag="test-rows", why=why)
         if _name(ref) == _name(rows.ref):
             same.append(ref)
+        elif ref.startswith("synthetic:") and _degraded(rows.ref) == LIBRARY:
+            why = f"{ref} holds degraded copies of some of these photographs"
+            return Leakage(flag="same-dataset", why=why)
     if same:
         return Leakage(flag="same-dataset", why=f"trained on other rows of {', '.join(same)}")
     why = f"trained on {', '.join(training_sets)}" if training_sets else "nothing was trained"
@@ -59,8 +65,16 @@ def _name(ref: str) -> str:
     return split_options(ref)[0].lower()
 
 
+def _degraded(ref: str) -> str | None:
+    """The photographs that ``degraded:`` degrades: a folder or table by its shortest path; ``None`` of other sets."""
+    scheme, _, path = split_options(ref)[0].partition(":")
+    return os.path.normpath(path) if scheme == "degraded" else None
+
+
 def _may_share(ref: str, tested: str) -> bool:
-    """Whether two references can lead to the same images; synthetic ones are built when they are read."""
+    """Whether two references can lead to the same images; those that are built when they are read are not built."""
+    if _degraded(ref) is not None:  # of other photographs, or they had been found out
+        return False
     if not ref.startswith("synthetic:"):
         return True
     bare = []

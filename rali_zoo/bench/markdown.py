@@ -7,9 +7,11 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rali_zoo.bench.leaderboard import LABELS, Average, Board, Column, Row
+from rali_zoo.bench.leaderboard import LABELS, Average, Board, Column, Labels, Row
 from rali_zoo.bench.numbers import cost_numbers, more_numbers
 from rali_zoo.bench.reported import ReportedRow, ReportedTable
+from rali_zoo.bench.response import FAMILIES
+from rali_zoo.bench.response import numbers as response_numbers
 from rali_zoo.bench.results import Cell
 from rali_zoo.report import STATISTICS
 
@@ -35,12 +37,28 @@ mean over other sets is another number, and stands below those that have them al
 """
 
 
+_PARTS = """\
+Pairs of neighbouring levels in their order, of all distortions and of families (blur: Gaussian, lens, motion; noise:
+white, white in colour, impulse, multiplicative); then the share of photographs and distortions where the untouched
+photograph scores above levels 4 and 5 both. Best first; every distortion is in the results files.
+"""
+_RESPONSE = """\
+*Degradation response*: photographs under KADID-10k's distortions, whose order is certain though nobody rated them.
+The cell is the share of pairs of neighbouring levels (1-2, …, 4-5) that a model orders rightly; ties count half, so
+a model that sees nothing has .5. Intervals draw whole photographs. It says nothing about how people rate
+photographs, and is in no mean with columns that do.
+"""
+
+
 def markdown(board: Board) -> str:
     """The board as one Markdown page: measured numbers, their cost, then what authors report."""
-    parts = [_HEAD, "## Measured here\n", _synthetic_note(board), _READING, _table(*_measured(board))]
+    parts = [_HEAD, "## Measured here\n", _synthetic_note(board), _READING]
+    parts += [_RESPONSE] if "order" in board.labels else []
     parts += [
+        _table(*_measured(board)),
         _marks(board),
         _not_compared(board),
+        _responses(board),
         _without_number(board),
         "## What a score costs\n",
         _cost_note(),
@@ -79,18 +97,26 @@ def _synthetic_note(board: Board) -> str:
 def _measured(board: Board) -> tuple[list[str], list[list[str]]]:
     head = ["#", "model", "kind", "source"]
     for kind in board.labels:
-        head += [f"mean, {LABELS[kind]}", "weighted by n"]
+        head += [f"mean, {LABELS[kind]}", "weighted by n"] if _averaged(kind, board) else []
     head += [_heading(column) for column in board.columns]
     rows = []
     for place, row in enumerate(board.rows, 1):
         cells = [_cell(row.cells.get(c.dataset.key), c) for c in board.columns]
-        averages = [text for kind in board.labels for text in _average(row.averages[kind])]
+        kinds = [kind for kind in board.labels if _averaged(kind, board)]
+        averages = [text for kind in kinds for text in _average(row.averages[kind])]
         rows.append([str(place), escape(row.label), row.model.kind, row.model.source, *averages, *cells])
     return head, rows
 
 
+def _averaged(kind: Labels, board: Board) -> bool:
+    """Whether a kind of columns has a mean: one degradation column is its own."""
+    return kind != "order" or sum(column.labels == kind for column in board.columns) > 1
+
+
 def _heading(column: Column) -> str:
     name = f"{escape(column.dataset.ref)} {escape(column.dataset.split)}, n = {column.dataset.n}"
+    if column.labels == "order":
+        return f"{escape(column.dataset.ref)}, n = {column.dataset.n} (*degradation response*)"
     return f"{name} (*synthetic*)" if column.dataset.synthetic else name
 
 
@@ -106,7 +132,7 @@ def _cell(cell: Cell | None, column: Column) -> str:
     if cell.status != "ok":
         return cell.status
     mark = MARKS[cell.leakage.flag][0] if cell.leakage.flag in MARKS else ""
-    srcc = cell.estimate("srcc")
+    srcc = cell.response.ordered if cell.response else cell.estimate("srcc")
     value = number(srcc.value)
     if cell.model.key in column.best:
         value = f"**{value}**"
@@ -114,7 +140,7 @@ def _cell(cell: Cell | None, column: Column) -> str:
     if srcc.low is not None:
         text += f" [{number(srcc.low)}, {number(srcc.high)}]"
     if cell.failed:
-        text += f", {cell.failed} failed → {number(cell.ranking)}"
+        text += f", {cell.failed} failed" + ("" if cell.response else f" → {number(cell.ranking)}")
     return text
 
 
@@ -125,6 +151,35 @@ def _marks(board: Board) -> str:
 
 def _not_compared(board: Board) -> str:
     return "".join(f"{escape(c.dataset.ref)}: {escape(c.note)}.  \n" for c in board.columns if c.note)
+
+
+def _responses(board: Board) -> str:
+    """What a degradation column is made of, a table each."""
+    parts = []
+    for column in board.columns:
+        cells = [(row.label, row.cells.get(column.dataset.key)) for row in board.rows]
+        found = [(label, cell) for label, cell in cells if cell and cell.response and cell.status == "ok"]
+        if column.labels == "order" and found:
+            found.sort(key=lambda item: -(item[1].ranking or 0))
+            head = ["model", "all pairs", *FAMILIES, "pristine above strong ones"]
+            rows = [[escape(label), *_shares(cell)] for label, cell in found]
+            parts.append(
+                f"### Degradation response: {escape(column.dataset.ref)}\n\n{_PARTS}\n{_table(head, rows)}"
+            )
+    return "\n".join(parts)
+
+
+def _shares(cell: Cell) -> list[str]:
+    response = cell.response
+    if response is None:
+        return []
+    shares = [response.ordered, *(response.by_family.get(name) for name in FAMILIES), response.pristine_first]
+    return [
+        "–"
+        if share is None or share.value is None
+        else f"{number(share.value)} [{number(share.low)}, {number(share.high)}], n = {share.n}"
+        for share in shares
+    ]
 
 
 def _without_number(board: Board) -> str:
@@ -301,7 +356,9 @@ def _record(row: Row, column: Column, board: Board) -> dict[str, Any]:
         for end in ("value", "low", "high"):
             name = key if end == "value" else f"{key}_{end}"
             record[name] = getattr(estimate, end) if estimate else None
-    return record | more_numbers(cell) | cost_numbers(cell)
+    return (
+        record | response_numbers(cell.response if cell else None) | more_numbers(cell) | cost_numbers(cell)
+    )
 
 
 def _text(value: Any) -> str:

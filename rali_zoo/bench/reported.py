@@ -8,8 +8,9 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from rali_zoo.bench.schema import Correlation, Name, Part, checked, read_yaml
+from rali_zoo.bench.schema import Correlation, Name, Part, checked
 from rali_zoo.errors import ScoreTableError, near_miss
+from rali_zoo.settings import read_yaml
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 #: One number a metric of the table; ``None`` where one is not given.

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, PrivateAttr, create_model, model_validator
 
+from rali_zoo.bench.response import Response
 from rali_zoo.bench.schema import Correlation, Count, Name, NotNegative, Part, checked, read_json
 from rali_zoo.errors import ScoreTableError
 from rali_zoo.report import STATISTICS, slug, text_sha256, write_json
@@ -28,7 +29,7 @@ SHOWN_FAILURES = 20
 
 Status = Literal["ok", "undefined", "unavailable", "failed"]
 Flag = Literal["none", "same-dataset", "test-rows", "unknown"]
-Source = Literal["rali_zoo", "pyiqa", "piq", "torchmetrics", "csv", "levels", "reported"]
+Source = Literal["rali_zoo", "pyiqa", "piq", "torchmetrics", "classic", "csv", "levels", "reported"]
 Share = Annotated[float, Field(ge=0, le=1)]
 #: Objects whose keys depend on what was possible; checked by computing them again.
 Free = dict[str, JsonValue]
@@ -161,6 +162,8 @@ class Dataset(Part):
         split: which rows.
         card_hash: of its facts.
         synthetic: whether its labels come from a rule.
+        ordered: whether nobody and no rule scored its images, and what is known is their order: degradations of
+            rising levels. Its cells have a ``response`` in place of ``statistics``.
         n: rows.
         limit: how many were drawn; ``None`` for all.
         raters: ratings behind each MOS, where that is published.
@@ -175,6 +178,7 @@ class Dataset(Part):
     split: Name
     card_hash: str
     synthetic: bool
+    ordered: bool = False
     n: Count
     limit: Count | None
     raters: Annotated[float, Field(ge=1)] | None = None
@@ -276,7 +280,10 @@ class CostFile(Part):
 
 
 class Targets(Part):
-    """The rows that the cells of a data set share; columns of equal length."""
+    """The rows that the cells of a data set share; columns of equal length.
+
+    ``mos`` and ``std`` are empty where only the order of the images is known.
+    """
 
     ref: Name
     split: Name
@@ -290,7 +297,8 @@ class Targets(Part):
 
     @model_validator(mode="after")
     def _columns(self) -> Self:
-        sizes = {name: len(value) for name, value in self if isinstance(value, list)}
+        unscored = ("mos", "std") if not self.mos and not self.std else ()
+        sizes = {k: len(v) for k, v in self if isinstance(v, list) and k not in unscored}
         if len(set(sizes.values())) != 1:
             raise ValueError(f"columns of different lengths: {sizes}")
         if len(set(self.ids)) != len(self.ids):
@@ -315,7 +323,8 @@ class Cell(Part):
         failures: the first of them.
         scores: one a row of the targets, higher is better, ``None`` = failed; ``None`` where they may not be
             published.
-        statistics: all numbers.
+        statistics: all numbers; ``None`` also for a data set of which the order is known and no scores.
+        response: what takes their place there.
         provenance: versions, hardware and seed.
     """
 
@@ -330,6 +339,7 @@ class Cell(Part):
     failures: list[Failure]
     scores: list[float | None] | None
     statistics: Statistics | None
+    response: Response | None = None
     provenance: Provenance
     _file: str = PrivateAttr("")
     _beside: CostFile | None = PrivateAttr(None)
@@ -356,7 +366,12 @@ class Cell(Part):
 
     @property
     def ranking(self) -> float | None:
-        """What a board is sorted by: SRCC with every failed image in the worst place."""
+        """What a board is sorted by: SRCC with every failed image in the worst place.
+
+        Of a degradation column, the share of ordered pairs, where a failed image orders none.
+        """
+        if self.response:
+            return self.response.ordered.value
         return self.statistics.srcc_failures_worst if self.statistics else None
 
     @property
@@ -380,8 +395,7 @@ def _disagreements(cell: Cell) -> Iterator[str]:
     rows, n, failed, scores = cell.dataset.n, cell.n, cell.failed, cell.scores
     if cell.measured and n + failed != rows:
         yield f"n {n} and failed {failed} do not make up the {rows} rows of the data set"
-    if cell.measured and cell.statistics is None:
-        yield f"status is {cell.status!r}, but there are no statistics"
+    yield from _kind(cell)
     if cell.status != "ok" and not cell.reason:
         yield f"status is {cell.status!r}, but reason is empty"
     if len(cell.failures) != min(failed, SHOWN_FAILURES):
@@ -400,6 +414,18 @@ def _disagreements(cell: Cell) -> Iterator[str]:
     given = sum(s is not None for s in scores)
     if given != n:
         yield f"n is {n}, but scores has {given} numbers"
+
+
+def _kind(cell: Cell) -> Iterator[str]:
+    """A cell holds the numbers of its data set's kind and no others."""
+    statistics, ordered = cell.statistics is not None, cell.dataset.ordered
+    if cell.measured and not ordered and not statistics:
+        yield f"status is {cell.status!r}, but there are no statistics"
+    if cell.measured and ordered and cell.response is None:
+        yield f"status is {cell.status!r}, but there is no response"
+    if statistics and ordered or cell.response is not None and not ordered:
+        kind = "statistics are" if statistics else "a response is"
+        yield f"{kind} given, but dataset.ordered is {str(ordered).lower()}"
 
 
 # ---- places ----

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rali_zoo.bench.cache import content_digests
 from rali_zoo.bench.results import TARGETS, Dataset, Targets, rows_sha256
-from rali_zoo.bench.suite import DatasetEntry, Suite
+from rali_zoo.bench.suite import DatasetEntry, DegradationEntry, Suite
 from rali_zoo.errors import ConfigError
 from rali_zoo.report import six, slug, text_sha256
 
@@ -33,6 +33,7 @@ class Rows:
         slug: file name of its results.
         frame: one row an image, columns as in :class:`rali_zoo.data.tables.DataTable`.
         publish: whether ids, MOS and scores may stand in files that others see.
+        ordered: whether what counts is the order of its levels, and no MOS.
     """
 
     ref: str
@@ -42,6 +43,7 @@ class Rows:
     slug: str
     frame: pd.DataFrame
     publish: bool
+    ordered: bool = False
 
     @cached_property
     def targets(self) -> Targets:
@@ -49,8 +51,8 @@ class Rows:
         frame = self.frame
         columns = {
             "ids": frame["id"].astype(str).tolist(),
-            "mos": [six(v) for v in frame["mos"]],
-            "std": [six(v) for v in frame["std"]],
+            "mos": [] if self.ordered else [six(v) for v in frame["mos"]],
+            "std": [] if self.ordered else [six(v) for v in frame["std"]],
             "content": frame["content"].astype(str).tolist(),
             "distortion": frame["distortion"].astype(str).tolist(),
             "level": [int(v) for v in frame["level"]],
@@ -82,6 +84,7 @@ class Rows:
             split=self.split,
             card_hash=text_sha256(json.dumps(facts, sort_keys=True, default=str))[:12],
             synthetic=self.card.synthetic,
+            ordered=self.ordered,
             n=len(self.frame),
             limit=self.limit,
             raters=self.card.raters,
@@ -107,12 +110,15 @@ def load_rows(entry: DatasetEntry, suite: Suite, root: str | Path) -> Rows:
 
     Raises:
         RaliZooError: as :func:`rali_zoo.data.tables.load_table`.
-        ConfigError: no row of that split has a score.
+        ConfigError: no row of that split has a score; of degradations, no two levels of a distortion.
     """
     from rali_zoo.data.tables import load_table
 
     table = load_table(entry.ref, root)
     frame = table.split(suite.split)
+    publish = table.card.synthetic if entry.publish is None else entry.publish
+    if isinstance(entry, DegradationEntry):
+        return _ordered(entry, suite, table.card, frame.reset_index(drop=True), publish)
     frame = frame[frame["mos"].notna()].reset_index(drop=True)
     if frame.empty:
         raise ConfigError(f"{entry.ref!r} has no {suite.split} rows with a score; {table.describe()}")
@@ -122,8 +128,23 @@ def load_rows(entry: DatasetEntry, suite: Suite, root: str | Path) -> Rows:
         frame = draw(frame, limit, suite.seed, suite.balance)
         balanced = "balanced" if suite.balance else ""
         name += f"-{limit}{balanced}rows" + (f"-seed{suite.seed}" if suite.seed else "")
-    publish = table.card.synthetic if entry.publish is None else entry.publish
     return Rows(entry.ref, table.card, suite.split, limit, name, frame, publish)
+
+
+def _ordered(
+    entry: DegradationEntry, suite: Suite, card: DatasetCard, frame: pd.DataFrame, publish: bool
+) -> Rows:
+    from rali_zoo.bench.response import chains
+
+    name = f"{slug(entry.ref)}-response" + ("" if suite.split == "test" else f"-{suite.split}")
+    rows = Rows(entry.ref, card, suite.split, None, name, frame, publish, ordered=True)
+    levels = frame["level"].tolist()
+    if not any(sum(levels[row] > 0 for row in chain) > 1 for chain in chains(rows.targets)):
+        raise ConfigError(
+            f"{entry.ref!r} has no {suite.split} rows of one content and distortion in two levels; degradations: take "
+            "such as 'degraded:library?protocol=whole'"
+        )
+    return rows
 
 
 def draw(frame: pd.DataFrame, limit: int, seed: int, balance: bool = False) -> pd.DataFrame:

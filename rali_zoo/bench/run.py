@@ -285,7 +285,9 @@ def _forget_unavailable(job: Job, rows: Rows) -> None:
 def _logged(job: Job, done: Done, rows: Rows, log: Log) -> Done:
     cell = done.cell
     found = f"{cell.status}: {cell.reason}" if cell.reason else cell.status
-    if cell.status == "ok":
+    if cell.status == "ok" and cell.response:
+        found = f"ordered {cell.ranking:.3f}"
+    elif cell.status == "ok":
         found = f"SRCC {cell.estimate('srcc').value:.3f}"
     how = f"{done.seconds:.1f} s" if done.fresh else "there already"
     log(f"{job.entry.name} on {rows.ref}: {found}, n {cell.n}, failed {cell.failed} ({how})")

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rali_zoo.errors import ConfigError, RaliZooError, ScoreTableError, near_miss
+from rali_zoo.errors import RaliZooError, ScoreTableError, near_miss
+from rali_zoo.settings import LARGEST_FILE
 
 _SHOWN = 20
-_LARGEST = 256 * 2**20  # bytes of a file that is read at all
 
 Correlation = Annotated[float, Field(ge=-1, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -113,44 +112,10 @@ def read_json(path: Path) -> object:
         return found
 
     try:
-        return json.loads(_text(path), parse_constant=refuse, object_pairs_hook=once)
+        if path.stat().st_size > LARGEST_FILE:
+            raise ValueError(f"it is larger than {LARGEST_FILE:,} bytes")
+        return json.loads(path.read_text("utf-8"), parse_constant=refuse, object_pairs_hook=once)
     except OSError as error:
         raise ScoreTableError(f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise ScoreTableError(f"{path} is no results file: {error}") from None
-
-
-def read_yaml(path: Path, error: type[RaliZooError] = ConfigError) -> object:
-    """What a yaml file holds.
-
-    Args:
-        path: of the file.
-        error: what to raise.
-
-    Raises:
-        error: it is missing, no yaml, or names a key twice.
-    """
-    try:
-        return yaml.load(_text(path), Loader=_OnceSafeLoader)  # noqa: S506  (a SafeLoader)
-    except OSError as found:
-        raise error(f"{path} cannot be read: {found.strerror or found}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as found:
-        raise error(f"{path} is no yaml: {found}") from None
-
-
-def _text(path: Path) -> str:
-    if path.stat().st_size > _LARGEST:
-        raise ValueError(f"it is larger than {_LARGEST:,} bytes")
-    return path.read_text(encoding="utf-8")
-
-
-class _OnceSafeLoader(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
-        """The mapping of a node."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise ValueError(f"the key {key!r} stands there twice")
-        return super().construct_mapping(node, deep)

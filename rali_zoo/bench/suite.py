@@ -9,6 +9,8 @@ exclude: ["pyiqa:mad"]        # of the groups above
 datasets:
   - synthetic:lab
   - {ref: koniq10k, publish: false}
+degradations:                 # chains of degraded images, of which the order is known and nothing else
+  - degraded:library?protocol=whole
 split: test
 limit: 200                    # rows a data set, drawn by name; every row when left out
 balance: true                 # … and by content in turn, so that no content makes up most of them
@@ -29,11 +31,12 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from rali_zoo.bench.results import Source
-from rali_zoo.bench.schema import Count, Part, checked, read_yaml
+from rali_zoo.bench.schema import Count, Part, checked
 from rali_zoo.errors import ConfigError, MissingExtraError, UnknownNameError, near_miss
+from rali_zoo.settings import read_yaml
 
 #: Whose metrics make groups.
-LIBRARIES = ("pyiqa", "piq", "torchmetrics")
+LIBRARIES = ("pyiqa", "piq", "torchmetrics", "classic")
 #: After a library's ``:``, all of its metrics, or those that need no weights.
 GROUPS = ("*", "*offline")
 _COMMAND = re.compile(r"pipe:|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -92,6 +95,16 @@ class DatasetEntry(Part):
     publish: bool | None = None
 
 
+class DegradationEntry(DatasetEntry):
+    """Degraded images of a suite: what counts is whether their levels are put in order.
+
+    Attributes:
+        ref: of a data set with columns ``content``, ``distortion`` and ``level``, such as ``degraded:FOLDER``; every
+            row is scored, whatever the suite's ``limit``.
+        publish: as of a data set.
+    """
+
+
 class CostPlan(Part):
     """How cost is measured.
 
@@ -123,6 +136,7 @@ class Suite(Part):
         name: of the suite.
         models: in the order of the file, groups expanded.
         datasets: in the order of the file.
+        degradations: data sets that are measured by the order of their levels.
         exclude: models of the groups that are left out.
         split: the rows that are scored.
         limit: rows a data set; ``None`` for every one.
@@ -134,7 +148,8 @@ class Suite(Part):
 
     name: str
     models: Annotated[list[Annotated[Entry, BeforeValidator(_by_ref)]], Field(min_length=1)]
-    datasets: Annotated[list[Annotated[DatasetEntry, BeforeValidator(_by_ref)]], Field(min_length=1)]
+    datasets: list[Annotated[DatasetEntry, BeforeValidator(_by_ref)]] = []
+    degradations: list[Annotated[DegradationEntry, BeforeValidator(_by_ref)]] = []
     exclude: list[str] = []
     split: Literal["test", "val", "train"] = "test"
     limit: AtLeastOne | None = None
@@ -145,10 +160,18 @@ class Suite(Part):
 
     @model_validator(mode="after")
     def _once(self) -> Self:
-        refs = [entry.ref for entry in self.datasets]
-        if twice := sorted({ref for ref in refs if refs.count(ref) > 1}):
-            raise ValueError(f"the suite names a data set twice: {', '.join(twice)}")
+        if not self.entries:
+            raise ValueError("the suite names no data set; give datasets: or degradations:")
+        for entries in (self.datasets, self.degradations):
+            refs = [entry.ref for entry in entries]
+            if twice := sorted({ref for ref in refs if refs.count(ref) > 1}):
+                raise ValueError(f"the suite names a data set twice: {', '.join(twice)}")
         return self
+
+    @property
+    def entries(self) -> list[DatasetEntry]:
+        """All that a model meets: data sets with scores, then degradations."""
+        return [*self.datasets, *self.degradations]
 
 
 def read_suite(path: str | Path) -> Suite:
@@ -164,8 +187,6 @@ def read_suite(path: str | Path) -> Suite:
     if not path.is_file():
         raise ConfigError(f"there is no suite {str(path)!r}; see benchmarks/suites for examples")
     content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} is no suite; it starts with models: and datasets:")
     return parse_suite(content, path.stem, str(path))
 
 
@@ -181,7 +202,7 @@ def parse_suite(content: Mapping[str, object], name: str, file: str = "the suite
         As :func:`read_suite`.
     """
     suite = checked(Suite, {"name": name, **content}, file, ConfigError)
-    for entry in suite.datasets:
+    for entry in suite.entries:
         check_dataset(entry.ref)
     if suite.cost is not None and suite.cost.against:
         check_model(suite.cost.against)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rali_zoo.cli.training import CommandLine
 from rali_zoo.errors import CheckpointError, ConfigError, RaliZooError, near_miss
-from rali_zoo.models.files import read_checkpoint
+from rali_zoo.models.files import Checkpoint, read_checkpoint
 from rali_zoo.paths import cache_dir
 from rali_zoo.settings import read_yaml
 from rali_zoo.trainers import TRAINERS
@@ -95,7 +95,7 @@ def read(line: CommandLine, base: type[LightningModule]) -> CheckpointSettings |
     if not line.trusting:
         _check_outside(config, said, line, source)
     trained = class_path if saved.get("_class_path") else ""
-    return CheckpointSettings(path, run, trained, hparams, config, source, content)
+    return CheckpointSettings(path, run, trained, hparams, config, source, dict(content))
 
 
 def known_class(named: str, base: type[LightningModule], path: Path) -> str:
@@ -163,24 +163,28 @@ def is_own(config: Path) -> bool:
         return False
 
 
-def _run_config(run: Path, content: Mapping[str, object], trusting: bool) -> tuple[Plain, str, bool]:
+def _run_config(run: Path, content: Checkpoint, trusting: bool) -> tuple[Plain, str, bool]:
     """Settings of the run, where they were read, and whether this user's fit wrote them."""
     saved = run / "config.yaml"
     if not saved.is_file() or saved.stat().st_size == 0:
         saved_data = content.get("datamodule_hyper_parameters", {})
         # Only what the command line saved is written the way the command line reads it.
-        if not isinstance(saved_data, dict) or "_instantiator" not in saved_data:
+        if "_instantiator" not in saved_data:
             return {}, "the checkpoint", False
         data = renamed({k: v for k, v in saved_data.items() if not k.startswith("_")})
         return {"data": data}, "the checkpoint", False
     own = is_own(saved)
     config = {key: value for key, value in read_yaml(saved).items() if key in _SHARED_KEYS}
+    parts: dict[str, dict[str, object]] = {}
     for part in ("trainer", "model", "data"):
-        if not isinstance(config.get(part, {}), dict):
-            raise ConfigError(f"{saved}: {part!r} holds settings, not {config[part]!r}")
-    trainer, data = config.pop("trainer", {}), config.get("data", {})
-    if data:
-        config["data"] = renamed(data)
+        found = config.get(part, {})
+        if not isinstance(found, dict):
+            raise ConfigError(f"{saved}: {part!r} holds settings, not {found!r}")
+        parts[part] = found
+    trainer = parts["trainer"]
+    config.pop("trainer", None)
+    if parts["data"]:
+        config["data"] = renamed(parts["data"])
     if own or trusting:
         # The folder may have been moved or renamed since: the run is where the checkpoint is.
         config["trainer"] = {key: value for key, value in trainer.items() if key != "default_root_dir"}

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rali_zoo.cli import check_words, run_function
 from rali_zoo.errors import ConfigError, near_miss
-from rali_zoo.recipe import Recipe, Stage, configs, read_yaml
+from rali_zoo.recipe import Recipe, Stage, configs
+from rali_zoo.settings import read_yaml
 from rali_zoo.trust import class_paths, names_outside, texts
 
 #: Options by which a command line has code imported or run.

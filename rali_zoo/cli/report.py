@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rali_zoo.paths import atomic_path
 from rali_zoo.report import COUNTS, STATISTICS, provenance, sha256, slug, write_json
@@ -13,6 +13,8 @@ from rali_zoo.report import COUNTS, STATISTICS, provenance, sha256, slug, write_
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
+
+    from rali_zoo.types import Predicted
 
 _RESAMPLES = 1000
 Results = dict[str, dict[str, float]]
@@ -87,7 +89,7 @@ def write(
     results: Results,
     tables: Mapping[str, pd.DataFrame],
     checkpoint: str,
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     synthetic: Collection[str] = (),
     extra: Mapping[str, float] | None = None,
 ) -> Path:
@@ -136,12 +138,12 @@ def write_tables(folder: Path, name: str, tables: Mapping[str, pd.DataFrame]) ->
 
 
 def predictions(
-    batches: Sequence[Mapping[str, Any]], left_out: Mapping[str, pd.DataFrame]
+    batches: Sequence[Predicted], left_out: Mapping[str, pd.DataFrame]
 ) -> dict[str, pd.DataFrame]:
     """What ``predict_step`` returned as one table a data set.
 
     Args:
-        batches: keys dataset and id (lists), score and std ((B,) tensors; std may be ``None``).
+        batches: of the images of all data sets.
         left_out: by data set, images without a score; columns id and reason.
 
     Returns:

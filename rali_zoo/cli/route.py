@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rali_zoo.cli import run_function
 from rali_zoo.errors import ConfigError
@@ -12,6 +12,9 @@ from rali_zoo.report import provenance, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from rali_zoo.analysis.routing import Route
+    from rali_zoo.data.tables import DataTable
 
 
 def route_command(
@@ -56,13 +59,13 @@ def route_command(
         plots.require()
     table = load_table(data, root)
     val, test = (rows_of(table, role, limit, seed) for role in ("val", "test"))
-    scorers: list[Any] = [load_model(ref, device) for ref in (cheap, expensive, second) if ref is not None]
+    scorers = [load_model(ref, device) for ref in (cheap, expensive, second) if ref is not None]
     result = route(
         scorers[0], scorers[1], val, test, scorers[2] if second else None, shares or SHARES, batch_size, seed
     )
     given = {"cheap": cheap, "expensive": expensive, "second": second, "data": data, "limit": limit}
     content = given | {"synthetic": table.card.synthetic, **result}
-    show(content)
+    show(result, f"{data}{' (synthetic labels)' if table.card.synthetic else ''}")
     if output is not None:
         write_json(output, content | provenance(given, seed))
         print(f"written: {output}")
@@ -71,7 +74,7 @@ def route_command(
         print(f"written: {plot}")
 
 
-def rows_of(table: Any, role: str, limit: int | None, seed: int) -> pd.DataFrame:
+def rows_of(table: DataTable, role: str, limit: int | None, seed: int) -> pd.DataFrame:
     """Rows of a split that have a MOS, at most ``limit``; raises :class:`ConfigError` if there is none.
 
     Args:
@@ -80,37 +83,36 @@ def rows_of(table: Any, role: str, limit: int | None, seed: int) -> pd.DataFrame
         limit: most rows; ``None`` = all.
         seed: of the draw.
     """
-    rows: pd.DataFrame = table.split(role)
+    rows = table.split(role)
     rows = rows[rows["mos"].notna()]
     if rows.empty:
         raise ConfigError(f"{table.ref!r} has no {role} rows with a MOS; {table.describe()}")
     return rows if limit is None else rows.sample(min(limit, len(rows)), random_state=seed)
 
 
-def show(content: dict[str, Any]) -> None:
-    """Print a curve as a table, one row a share."""
+def show(found: Route, data: str) -> None:
+    """Print a curve over a data set as a table, one row a share."""
     from rich.console import Console
     from rich.table import Table
 
-    label = " (synthetic labels)" if content["synthetic"] else ""
-    table = Table(title=f"{content['data']}{label}, {content['n']} images; by {content['uncertainty']}")
+    table = Table(title=f"{data}, {found['n']} images; by {found['uncertainty']}")
     for heading in ("routed", "SRCC", "95 %", "at random", "gain", "95 %", "oracle", "ms an image"):
         table.add_column(heading, justify="right")
-    seconds = content["seconds"]
+    seconds = found["seconds"]
     always = seconds["cheap"] + seconds.get("second", 0.0)
-    for p in content["points"]:
+    for p in found["points"]:
         table.add_row(
-            f"{p['share']:.0%}",
-            f"{p['srcc']:.3f}",
-            f"{p['low']:.3f} to {p['high']:.3f}",
-            f"{p['random']:.3f}",
-            f"{p['gain']:+.3f}",
-            f"{p['gain_low']:+.3f} to {p['gain_high']:+.3f}",
-            f"{p['oracle']:.3f}",
-            f"{1000 * (always + p['share'] * seconds['expensive']):.1f}",
+            f"{p.share:.0%}",
+            f"{p.srcc:.3f}",
+            f"{p.low:.3f} to {p.high:.3f}",
+            f"{p.random:.3f}",
+            f"{p.gain:+.3f}",
+            f"{p.gain_low:+.3f} to {p.gain_high:+.3f}",
+            f"{p.oracle:.3f}",
+            f"{1000 * (always + p.share * seconds['expensive']):.1f}",
         )
     Console().print(table)
-    print(f"SRCC of uncertainty and error of the cheap scorer: {content['error_srcc']:.3f}")
+    print(f"SRCC of uncertainty and error of the cheap scorer: {found['error_srcc']:.3f}")
 
 
 def main(words: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
@@ -161,9 +161,9 @@ class RaliCLI(LightningCLI):
             "--run", type=str | None, default=None, help="Name of the run folder, below runs/."
         )
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse with the checkpoint's settings below what the user typed, so that the user wins."""
-        command, *words = args
+        command, *words = cast("list[str]", args)
         looking = any(re.match(r"-h$|--help|--print_config|--model\.help", word) for word in words)
         if self.line.checkpoint is None and command != "fit" and not looking:
             _needs_checkpoint(self.line)

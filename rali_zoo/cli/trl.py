@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rali_zoo.cli import run_function
+from rali_zoo.rl.rewards import Option
+from rali_zoo.vlm.tuning import Tuning
 
 
 def trl_command(
@@ -17,10 +19,10 @@ def trl_command(
     prompt: str = "score",
     degradation_prompt: str | None = None,
     degradation_share: float = 0.5,
-    tuning: dict[str, int | float | str | bool] | None = None,
+    tuning: Tuning | None = None,
     rewards: dict[str, float] | None = None,
-    reward_options: dict[str, float | int | str | bool | dict[str, float | int | str | bool]] | None = None,
-    grpo: dict[str, int | float | str | bool] | None = None,
+    reward_options: dict[str, Option | dict[str, Option]] | None = None,
+    grpo: dict[str, Option] | None = None,
     seed: int = 0,
 ) -> None:
     """Reinforce a vision-language model with TRL's GRPOTrainer on our data sets and rewards.
@@ -45,12 +47,11 @@ def trl_command(
     settings = trl_settings({"seed": seed, **(grpo or {})}, output)
     from rali_zoo.data import IQADataModule
     from rali_zoo.rl.rewards import RewardSet
-    from rali_zoo.trainers.reasoner import as_settings
     from rali_zoo.vlm.model import load_vlm
     from rali_zoo.vlm.questions import Tasks, ask_rows
-    from rali_zoo.vlm.tuning import Tuning, prepare
+    from rali_zoo.vlm.tuning import prepare
 
-    chosen = as_settings(Tuning, tuning)  # which refuses bfloat16 weights that would lose small steps
+    chosen = tuning or Tuning()
     reward_set = RewardSet(rewards, reward_options)
     data = IQADataModule(train=train, root=root, limit=limit, seed=seed)
     tasks = Tasks(prompt, degradation_prompt, degradation_share)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rali_zoo.cli import run_function
 from rali_zoo.errors import ConfigError
 from rali_zoo.report import provenance, write_json
+
+if TYPE_CHECKING:
+    from rali_zoo.analysis.uncertainty import CoverageReport
 
 
 def uncertainty_command(
@@ -43,7 +46,7 @@ def uncertainty_command(
     from rali_zoo.zoo import load_model
 
     table = load_table(data, root)
-    scorer: Any = load_model(model, device)
+    scorer = load_model(model, device)
     parts = []
     for role in ("val", "test"):
         rows = rows_of(table, role, limit, seed)
@@ -63,31 +66,28 @@ def uncertainty_command(
     )
     given = {"model": model, "data": data, "limit": limit}
     content = given | {"synthetic": table.card.synthetic, "left_out": all_test - len(test), **report}
-    _show(content)
+    _show(report, f"{data}{' (synthetic labels)' if table.card.synthetic else ''}")
     if output is not None:
         write_json(output, content | provenance(given, seed))
         print(f"written: {output}")
 
 
-def _show(content: dict[str, Any]) -> None:
+def _show(found: CoverageReport, data: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    label = " (synthetic labels)" if content["synthetic"] else ""
-    table = Table(title=f"{content['data']}{label}, {content['n']} images, {content['n_val']} to calibrate")
+    table = Table(title=f"{data}, {found['n']} images, {found['n_val']} to calibrate")
     for heading in ("level", "intervals", "coverage", "95 %", "mean width"):
         table.add_column(heading, justify="right")
-    for level, kinds in content["levels"].items():
+    for level, kinds in found["levels"].items():
         for kind, row in kinds.items():
-            bounds = f"{row['low']:.3f} to {row['high']:.3f}"
-            table.add_row(
-                level, kind.replace("_", " "), f"{row['coverage']:.3f}", bounds, f"{row['width']:.2f}"
-            )
+            bounds = f"{row.low:.3f} to {row.high:.3f}"
+            table.add_row(level, kind.replace("_", " "), f"{row.coverage:.3f}", bounds, f"{row.width:.2f}")
     Console().print(table)
-    if math.isfinite(content["error_srcc"]):
+    if math.isfinite(found["error_srcc"]):
         print(
-            f"SRCC of std and error: {content['error_srcc']:.3f} "
-            f"({content['error_srcc_low']:.3f} to {content['error_srcc_high']:.3f})"
+            f"SRCC of std and error: {found['error_srcc']:.3f} "
+            f"({found['error_srcc_low']:.3f} to {found['error_srcc_high']:.3f})"
         )
 
 

@@ -15,7 +15,13 @@ from rali_zoo.data.card import one_question
 from rali_zoo.data.checks import undecodable
 from rali_zoo.data.dataset import Batches, ImageDataset, Texts, collate
 from rali_zoo.data.features import CPU_BATCH, cached_features
-from rali_zoo.data.samplers import BalancedSampler, EpochBatches, SingleDatasetBatchSampler
+from rali_zoo.data.samplers import (
+    BalancedSampler,
+    EpochBatches,
+    SingleDatasetBatchSampler,
+    WithChains,
+    chains_of,
+)
 from rali_zoo.data.streaming import Shards, ShardStream, is_stream
 from rali_zoo.data.tables import DataTable, load_table
 from rali_zoo.errors import ConfigError
@@ -69,6 +75,10 @@ class IQADataModule(L.LightningDataModule):
             the checkpoint.
         descriptions: where training images get their texts: captioners (``labels``, ``attributes``,
             with options such as ``labels?seeds=2``) and description tables (``.parquet``, ``.jsonl``).
+        ranks: references to images whose order is certain though nobody rated them (``degraded:FOLDER``, or any
+            set with a content, a distortion and a level for each image); their training rows, of which
+            ``chains`` follow each batch. Where a reference has no such rows, it is an error.
+        chains: chains (one content under one distortion, best image first) that follow each training batch.
         max_undescribed: share of a data set's training images in [0, 1] that may be left out because no
             table has a text of them; a reasoner now and then writes one that cannot be read.
         calibration: file of ``rali-zoo calibrate`` that brings the MOS of training images of several data
@@ -100,6 +110,8 @@ class IQADataModule(L.LightningDataModule):
         train_view: View | None = None,
         eval_view: View | None = None,
         descriptions: References = (),
+        ranks: References = (),
+        chains: int = 12,
         max_undescribed: float = 0.05,
         calibration: str | None = None,
         cache_features: bool = True,
@@ -125,6 +137,7 @@ class IQADataModule(L.LightningDataModule):
         _refuse_impossible(
             batch_size=(batch_size >= 1, batch_size, "1 or more"),
             limit=(limit is None or limit >= 1, limit, "1 or more, or null for all images"),
+            chains=(chains >= 1, chains, "1 or more"),
             num_workers=(num_workers >= 0, num_workers, "0 or more"),
             max_undescribed=(0 <= max_undescribed <= 1, max_undescribed, "a share in [0, 1]"),
             max_undecodable=(0 <= max_undecodable <= 1, max_undecodable, "a share in [0, 1]"),
@@ -134,6 +147,7 @@ class IQADataModule(L.LightningDataModule):
         self.root, self.batch_size, self.sampling = root, batch_size, sampling
         self.train_view, self.eval_view = train_view or View(), eval_view or View()
         self.descriptions, self.max_undescribed = _listed(descriptions), max_undescribed
+        self.rank_refs, self.chains = _listed(ranks), chains
         self.calibration = calibration
         self.cache_features, self.check_images = cache_features, check_images
         self.max_undecodable = max_undecodable
@@ -143,6 +157,7 @@ class IQADataModule(L.LightningDataModule):
         self.texts: Texts | None = None
         self._tables: dict[str, DataTable] = {}
         self._sets: dict[str, list[ImageDataset]] = {}
+        self._chains: list[list[int]] = []
 
     # ---- tables -------------------------------------------------------------------------------
 
@@ -160,7 +175,7 @@ class IQADataModule(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Build what is built once a machine: the synthetic data sets and the descriptions."""
-        for ref in dict.fromkeys(self.train_refs + self.val_refs + self.test_refs):
+        for ref in dict.fromkeys(self.train_refs + self.val_refs + self.test_refs + self.rank_refs):
             if not is_stream(ref):
                 self.table(ref)
 
@@ -215,10 +230,32 @@ class IQADataModule(L.LightningDataModule):
                 view = self.train_view if role == "train" else self.eval_view
                 self._sets[role] = [self._images(ref, frame, view, texts) for ref, frame in frames.items()]
 
+        if stage == "fit" and self.rank_refs and "ranks" not in self._sets:
+            self._set_up_ranks()
         if stage == "fit" and self.check_images:
             for ref in dict.fromkeys(self.test_refs):  # what is wrong with them would show after hours
                 if not is_stream(ref) and len(self.table(ref).split("test")):
                     self.rows(ref, "test")
+
+    def _set_up_ranks(self) -> None:
+        if self.streams:
+            raise ConfigError("data.ranks need data.train as folders or tables, not as streams")
+        if not self.module.learns_ranks:
+            raise ConfigError(
+                f"data.ranks: {type(self.module).__name__} learns nothing from the order of images; leave it out"
+            )
+        sets, first = [], sum(map(len, self._sets["train"]))
+        for ref in self.rank_refs:
+            frame = self.rows(ref, "train").reset_index(drop=True)
+            found = chains_of(frame)
+            if not found:
+                raise ConfigError(
+                    f"data.ranks={ref!r} has no training rows of one content under one distortion in several levels"
+                )
+            self._chains += [[first + row for row in chain] for chain in found]
+            sets.append(self._images(ref, frame, self.train_view, None))
+            first += len(frame)
+        self._sets["ranks"] = sets
 
     def _validated(self, refs: list[str]) -> list[str]:
         """References to validate on while training: those of ``train`` only where they hold rows for it."""
@@ -252,7 +289,7 @@ class IQADataModule(L.LightningDataModule):
     def _images(self, ref: str, frame: pd.DataFrame, view: View, texts: Texts | None) -> ImageDataset:
         module, preprocess = self.module, self.module.preprocess
         features = None
-        if self.cache_features and module.encoder_is_frozen:
+        if self.cache_features and module.can_cache:
             if view.is_random:
                 raise ConfigError(
                     f"the backbone is frozen and its features are cached, but {view} changes at every visit; "
@@ -306,12 +343,13 @@ class IQADataModule(L.LightningDataModule):
             timeout=TIMEOUT if workers else 0,
         )
 
-    def _of_batches(self, sets: list[ImageDataset], order: EpochBatches) -> DataLoader[Batch]:
+    def _of_batches(self, sets: list[ImageDataset], order: EpochBatches | WithChains) -> DataLoader[Batch]:
         workers = self._workers(sets[0].view)
         return _LateLoader(
             Batches(sets),
             batch_size=None,
             sampler=order,
+            collate_fn=_as_it_is,  # type: ignore[arg-type]  # typed for lists of samples
             num_workers=workers,
             pin_memory=self.pin_memory,
             persistent_workers=workers > 0,
@@ -344,7 +382,11 @@ class IQADataModule(L.LightningDataModule):
             order = BalancedSampler(owner, seed=self.seed)
         else:
             order = self._sharded(list(range(len(owner))), shuffle=True)
-        return self._of_batches(sets, EpochBatches(order, self.batch_size))
+        batches = EpochBatches(order, self.batch_size)
+        if self._chains:
+            with_chains = WithChains(batches, self._chains, self.chains, self.seed)
+            return self._of_batches(sets + self._sets["ranks"], with_chains)
+        return self._of_batches(sets, batches)
 
     def train_eval_dataloader(self) -> DataLoader[Batch]:
         """The training images once, in order, cut as for evaluation: what prototypes are made of."""
@@ -366,6 +408,11 @@ class IQADataModule(L.LightningDataModule):
     def predict_dataloader(self) -> list[DataLoader[Batch]]:
         """A loader for each set to predict."""
         return [self._in_order(s) for s in self._sets["predict"]]
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    """Instead of torch's conversion, which looks at every string of a batch."""
+    return batch
 
 
 class _LateLoader(DataLoader[Batch]):

@@ -51,6 +51,7 @@ GENERIC = Table(
     "rali_zoo.dataset_schemes",
     {
         "csv": f"{_READERS}.csv_table",
+        "degraded": "rali_zoo.data.synthetic.degraded",
         "deqa": f"{_READERS}.deqa",
         "pyiqa": f"{_READERS}.pyiqa",
         "synthetic": "rali_zoo.data.synthetic.reader",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import distributed
@@ -15,6 +16,9 @@ from torch.utils.data import DistributedSampler, Sampler
 
 from rali_zoo.data.dataset import Draw
 from rali_zoo.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def place_of(num_replicas: int | None = None, rank: int | None = None) -> tuple[int, int]:
@@ -228,3 +232,63 @@ class EpochBatches(DistributedSampler):
             return len(self.order)
         full, rest = divmod(len(self.order), self.size)
         return full + (rest > 0) - (self.dropped == 1 and self._rest() == 1)
+
+
+class WithChains(DistributedSampler):
+    """Batches of another sampler, each followed by a few chains of images whose order is known.
+
+    A ``DistributedSampler`` by type only, as :class:`BalancedSampler`. A chain that is drawn depends on the seed,
+    the epoch, the process and the number of the batch.
+
+    Args:
+        batches: of rated images.
+        chains: row numbers of each chain, best image first.
+        per_batch: chains that follow each batch.
+        seed: of the draw.
+    """
+
+    def __init__(
+        self, batches: EpochBatches, chains: Sequence[Sequence[int]], per_batch: int, seed: int = 0
+    ) -> None:
+        super().__init__(range(1), num_replicas=1, rank=0, seed=seed)  # type: ignore[arg-type]
+        self.batches, self.chains, self.per_batch = batches, chains, per_batch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order and the draws of the next iteration."""
+        self.epoch = epoch
+        self.batches.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[list[Draw]]:  # type: ignore[override]
+        rng = np.random.default_rng([self.seed, self.epoch, place_of()[1]])
+        for number, batch in enumerate(self.batches):
+            drawn = rng.integers(len(self.chains), size=self.per_batch)
+            visit = number * self.per_batch
+            yield [draw._replace(chain=-1) for draw in batch] + [
+                Draw(row, self.epoch, visit + k, k) for k, c in enumerate(drawn) for row in self.chains[c]
+            ]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def chains_of(frame: pd.DataFrame) -> list[list[int]]:
+    """Row positions of each chain: one content under one distortion, its pristine image and then its levels.
+
+    Args:
+        frame: columns content, distortion and level; of a content, the first row of level 0 is pristine. A set
+            without pristine images, such as KADID-10k's distorted ones, has chains of its levels alone.
+    """
+    chains: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    pristine: dict[str, int] = {}
+    columns = (frame[c].tolist() for c in ("content", "distortion", "level"))
+    for row, (content, kind, level) in enumerate(zip(*columns, strict=True)):
+        if int(level) == 0:
+            pristine.setdefault(str(content), row)
+        elif str(kind) and str(content):
+            chains.setdefault((str(content), str(kind)), []).append((int(level), row))
+    found = []
+    for (content, _), members in chains.items():
+        best = [pristine[content]] if content in pristine else []
+        by_level = dict(sorted(members, reverse=True))  # of equal levels, which have no order, one
+        found.append(best + [by_level[level] for level in sorted(by_level)])
+    return [chain for chain in found if len(chain) > 1]

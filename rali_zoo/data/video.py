@@ -31,7 +31,7 @@ from rali_zoo.types import Score
 if TYPE_CHECKING:
     from PIL import Image
 
-    from rali_zoo.types import Scorer
+    from rali_zoo.protocols import Scorer
 
 
 Sampling = Literal["uniform", "keyframes"]

@@ -178,7 +178,7 @@ def trace(scorer: NetworkScorer, any_size: bool = False) -> onnx.ModelProto:
     try:
         import onnxscript  # noqa: F401 (torch needs it and says so less plainly)
 
-        with _quiet():
+        with quiet():
             program: Any = torch.onnx.export(
                 graph,
                 (image,),
@@ -213,7 +213,7 @@ def _reason(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the exporter's progress and advice; its errors are raised."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]

@@ -12,6 +12,7 @@ from rali_zoo.errors import CheckpointError, ConfigError, MissingExtraError
 from rali_zoo.export.graph import INPUT, KEY, TOLERANCE, Header, example, exportable, trace
 from rali_zoo.export.runtime import ExportedNetwork, Run, as_scorer, check_device, threads_of
 from rali_zoo.paths import atomic_path
+from rali_zoo.types import Runtime
 from rali_zoo.uri import Uri
 
 if TYPE_CHECKING:
@@ -97,12 +98,29 @@ def load_module(path: Path, threads: int) -> ExportedNetwork:
         CheckpointError: missing, unreadable, or not written by :func:`export_onnx`.
         MissingExtraError: onnxruntime is not installed.
     """
+    if not path.is_file():
+        raise CheckpointError(f"no file {path}; 'rali-zoo export' writes it")
+    session = open_session(str(path), str(path), threads)
+    header = Header.from_json(session.get_modelmeta().custom_metadata_map.get(KEY), str(path))
+    return ExportedNetwork(header, _run(session, header), (path,))
+
+
+def open_session(graph: str | bytes, name: str, threads: int) -> onnxruntime.InferenceSession:
+    """Open a graph in ONNX Runtime, on the CPU.
+
+    Args:
+        graph: path of a file, or its content.
+        name: of the graph, for the message.
+        threads: of the computation.
+
+    Raises:
+        CheckpointError: no graph that can be opened.
+        MissingExtraError: onnxruntime is not installed.
+    """
     try:
         import onnxruntime
     except ImportError:
         raise MissingExtraError("onnxruntime", "onnx") from None
-    if not path.is_file():
-        raise CheckpointError(f"no file {path}; 'rali-zoo export' writes it")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -110,11 +128,9 @@ def load_module(path: Path, threads: int) -> ExportedNetwork:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has an exception class for each status
-        raise CheckpointError(f"{path} is no ONNX file that can be opened: {error}") from error
-    header = Header.from_json(session.get_modelmeta().custom_metadata_map.get(KEY), str(path))
-    return ExportedNetwork(header, _run(session, header), (path,))
+        raise CheckpointError(f"{name} is no ONNX file that can be opened: {error}") from error
 
 
 def _run(session: onnxruntime.InferenceSession, header: Header) -> Run:
@@ -124,6 +140,13 @@ def _run(session: onnxruntime.InferenceSession, header: Header) -> Run:
         return dict(zip(names, session.run(names, {INPUT: image}), strict=True))
 
     return run
+
+
+def use(scorer: NetworkScorer, runtime: Runtime) -> bool:
+    """Let ONNX Runtime encode the images of a scorer of ours; see :func:`rali_zoo.export.encoder.use_onnx`."""
+    from rali_zoo.export.encoder import use_onnx
+
+    return use_onnx(scorer, runtime)
 
 
 def load(uri: Uri, device: str | None = None) -> NetworkScorer:

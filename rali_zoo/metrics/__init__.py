@@ -25,12 +25,14 @@ from rali_zoo.metrics.protocols import (
     ksplit,
     pooled_srcc,
 )
+from rali_zoo.metrics.response import DegradationResponse, Share, degradation_response
 from rali_zoo.metrics.significance import DependentTest, Groups, groups, holm, meng_rosenthal_rubin
 from rali_zoo.metrics.waterloo import LTest, d_test, l_test
 
 __all__ = [
     "Average",
     "BootstrapResult",
+    "DegradationResponse",
     "DependentTest",
     "GmadPair",
     "GroupResult",
@@ -42,10 +44,12 @@ __all__ = [
     "PairedResult",
     "Pooled",
     "Resamples",
+    "Share",
     "average",
     "bootstrap_ci",
     "breakdown",
     "d_test",
+    "degradation_response",
     "discriminable_pairs",
     "explain_undefined",
     "fill_worst",

@@ -150,5 +150,7 @@ def _auc(positive: FloatArray, negative: FloatArray) -> float:
     """Share of (positive, negative) pairs in which the positive is larger, ties half; NaN without pairs."""
     if not positive.size or not negative.size:
         return math.nan
-    wins = stats.mannwhitneyu(positive, negative, method="asymptotic").statistic
-    return float(wins / (positive.size * negative.size))
+    # Mann and Whitney's statistic without its p-value, which would take most of the time.
+    positive, negative = np.sort(positive), np.sort(negative)
+    below, up_to = (np.searchsorted(negative, positive, side) for side in ("left", "right"))
+    return float((below.sum() + up_to.sum()) / 2 / (positive.size * negative.size))

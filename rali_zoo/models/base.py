@@ -61,13 +61,22 @@ class Standardise(nn.BatchNorm1d):
 
     A single row has no deviation: it moves the running statistics (an exponentially weighted mean and variance)
     and is then standardised by them.
+
+    Args:
+        dim: width D.
+        limit: standard deviations at which the result is cut; 0 leaves it.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, limit: float = 0.0) -> None:
         super().__init__(dim, affine=False)
+        self.limit = limit
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D) to (B, D)."""
+        x = self._standardised(x)
+        return x.clamp(-self.limit, self.limit) if self.limit else x
+
+    def _standardised(self, x: Tensor) -> Tensor:
         if not self.training or len(x) > 1:
             return super().forward(x)
         mean, variance = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
@@ -89,10 +98,18 @@ class Neck(nn.Module):
         out: width of the embedding; ignored by ``none``.
         hidden: width of the hidden layer.
         dropout: share in [0, 1) of inputs and hidden units dropped while training.
+        limit: standard deviations at which standardised features are cut, as an image unlike all that was trained
+            on has some far away; 0 leaves them.
     """
 
     def __init__(
-        self, kind: Literal["none", "linear", "mlp"], dim: int, out: int, hidden: int, dropout: float
+        self,
+        kind: Literal["none", "linear", "mlp"],
+        dim: int,
+        out: int,
+        hidden: int,
+        dropout: float,
+        limit: float = 0.0,
     ) -> None:
         super().__init__()
         self.dim = dim if kind == "none" else out
@@ -100,7 +117,7 @@ class Neck(nn.Module):
         if kind == "none":
             return
         # Pooled maps of different stages differ in size by orders of magnitude.
-        self.layers.append(Standardise(dim))
+        self.layers.append(Standardise(dim, limit))
         self.layers.append(nn.Dropout(dropout))
         if kind == "mlp":
             self.layers.extend([nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout)])
@@ -185,22 +202,30 @@ class IQANetwork(nn.Module):
     # ---- files --------------------------------------------------------------------------------
 
     @classmethod
-    def upgrade(cls, hparams: Mapping[str, Any]) -> dict[str, Any]:
+    def upgrade(cls, hparams: Mapping[str, object]) -> dict[str, object]:
         """Settings of the network in the hyperparameters of a training that 0.1.0 saved."""
         return {k: hparams[k] for k in inspect.signature(cls.__init__).parameters if k in hparams}
 
-    def recipe(self) -> dict[str, Any] | None:
+    def recipe(self) -> dict[str, object] | None:
         """What else a file must hold to build the network without a hub or a folder; plain values."""
         return None
 
-    def extra_state(self) -> dict[str, Any]:
+    def extra_state(self) -> dict[str, object]:
         """What a score needs beside settings and weights; plain values only."""
         return {"view": asdict(self.view), "training_sets": list(self.training_sets)}
 
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Undo :meth:`extra_state`."""
-        self.view = View.from_state(state["view"])
-        self.training_sets = tuple(state["training_sets"])
+    def load_extra_state(self, state: dict[str, object]) -> None:
+        """Undo :meth:`extra_state`; raises :class:`ConfigError` for another form, or unstated training sets."""
+        view, sets = state["view"], state.get("training_sets")
+        if not isinstance(sets, list | tuple):
+            raise ConfigError(
+                "it does not state what it was trained on (training_sets), so that nobody could tell whether it has "
+                "seen the images it is tested on; convert it again from its checkpoint"
+            )
+        if not isinstance(view, dict):
+            raise ConfigError(f"a view is a mapping, not {view!r}")
+        self.view = View.from_state(view)
+        self.training_sets = tuple(map(str, sets))
 
     @property
     def revision(self) -> str:
@@ -226,6 +251,11 @@ class BackboneNetwork(IQANetwork):
             backbone = without_option(backbone, "checkpoint")
         self.backbone = create_backbone(backbone, pretrained=not loading_weights())
 
+    #: while training: of how many first stages of the backbone a batch's ``features`` are, 0 of all
+    frozen_stages = 0
+    #: while training: share of the height and width of the map behind them that a step sees
+    window = 1.0
+
     @abstractmethod
     def predict_features(self, features: Tensor) -> Prediction:
         """(B, D) features of one view to scores."""
@@ -235,7 +265,7 @@ class BackboneNetwork(IQANetwork):
         """What the backbone expects of an image."""
         return self.backbone.preprocess
 
-    def recipe(self) -> dict[str, Any] | None:
+    def recipe(self) -> dict[str, object] | None:
         """The backbone's, if it has one."""
         return self.backbone.recipe()
 
@@ -259,7 +289,12 @@ class BackboneNetwork(IQANetwork):
     def features(self, batch: Batch) -> Tensor:
         """(B, V, D) features of a batch, cached or computed; V is 1 for a single view."""
         features = batch["features"] if "features" in batch else self.encode(batch["image"])
-        return features if features.ndim == 3 else features[:, None]
+        features = features if features.ndim == 3 else features[:, None]
+        if self.frozen_stages and "features" in batch:
+            window = self.window if self.training else 1.0
+            rest = self.backbone.rest(features.flatten(0, 1), self.frozen_stages, window)
+            return rest.unflatten(0, features.shape[:2])
+        return features
 
     def predict_batch(self, batch: Batch) -> Prediction:
         """Scores of a batch; those of several views are averaged, and their variances too."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal, Required, TypedDict
 
-from rali_zoo.errors import CheckpointError, RaliZooError, near_miss
+from rali_zoo.errors import CheckpointError, ConfigError, RaliZooError, near_miss
 from rali_zoo.models import NETWORKS
 from rali_zoo.paths import SHIPPED, atomic_path
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rali_zoo.models.base import IQANetwork
 
 SCORER_FILE = "model.safetensors"
@@ -52,7 +55,16 @@ def network_class(name: str, source: str) -> type[IQANetwork]:
     return found
 
 
-def read_checkpoint(path: str) -> dict[str, Any]:
+class Checkpoint(TypedDict, total=False):
+    """What a Lightning checkpoint holds that is read here."""
+
+    state_dict: Required[dict[str, Tensor]]
+    rali_zoo: Required[dict[str, object]]
+    hyper_parameters: dict[str, object]
+    datamodule_hyper_parameters: dict[str, object]
+
+
+def read_checkpoint(path: str) -> Checkpoint:
     """Read a Lightning checkpoint without running code from it.
 
     Raises:
@@ -66,10 +78,12 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here, and all mean the same to the user
         raise CheckpointError(f"{path} is no checkpoint that can be read safely: {error}") from error
-    fits = isinstance(checkpoint, dict) and isinstance(checkpoint.get("rali_zoo"), dict)
-    state = checkpoint.get("state_dict") if fits else None
-    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise CheckpointError(f"{path} was not written by rali_zoo")
+    parts: dict[str, object] = {name: {} for name in Checkpoint.__optional_keys__}
+    parts |= checkpoint if isinstance(checkpoint, dict) else {}
+    for name in Checkpoint.__annotations__:
+        part = parts.get(name)
+        if not isinstance(part, dict) or not all(isinstance(key, str) for key in part):
+            raise CheckpointError(f"{path} was not written by rali_zoo: it has no {name}")
     return checkpoint  # type: ignore[no-any-return]
 
 
@@ -90,14 +104,14 @@ def load_checkpoint(path: str) -> IQANetwork:
     state, saved = checkpoint["state_dict"], checkpoint["rali_zoo"]
     if "network" in saved:
         weights = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
-        return build(saved["network"], weights, path)
+        return build(_mapping(saved["network"], path), weights, path)
     hparams = checkpoint.get("hyper_parameters", {})
     return build({"class": saved.get("class"), "hparams": hparams, "extra": saved}, state, path)
 
 
-def describe(network: IQANetwork) -> dict[str, Any]:
+def describe(network: IQANetwork) -> dict[str, object]:
     """What a file holds of a network beside its weights: class, settings, extra state; plain values."""
-    header = {
+    header: dict[str, object] = {
         "class": network_name(type(network)),
         "settings": network.settings,
         "extra": network.extra_state(),
@@ -106,7 +120,7 @@ def describe(network: IQANetwork) -> dict[str, Any]:
     return header if recipe is None else {**header, "backbone": recipe}
 
 
-def build(header: dict[str, Any], weights: dict[str, Any], source: str) -> IQANetwork:
+def build(header: Mapping[str, object], weights: Mapping[str, object], source: str) -> IQANetwork:
     """Make a network of what was saved of it; pretrained weights are not asked for.
 
     Args:
@@ -119,14 +133,15 @@ def build(header: dict[str, Any], weights: dict[str, Any], source: str) -> IQANe
     """
     from rali_zoo.models.base import weights_follow
 
-    if not isinstance(header, dict) or not isinstance(header.get("class"), str):
+    name = header.get("class")
+    if not isinstance(name, str):
         raise CheckpointError(f"{source}: its header names no network; it was not written by rali_zoo")
-    kind = network_class(header["class"], source)
+    kind = network_class(name, source)
     try:
         if "settings" in header:
-            settings = dict(header["settings"])
+            settings = _mapping(header["settings"], source)
         else:
-            settings = kind.upgrade(header["hparams"])
+            settings = kind.upgrade(_mapping(header["hparams"], source))
             weights = {k: v for k, v in weights.items() if not k.startswith(kind.only_trained)}
         inspect.signature(kind).bind(**settings)
         with ExitStack() as stack:
@@ -134,11 +149,11 @@ def build(header: dict[str, Any], weights: dict[str, Any], source: str) -> IQANe
             if "backbone" in header:
                 from rali_zoo.backbones.hf import rebuilding
 
-                stack.enter_context(rebuilding(header["backbone"]))
+                stack.enter_context(rebuilding(_mapping(header["backbone"], source)))
             network = kind(**settings)
         check_weights(network, weights, source)
         network.load_state_dict(weights)
-        network.load_extra_state(header["extra"])
+        network.load_extra_state(_mapping(header["extra"], source))
     except (TypeError, KeyError, ValueError, AttributeError, RuntimeError, RaliZooError) as error:
         if source in str(error):
             raise
@@ -147,7 +162,13 @@ def build(header: dict[str, Any], weights: dict[str, Any], source: str) -> IQANe
     return network.eval()
 
 
-def check_weights(network: IQANetwork, weights: dict[str, Any], source: str) -> None:
+def _mapping(value: object, source: str) -> dict[str, object]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise CheckpointError(f"{source}: its header has {str(value)[:60]!r} where names and values belong")
+    return value
+
+
+def check_weights(network: IQANetwork, weights: Mapping[str, object], source: str) -> None:
     """Refuse weights that would score wrongly.
 
     Args:
@@ -174,7 +195,7 @@ def check_weights(network: IQANetwork, weights: dict[str, Any], source: str) -> 
             raise CheckpointError(f"{source}: {name} has values that are not finite")
 
 
-def read_scorer(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_scorer(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:
     """Header and weights of a scorer file.
 
     Raises:
@@ -192,10 +213,12 @@ def read_scorer(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise CheckpointError(f"{path} is no readable safetensors file: {error}") from error
     if header is None:
         raise CheckpointError(f"{path} has no rali_zoo header: it was not written by rali_zoo")
-    return header, weights
+    return _mapping(header, str(path)), weights
 
 
-def save_scorer(network: IQANetwork, path: str | Path) -> Path:
+def save_scorer(
+    network: IQANetwork, path: str | Path, precision: Literal["float32", "float16"] = "float32"
+) -> Path:
     """Write a network as one safetensors file: weights, settings, view, training sets, descriptions.
 
     A file that is half written never has the final name.
@@ -203,16 +226,30 @@ def save_scorer(network: IQANetwork, path: str | Path) -> Path:
     Args:
         network: or a trainer that holds one.
         path: where to; ends in .safetensors.
+        precision: of weights in the file; a network computes in float32 again once it is loaded. ``float16``
+            halves the file; vectors (biases and statistics) stay as they are.
 
     Raises:
-        ConfigError: settings that no file can hold.
+        ConfigError: settings that no file can hold, or weights beyond the range of float16.
     """
     from safetensors.torch import save_file
 
     network = getattr(network, "network", network)
     state = {k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()}
+    if precision == "float16":
+        state = {k: _halved(k, v) for k, v in state.items()}
     header = json.dumps(describe(network))
     path = Path(path)
     with atomic_path(path) as temporary:
         save_file(state, str(temporary), metadata={"rali_zoo": header})
     return path
+
+
+def _halved(name: str, value: Tensor) -> Tensor:
+    """A matrix or kernel in float16; anything else as it is."""
+    if not value.is_floating_point() or value.ndim < 2:
+        return value
+    half = value.half()
+    if not bool(half.isfinite().all()):
+        raise ConfigError(f"{name} has values beyond the range of float16; keep it in float32")
+    return half

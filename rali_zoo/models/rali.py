@@ -6,7 +6,7 @@ of it.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -128,14 +128,17 @@ class RALINetwork(BackboneNetwork):
                 f"{name} stopped before its prototypes were made; run the stages after 'align'"
             )
 
-    def extra_state(self) -> dict[str, Any]:
+    def extra_state(self) -> dict[str, object]:
         """Adds the prototypes' descriptions."""
         return {**super().extra_state(), "prototype_texts": self.prototype_texts}
 
-    def load_extra_state(self, state: dict[str, Any]) -> None:
+    def load_extra_state(self, state: dict[str, object]) -> None:
         """Undo :meth:`extra_state`."""
         super().load_extra_state(state)
-        self.prototype_texts = state["prototype_texts"]
+        texts = state["prototype_texts"]
+        if not isinstance(texts, list) or not all(isinstance(some, list) for some in texts):
+            raise CheckpointError("prototype_texts holds a list of texts for each prototype")
+        self.prototype_texts = [[str(text) for text in some] for some in texts]
 
 
 def _wide(tensor: Tensor) -> Tensor:

@@ -33,13 +33,19 @@ class RegressionNetwork(BackboneNetwork):
         head: ``linear`` or ``mlp``, on standardised features.
         hidden: width of the perceptron's hidden layer.
         dropout: share in [0, 1) of inputs and hidden units dropped while training.
+        feature_limit: standard deviations at which standardised features are cut; 0 leaves them.
     """
 
     def __init__(
-        self, backbone: str = "rali:tiny", head: Head = "mlp", hidden: int = 256, dropout: float = 0.1
+        self,
+        backbone: str = "rali:tiny",
+        head: Head = "mlp",
+        hidden: int = 256,
+        dropout: float = 0.1,
+        feature_limit: float = 0.0,
     ) -> None:
         super().__init__(backbone)
-        self.head = Neck(head, self.backbone.dim, 1, hidden, dropout)
+        self.head = Neck(head, self.backbone.dim, 1, hidden, dropout, feature_limit)
 
     def predict_features(self, features: Tensor) -> Prediction:
         """(B, D) features to scores in [1, 5]."""

@@ -20,11 +20,11 @@ from rali_zoo.data.images import load_image, load_views
 from rali_zoo.data.sources import find_items
 from rali_zoo.errors import ConfigError, ImageDecodeError
 from rali_zoo.models.base import BackboneNetwork, IQANetwork, Prediction
-from rali_zoo.types import MOS_RANGE, Batch, Explanation, Score
+from rali_zoo.types import MOS_RANGE, Batch, Colour, Explanation, Score
 
 if TYPE_CHECKING:
-    from rali_zoo.data.images import ImageSource
     from rali_zoo.protocols import Scorer
+    from rali_zoo.types import ImageSource
 
 Prepared = Tensor | ImageDecodeError
 Image = TypeVar("Image")
@@ -143,6 +143,13 @@ class NetworkScorer:
         self.training_sets: tuple[str, ...] | None = network.training_sets
         #: type that an image encoder computes in where autocast allows it; ``None`` = float32 throughout
         self.autocast: torch.dtype | None = None
+        #: takes the place of the network's own ``encode``, see :mod:`rali_zoo.export.encoder`
+        self.encode: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def colour(self) -> Colour:
+        """As the network's view has it."""
+        return self.network.view.colour
 
     @property
     def revision(self) -> str:
@@ -158,7 +165,7 @@ class NetworkScorer:
         """The networks behind a score, so that their parameters can be counted."""
         return [self.network]
 
-    def stages(self) -> list[tuple[str, Callable[[Any], Any]]]:
+    def stages(self) -> list[tuple[str, Callable[[object], object]]]:
         """What is done to one image, step by step; each step takes what the one before it gave.
 
         ``decode`` and ``preprocess``, then ``encode`` and ``head`` where the module has both.
@@ -264,6 +271,8 @@ class NetworkScorer:
         return resized is not None and resized.resize == "none"
 
     def _predict(self, image: Tensor) -> Prediction:
+        if self.encode is not None:
+            return self.network.predict_batch(Batch(features=self.encode(image)))
         if self.autocast is None or not isinstance(self.network, BackboneNetwork):
             return self.network.predict_batch(Batch(image=image))
         with torch.autocast(image.device.type, self.autocast):

@@ -56,7 +56,7 @@ class _Refused(Exception):
     """Why a pickle is not read."""
 
 
-def read_pca(path: Path) -> dict[str, Any]:
+def read_pca(path: Path) -> dict[str, object]:
     """Attributes of the IncrementalPCA in a file of ``joblib.dump`` (plain, or compressed by zlib or gzip).
 
     Args:

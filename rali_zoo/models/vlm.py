@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rali_zoo.errors import CheckpointError, ConfigError
 from rali_zoo.models.base import IQANetwork, Prediction, loading_weights
+from rali_zoo.settings import read_settings
 from rali_zoo.types import Batch, Preprocess
 from rali_zoo.vlm.expectation import digit_tokens, expected_scores
 from rali_zoo.vlm.generation import Completions, Engine, TransformersEngine, evaluating
@@ -63,17 +64,19 @@ class VLMNetwork(IQANetwork):
         self,
         vlm: str,
         prompt: str = "score-short",
-        scoring: Scoring | Mapping[str, Any] | None = None,
+        scoring: Scoring | Mapping[str, object] | None = None,
         max_completion_length: int = 256,
         temperature: float = 1.0,
         seed: int = 0,
         precision: Precision = "float32",
-        adapter: Adapter | Mapping[str, Any] | None = None,
+        adapter: Adapter | Mapping[str, object] | None = None,
         loaded: VLM | None = None,
     ) -> None:
         super().__init__()
-        self.scoring = Scoring(**scoring) if isinstance(scoring, Mapping) else scoring or Scoring()
-        layers = Adapter(**adapter) if isinstance(adapter, Mapping) else adapter
+        if isinstance(scoring, Mapping):
+            scoring = read_settings(Scoring, dict(scoring), "scoring")
+        self.scoring = scoring or Scoring()
+        layers = read_settings(Adapter, dict(adapter), "adapter") if isinstance(adapter, Mapping) else adapter
         self.settings |= {
             "scoring": asdict(self.scoring),
             "adapter": None if layers is None else asdict(layers),
@@ -148,30 +151,29 @@ class VLMNetwork(IQANetwork):
         """Write model and processor for ``hf:local-dir:FOLDER``; an adapter is added to the weights."""
         merged(self.vlm).save(folder)
 
-    def extra_state(self) -> dict[str, Any]:
+    def extra_state(self) -> dict[str, object]:
         """Adds a fingerprint of tokenizer and chat template."""
         return {**super().extra_state(), "words": self.vlm.fingerprint}
 
-    def load_extra_state(self, state: dict[str, Any]) -> None:
+    def load_extra_state(self, state: dict[str, object]) -> None:
         """Undo :meth:`extra_state`; raises :class:`CheckpointError` where the tokenizer is another one."""
         if state["words"] != self.vlm.fingerprint:
             raise CheckpointError(f"these weights are not of vlm={self.vlm.uri}: {OTHER_WORDS}")
         super().load_extra_state(state)
 
     def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
+        self, state_dict: Mapping[str, object], strict: bool = True, assign: bool = False
+    ) -> object:
         """As torch's, but that nothing beyond the adapter is asked of an adapter's file."""
         if self.settings["adapter"] is None:
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
         return load_adapter(self, state_dict, assign)
 
     @classmethod
-    def upgrade(cls, hparams: Mapping[str, Any]) -> dict[str, Any]:
+    def upgrade(cls, hparams: Mapping[str, object]) -> dict[str, object]:
         """Settings of a Reasoner or RACT that 0.1.0 saved."""
-        tuning = hparams.get("tuning") or {}
+        tuning, grpo, sampling = (_group(hparams, name) for name in ("tuning", "grpo", "sampling"))
         lora = tuning.get("method") == "lora" and not (hparams.get("init_from") or hparams.get("vision_from"))
-        grpo, sampling = hparams.get("grpo") or {}, hparams.get("sampling") or {}
         return {
             "vlm": hparams["vlm"],
             "prompt": hparams["prompt"],
@@ -184,6 +186,13 @@ class VLMNetwork(IQANetwork):
             "precision": tuning.get("precision", "float32"),
             "adapter": {k: tuning[k] for k in Adapter.__dataclass_fields__ if k in tuning} if lora else None,
         }
+
+
+def _group(hparams: Mapping[str, object], name: str) -> dict[str, object]:
+    found = hparams.get(name) or {}
+    if not isinstance(found, dict):
+        raise ConfigError(f"{name} is {found!r}, and has to hold settings")
+    return found
 
 
 OTHER_WORDS = "its tokenizer or chat template differs"
@@ -205,7 +214,7 @@ def one_view(image: Images) -> Images:
     return image
 
 
-def load_adapter(module: torch.nn.Module, state: Mapping[str, Any], assign: bool) -> Any:
+def load_adapter(module: torch.nn.Module, state: Mapping[str, object], assign: bool) -> object:
     """Load a state dict that must hold the adapter of a module and may leave the rest out.
 
     Args:

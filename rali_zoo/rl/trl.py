@@ -46,7 +46,9 @@ class TrlReward:
         self.reward_set, self.name, self.limit, self.vocabulary = reward_set, name, limit, vocabulary
         self.__name__ = name  # TRL logs a reward under this name
 
-    def __call__(self, completions: list[Any], **columns: object) -> list[float | None]:
+    def __call__(
+        self, completions: list[str] | list[list[dict[str, object]]], **columns: object
+    ) -> list[float | None]:
         """One number a completion, ``None`` where the reward does not apply.
 
         The data set's :data:`COLUMNS` come by name, as far as the reward needs them; other columns are ignored.

@@ -19,7 +19,7 @@ from rali_zoo.data.images import MAX_PIXELS
 from rali_zoo.data.sources import Item
 from rali_zoo.errors import ConfigError, ImageDecodeError, MissingExtraError
 from rali_zoo.scoring.pipeline import Slice
-from rali_zoo.types import Score
+from rali_zoo.types import Runtime, Score
 
 if TYPE_CHECKING:
     from rali_zoo.models.scorer import NetworkScorer, Prepared
@@ -42,6 +42,7 @@ class Recipe:
     precision: Precision = "float32"
     compile: Compile = "off"
     threads: int | None = None
+    runtime: Runtime = "torch"
 
 
 def run_ray(
@@ -204,6 +205,7 @@ class _Worker:
     def __init__(self, recipe: Recipe, folder: str) -> None:
         import torch
 
+        from rali_zoo.export.encoder import use_onnx
         from rali_zoo.scoring.runtime import tune
         from rali_zoo.zoo import load_model
 
@@ -212,6 +214,7 @@ class _Worker:
         with chdir(folder) if os.path.isdir(folder) else nullcontext():
             self.scorer = cast("NetworkScorer", load_model(recipe.model, recipe.device))
         tune(self.scorer, recipe.precision, recipe.compile)
+        use_onnx(self.scorer, recipe.runtime)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         prepared = _unpack(row)

@@ -56,6 +56,7 @@ class Job:
         revision: hash of its weights.
         decode: how images are decoded.
         precision: number type of the encoder.
+        runtime: what computes it, as asked for.
         attributes: whether the table has :data:`ATTRIBUTES` too.
     """
 
@@ -66,6 +67,7 @@ class Job:
     revision: str
     decode: str
     precision: str
+    runtime: str = "torch"
     attributes: bool = False
 
 

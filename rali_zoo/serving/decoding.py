@@ -22,6 +22,7 @@ from PIL import Image
 
 from rali_zoo.data.images import load_image
 from rali_zoo.errors import ImageDecodeError
+from rali_zoo.types import Colour
 
 #: Twice what the costliest format (WebP with transparency) was measured to take: 28 bytes a pixel.
 _BYTES_A_PIXEL = 64
@@ -51,21 +52,22 @@ class Decoded(NamedTuple):
         return Image.frombytes("RGB", (self.width, self.height), self.pixels)
 
 
-Decode = Callable[[bytes, int, int], Decoded]
+Decode = Callable[[bytes, int, int, Colour], Decoded]
 
 
-def decode(data: bytes, max_pixels: int, preview: int) -> Decoded:
+def decode(data: bytes, max_pixels: int, preview: int, colour: Colour) -> Decoded:
     """Decode one image; runs in the other process.
 
     Args:
         data: of a file.
         max_pixels: refuse images of more pixels than this.
         preview: longer side of a small copy, in pixels; 0 for none.
+        colour: as the scorer takes it.
 
     Raises:
         ImageDecodeError: why there is none.
     """
-    image = load_image(data, max_pixels)
+    image = load_image(data, max_pixels, colour)
     small = io.BytesIO()
     if preview:
         copy = image.copy()
@@ -89,7 +91,7 @@ def confine(spare: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _work(connection: Connection, function: Decode, max_pixels: int, preview: int) -> None:
+def _work(connection: Connection, function: Decode, max_pixels: int, preview: int, colour: Colour) -> None:
     """The other process: files come in, pixels or reasons go out, until the pipe is closed."""
     confine(_BYTES_A_PIXEL * max_pixels + _SPARE)
     connection.send_bytes(_READY)
@@ -99,7 +101,7 @@ def _work(connection: Connection, function: Decode, max_pixels: int, preview: in
         except EOFError:
             return
         try:
-            found = function(data, max_pixels, preview)
+            found = function(data, max_pixels, preview, colour)
         except ImageDecodeError as error:
             connection.send_bytes(_REASON + str(error).encode("utf-8", "replace"))
         except MemoryError:
@@ -112,13 +114,13 @@ def _work(connection: Connection, function: Decode, max_pixels: int, preview: in
 class _Decoder:
     """One such process, as its owner sees it."""
 
-    def __init__(self, max_pixels: int, preview: int) -> None:
+    def __init__(self, max_pixels: int, preview: int, colour: Colour) -> None:
         # Not forked: a copy of a process with torch and threads may hang, and would hold all of its memory.
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
         self._ready = False
         self.process = context.Process(
-            target=_work, args=(other, decode, max_pixels, preview), daemon=True, name="decode"
+            target=_work, args=(other, decode, max_pixels, preview, colour), daemon=True, name="decode"
         )
         self.process.start()
         other.close()  # so that the end of the process is the end of the pipe
@@ -186,10 +188,13 @@ class DecodePool:
         max_pixels: refuse images of more pixels than this.
         seconds: an image may take; its process is killed then.
         preview: longer side of a small copy, in pixels; 0 for none.
+        colour: as the scorer takes it.
     """
 
-    def __init__(self, workers: int, max_pixels: int, seconds: float, preview: int = 0) -> None:
-        self.max_pixels, self.seconds, self.preview = max_pixels, seconds, preview
+    def __init__(
+        self, workers: int, max_pixels: int, seconds: float, preview: int = 0, colour: Colour = "srgb"
+    ) -> None:
+        self.max_pixels, self.seconds, self.preview, self.colour = max_pixels, seconds, preview, colour
         self._closed = False
         self._all = {self._start() for _ in range(workers)}
         self._idle: queue.SimpleQueue[_Decoder] = queue.SimpleQueue()
@@ -202,7 +207,7 @@ class DecodePool:
         return not self._closed and all(_runs(d.process.pid) for d in list(self._all) if d.process.is_alive())
 
     def _start(self) -> _Decoder:
-        return _Decoder(self.max_pixels, self.preview)
+        return _Decoder(self.max_pixels, self.preview, self.colour)
 
     def __call__(self, data: bytes) -> Decoded:
         """Decode one image; may be called from several threads.

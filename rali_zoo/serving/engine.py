@@ -7,7 +7,7 @@ import logging
 import queue
 import threading
 import time
-from collections import deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -127,13 +127,14 @@ class Engine:
         self.scored = 0  #: images that went through the model so far
         self._waiting = self._pending = 0
         self._moved = time.monotonic()  # when an image was last answered, or came where none waited
-        self._turns: deque[deque[_Job]] = deque()  # requests with images that are not decoded yet
+        self._held: Counter[str] = Counter()  # bytes of each client's images that wait
+        # clients that have requests, and those requests, with images that are not decoded yet
+        self._turns: OrderedDict[str, deque[deque[_Job]]] = OrderedDict()
         self._lock = threading.Lock()
         self._closed = False
         self._ready: queue.Queue[_Job | None] = queue.Queue()
-        self._decode = DecodePool(
-            workers, self.limits.megapixels * 1_000_000, self.limits.decode_seconds, preview
-        )
+        pixels, seconds = self.limits.megapixels * 1_000_000, self.limits.decode_seconds
+        self._decode = DecodePool(workers, pixels, seconds, preview, scorer.colour)
         self._preparing = ThreadPoolExecutor(workers, "prepare")
         self._model = threading.Thread(target=self._run, name="model", daemon=True)
         self._model.start()
@@ -149,8 +150,13 @@ class Engine:
         """Bytes of the images that wait."""
         return self._waiting
 
-    def submit(self, uploads: Sequence[Upload]) -> list[Future[Answer]]:
+    def submit(self, uploads: Sequence[Upload], client: str = "") -> list[Future[Answer]]:
         """Take the images of one request, all or none.
+
+        Args:
+            uploads: the images.
+            client: who asks. Clients take turns at the decoders, image by image, and so do the requests of one;
+                while something waits, one client's images take up half of the room at most.
 
         Returns:
             One future an image, in order. An image that cannot be read is an answer with the reason.
@@ -162,15 +168,19 @@ class Engine:
         with self._lock:
             if self._closed:
                 raise BusyError("the service is stopping")
-            if self._waiting and self._waiting + size > self.limits.waiting_megabytes * 1_000_000:
+            room, held = self.limits.waiting_megabytes * 1_000_000, self._held[client]
+            if self._waiting and self._waiting + size > room:
                 raise BusyError(f"{self._waiting / 1e6:.0f} MB of images are waiting; try again in a moment")
+            if client and held and held + size > room // 2:
+                raise BusyError(f"{held / 1e6:.0f} MB of your images are waiting; try again in a moment")
             self._waiting += size
+            self._held[client] += size
             self._moved = time.monotonic() if self._pending == 0 else self._moved
             self._pending += len(uploads)
             jobs = [_Job(upload) for upload in uploads]
-            self._turns.append(deque(jobs))
+            self._turns.setdefault(client, deque()).append(deque(jobs))
             for job in jobs:
-                job.answer.add_done_callback(partial(self._leave, job, len(job.upload.data)))
+                job.answer.add_done_callback(partial(self._leave, job, client, len(job.upload.data)))
                 self._preparing.submit(self._prepare_next)
         return [job.answer for job in jobs]
 
@@ -192,20 +202,26 @@ class Engine:
         self._ready.put(None)
         self._model.join()
 
-    def _leave(self, job: _Job, size: int, _: Future[Answer]) -> None:
+    def _leave(self, job: _Job, client: str, size: int, _: Future[Answer]) -> None:
         job.upload = Upload(job.upload.name, b"")  # a cancelled job stays in line, but not its bytes
         with self._lock:
             self._waiting -= size
+            self._held[client] -= size
+            if not self._held[client]:
+                del self._held[client]
             self._pending -= 1
             self._moved = time.monotonic()
 
     def _prepare_next(self) -> None:
-        """In a thread: one image of the request whose turn it is, so that a large one does not hold up others."""
+        """In a thread: one image of the client whose turn it is, so that nobody's many hold up others' few."""
         with self._lock:
-            request = self._turns.popleft()
+            client, requests = self._turns.popitem(last=False)
+            request = requests.popleft()
             job = request.popleft()
             if request:
-                self._turns.append(request)
+                requests.append(request)
+            if requests:
+                self._turns[client] = requests
         self._prepare(job)
 
     def _prepare(self, job: _Job) -> None:

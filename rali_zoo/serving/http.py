@@ -59,7 +59,8 @@ def make_app(engine: Engine) -> Starlette:
     async def score(request: Request) -> Response:
         explain = _flag(request, "explain")
         uploads = await _receive(request, engine.limits)
-        return JSONResponse(await _answer(engine, uploads, explain))
+        client = request.client.host if request.client else ""
+        return JSONResponse(await _answer(engine, uploads, explain, client))
 
     async def health(_: Request) -> Response:
         state = {
@@ -202,8 +203,8 @@ async def _busy(_: Request, error: Exception) -> Response:
 # ---- what goes out ----
 
 
-async def _answer(engine: Engine, uploads: list[Upload], explain: bool) -> dict[str, Any]:
-    futures = engine.submit(uploads)
+async def _answer(engine: Engine, uploads: list[Upload], explain: bool, client: str) -> dict[str, Any]:
+    futures = engine.submit(uploads, client)
     try:
         async with asyncio.timeout(engine.limits.seconds):
             answers = await asyncio.gather(*(asyncio.wrap_future(future) for future in futures))

@@ -9,10 +9,10 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import uvicorn
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rali_zoo.errors import ConfigError
@@ -94,7 +94,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def make_server(app: Any, host: str) -> uvicorn.Server:
+def make_server(app: ASGIApp, host: str) -> uvicorn.Server:
     """A server for an ASGI application; it listens where :meth:`uvicorn.Server.run` is told.
 
     On a loopback address, requests that ask for another host by name are refused: a page of the web that
@@ -119,7 +119,7 @@ def make_server(app: Any, host: str) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def serve(make: Callable[[], Any], host: str, port: int, what: str) -> None:
+def serve(make: Callable[[], ASGIApp], host: str, port: int, what: str) -> None:
     """Serve an ASGI application until SIGINT or SIGTERM; running requests are answered first.
 
     Args:

@@ -30,7 +30,7 @@ class OpenClipText(TextEncoder):
 
     def __init__(
         self,
-        net: Any,
+        net: nn.Module,
         tokenizer: open_clip.SimpleTokenizer | open_clip.tokenizer.HFTokenizer,
         uri: str,
         dim: int,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
@@ -11,18 +12,20 @@ import torch
 from lightning.pytorch.plugins.precision import Precision
 from torch import Tensor, distributed, nn
 
+from rali_zoo.backbones.weights import weights_hash
 from rali_zoo.errors import ConfigError
 from rali_zoo.metrics.evaluation import evaluate
-from rali_zoo.models.base import BackboneNetwork, IQANetwork, Prediction
-from rali_zoo.models.files import PREFIX, describe
+from rali_zoo.models.base import BackboneNetwork, IQANetwork, Prediction, Standardise
+from rali_zoo.models.files import PREFIX, describe, load_checkpoint
 from rali_zoo.protocols import TrainingData
 from rali_zoo.trainers.evaluation import NO_SCORE, Evaluation, agreement
-from rali_zoo.trainers.losses import RegressionLoss, score_loss
-from rali_zoo.types import Batch, Preprocess
+from rali_zoo.trainers.losses import RegressionLoss, rank_loss, score_loss
+from rali_zoo.types import Batch, Predicted, Preprocess
 from rali_zoo.uri import without_option
 
 if TYPE_CHECKING:
     import pandas as pd
+    from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
     from rali_zoo.views import View
 
@@ -36,8 +39,10 @@ class IQAModule(L.LightningModule):
         network: what scores; a scorer file holds this and nothing else.
     """
 
-    #: whether the images' features stay as they are in training, so that the DataModule can cache them
-    encoder_is_frozen: bool = False
+    #: whether what the backbone, or its first stages, make of an image stays as it is, and can be cached
+    can_cache: bool = False
+    #: whether it learns from images whose order alone is known (``data.ranks``)
+    learns_ranks: bool = False
     #: the error of an image for which the network has no finite score
     no_score: str = NO_SCORE
 
@@ -77,7 +82,19 @@ class IQAModule(L.LightningModule):
         data = self.datamodule
         if stage == "fit" and data is not None:
             self.network.view = data.eval_view
-            self.network.training_sets = tuple(data.train_refs)
+            self.network.training_sets = (*data.train_refs, *data.rank_refs)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """The tensors of a batch, of any shape, on a device; Lightning's own looks at every string too."""
+        moved = {
+            name: value.to(device, non_blocking=True)
+            if isinstance(value, Tensor)
+            else [v.to(device, non_blocking=True) for v in cast("list[Tensor]", value)]
+            if name == "image"  # images whose sizes differ
+            else value
+            for name, value in batch.items()
+        }
+        return cast(Batch, moved)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collect scores of a validation batch."""
@@ -87,8 +104,8 @@ class IQAModule(L.LightningModule):
         """Collect scores of a test batch."""
         self.evaluation.add(dataloader_idx, batch, self.predict_batch(batch))
 
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Scores of a batch with the images they belong to: keys dataset, id, score, std."""
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Predicted:
+        """Scores of a batch with the images they belong to."""
         out = self.predict_batch(batch)
         return {"dataset": batch["dataset"], "id": batch["id"], "score": out.score, "std": out.std}
 
@@ -135,26 +152,27 @@ class IQAModule(L.LightningModule):
 
     # ---- checkpoints --------------------------------------------------------------------------
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Add what a scorer needs beside its weights."""
         checkpoint["rali_zoo"] = {"network": describe(self.network)}
-        kept = checkpoint.get("hyper_parameters", {})
-        if isinstance(kept.get("backbone"), nn.Module):  # given as it is: a file holds its reference
+        kept = checkpoint.get("hyper_parameters")
+        # one given as it is: a file holds its reference
+        if isinstance(kept, dict) and isinstance(kept.get("backbone"), nn.Module):
             kept["backbone"] = self.network.settings["backbone"]
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Read it back."""
         saved = checkpoint.get("rali_zoo")
-        if saved is not None:
+        if isinstance(saved, dict):
             self.network.load_extra_state(saved["network"]["extra"] if "network" in saved else saved)
 
     def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
+        self, state_dict: Mapping[str, object], strict: bool = True, assign: bool = False
+    ) -> object:
         """As torch's; takes the names of 0.1.0 too, when the trainer was the network."""
         return super().load_state_dict(self.renamed(state_dict), strict=strict, assign=assign)
 
-    def renamed(self, state: Mapping[str, Any]) -> dict[str, Any]:
+    def renamed(self, state: Mapping[str, object]) -> dict[str, object]:
         """A state dict of 0.1.0 under the names that weights have now; one of today as it is."""
         if any(name.startswith(PREFIX) for name in state):
             return dict(state)
@@ -176,12 +194,20 @@ class BackboneModule(IQAModule):
         loss: pointwise loss on the MOS scale.
         plcc_weight: weight of the PLCC loss inside each data set of a batch.
         fidelity_weight: weight of the Thurstone fidelity ranking loss inside each data set of a batch.
+        rank_weight: weight of the loss of images whose order is known (``data.ranks``).
+        frozen_stages: of a backbone that is trained, how many of its first stages stay as they are; what they make
+            of an image is cached. The statistics of its normalisation layers stay, too.
+        window: share in (0, 1] of the height and width of the map behind the frozen stages that a training step
+            sees, at a random place and mirrored at random; 1 = all of it, as it is.
 
     Raises:
-        ConfigError: a rate or weight that is negative or not finite.
+        ConfigError: a rate or weight that is negative or not finite, or stages that cannot be frozen.
     """
 
     network: BackboneNetwork
+    learns_ranks = True
+    #: whether the statistics of features are those of the scorer that training started from
+    keeps_statistics = False
 
     def __init__(
         self,
@@ -192,14 +218,63 @@ class BackboneModule(IQAModule):
         loss: RegressionLoss = "mse",
         plcc_weight: float = 0.0,
         fidelity_weight: float = 0.0,
+        rank_weight: float = 0.1,
+        frozen_stages: int = 0,
+        window: float = 1.0,
     ) -> None:
         check_settings(locals())
         super().__init__(network)
         self.lr, self.encoder_lr, self.weight_decay = lr, encoder_lr, weight_decay
         self.loss, self.plcc_weight, self.fidelity_weight = loss, plcc_weight, fidelity_weight
+        self.rank_weight = rank_weight
         self.encoder_is_frozen = encoder_lr == 0
+        self.frozen_stages = 0 if self.encoder_is_frozen else frozen_stages
+        self.can_cache = self.encoder_is_frozen or self.frozen_stages > 0
+        if not 0 < window <= 1:
+            raise ConfigError(f"model.window={window!r}: a share of the map above 0, at most 1")
+        for part in self._fixed_parts():
+            part.requires_grad_(False)
+        network.frozen_stages, network.window = self.frozen_stages, window
+        self._still()
+
+    def start_from(self, scorer: str) -> None:
+        """Take the weights of a trained scorer, and keep its statistics of features.
+
+        Those are of thousands of images; a few hundred of one's own would only make them noisier.
+
+        Args:
+            scorer: name of a scorer that the package carries, a scorer file (.safetensors), or a checkpoint.
+
+        Raises:
+            ConfigError: another backbone or head.
+            CheckpointError: no such file.
+        """
+        other = load_checkpoint(scorer)
+        try:
+            self.network.load_state_dict(other.state_dict())
+        except RuntimeError as error:
+            raise ConfigError(
+                f"model.init_from={scorer!r} is a {type(other).__name__} with the settings {other.settings}; this "
+                f"model has {self.network.settings}: {error}"
+            ) from None
+        self.keeps_statistics = True
+        self._still()
+
+    def _fixed_parts(self) -> list[nn.Module]:
+        """Parts of the backbone whose weights stay."""
         if self.encoder_is_frozen:
-            self.backbone.requires_grad_(False).eval()
+            return [self.backbone]
+        return self.network.backbone.first_parts(self.frozen_stages) if self.frozen_stages else []
+
+    def _still(self) -> None:
+        """Evaluation mode for whatever has statistics that must not move: those of a backbone that is frozen, if only
+        in part, and of features that were trained on many more images."""
+        if self.can_cache:
+            self.backbone.eval()
+        if self.keeps_statistics:
+            for module in self.network.modules():
+                if isinstance(module, Standardise):
+                    module.eval()
 
     @property
     def backbone(self) -> nn.Module:
@@ -211,19 +286,19 @@ class BackboneModule(IQAModule):
         """Identifies the backbone and the weights it has now, for the feature cache."""
         backbone = self.network.backbone
         reference = without_option(without_option(backbone.uri, "checkpoint"), "weights")
+        if self.frozen_stages:
+            return f"{reference}|{self.frozen_stages}|{weights_hash(nn.ModuleList(self._fixed_parts()))}"
         return f"{reference}|{backbone.weights_hash()}"
 
     def train(self, mode: bool = True) -> BackboneModule:
         """Training mode for all but a frozen backbone, whose normalisation statistics must not move."""
         super().train(mode)
-        if self.encoder_is_frozen:
-            self.backbone.eval()
+        self._still()
         return self
 
     def on_train_epoch_start(self) -> None:
         """Whatever mode a part came in, a frozen backbone is in evaluation mode."""
-        if self.encoder_is_frozen:
-            self.backbone.eval()
+        self._still()
 
     @torch.inference_mode()
     def encode_frozen(self, image: Tensor) -> Tensor:
@@ -233,32 +308,79 @@ class BackboneModule(IQAModule):
             image: (B, 3, H, W) or (B, V, 3, H, W) in [0, 1].
 
         Returns:
-            (B, D) or (B, V, D).
+            (B, D) or (B, V, D); where only the first stages are frozen, D is the length of what they make.
         """
         self.backbone.eval()
-        return self.network.encode(image.to(self.device))
+        image = image.to(self.device)
+        if not self.frozen_stages:
+            return self.network.encode(image)
+        made = self.network.backbone.first(image.flatten(0, -4), self.frozen_stages)
+        return made.unflatten(0, image.shape[:-3])
 
     def score_loss(self, score: Tensor, batch: Batch) -> Tensor:
         """Scalar loss of (B,) scores against the MOS of a batch."""
         weights = (1.0, self.plcc_weight, self.fidelity_weight)
         return score_loss(score, batch["mos"], batch["std"], batch["dataset"], self.loss, weights)
 
+    def rank_loss(self, ranked: Batch | None) -> Tensor | float:
+        """Weighted scalar loss of the chains of a batch; 0 where it has none.
+
+        Degraded images are unlike those with a MOS: they are seen through the running statistics of the
+        normalisation layers, which they do not move.
+        """
+        if ranked is None:
+            return 0.0
+        with running_statistics(self.network):
+            score = self.unbounded_score(ranked)
+        value = rank_loss(score, ranked["chain"])
+        self.log("train/rank_loss", value, batch_size=len(score))
+        return self.rank_weight * value
+
+    def unbounded_score(self, batch: Batch) -> Tensor:
+        """(B,) scores as losses see them; a network that clamps its scores gives them as they were before."""
+        return self.predict_batch(batch).score
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Scalar loss of a batch of images with a MOS."""
-        value = self.score_loss(self.predict_batch(batch).score, batch)
+        """Scalar loss of a batch of images with a MOS, and of the chains that follow them."""
+        batch, ranked = split_chains(batch)
+        value = self.score_loss(self.predict_batch(batch).score, batch) + self.rank_loss(ranked)
         self.log("train/loss", value, prog_bar=True, batch_size=len(batch["id"]))
         return value
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a learning rate for the backbone and one for the rest; warm-up, then cosine."""
         encoder = set(self.backbone.parameters())
         groups = [{"params": [p for p in self.parameters() if p not in encoder], "lr": self.lr}]
         if not self.encoder_is_frozen:
-            groups.append({"params": list(self.backbone.parameters()), "lr": self.encoder_lr})
+            trained = [p for p in self.backbone.parameters() if p.requires_grad]
+            groups.append({"params": trained, "lr": self.encoder_lr})
         optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
         total = self.total_steps
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_cosine(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def split_chains(batch: Batch) -> tuple[Batch, Batch | None]:
+    """The images with a MOS and, where there are any, those of chains, which follow them in a batch."""
+    if "chain" not in batch:
+        return batch, None
+    rated = int((batch["chain"] < 0).sum())
+    first = {k: v[:rated] for k, v in batch.items()}  # type: ignore[index]
+    rest = {k: v[rated:] for k, v in batch.items()}  # type: ignore[index]
+    return cast(Batch, first), cast(Batch, rest) if rest["chain"].numel() else None
+
+
+@contextlib.contextmanager
+def running_statistics(network: nn.Module) -> Iterator[None]:
+    """While it lasts, normalisation layers use their running statistics and leave them as they are."""
+    layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    for layer in layers:
+        layer.eval()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.train()
 
 
 def exact_labels(plugin: Precision) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -20,7 +18,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None
+        self, checkpoint: dict[str, object], path: _PATH, storage_options: object | None = None
     ) -> None:
         """Write a checkpoint; the file at ``path`` is the old one or the new one at any moment."""
         if storage_options is not None or "://" in str(path):

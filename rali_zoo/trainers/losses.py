@@ -135,3 +135,30 @@ def score_loss(
             if weights[2]:
                 total = total + weights[2] * share * fidelity_loss(p, m, std[group])
     return total
+
+
+def rank_loss(score: Tensor, chain: Tensor, margin: float = 0.08, temperature: float = 0.2) -> Tensor:
+    """Logistic loss of images whose order is known: an earlier image of a chain must score higher.
+
+    Every pair of a chain counts, one of images k places apart k times, and it is asked for k times the margin: that
+    a pristine image scores below a ruined one is a worse fault than two levels that change places. RankIQA (Liu et
+    al., ICCV 2017) learns from ranked degradations in this way, with a hinge.
+
+    Args:
+        score: (B,) scores in [1, 5].
+        chain: (B,) integers, alike in images of one chain, which stand best first.
+        margin: that neighbours in a chain should lie apart, in MOS.
+        temperature: of the logistic function, in MOS; positive.
+
+    Returns:
+        Scalar, at least 0; 0 where no chain has two images.
+    """
+    score = _full(score)
+    i, j = torch.triu_indices(len(score), len(score), offset=1, device=score.device)
+    same = chain[i] == chain[j]
+    i, j = i[same], j[same]
+    if len(i) == 0:
+        return score.sum() * 0.0
+    apart = (j - i).to(score.dtype)
+    loss = F.softplus((margin * apart - (score[i] - score[j])) / temperature)
+    return (apart * loss).sum() / apart.sum()

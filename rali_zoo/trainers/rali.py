@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import islice
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +23,14 @@ from rali_zoo.errors import ConfigError
 from rali_zoo.models.base import loading_weights
 from rali_zoo.models.files import read_checkpoint
 from rali_zoo.models.rali import Projector, RALINetwork
-from rali_zoo.trainers.base import BackboneModule, broadcast, check_settings, warmup_cosine
+from rali_zoo.trainers.base import BackboneModule, broadcast, check_settings, split_chains, warmup_cosine
 from rali_zoo.trainers.losses import RegressionLoss, info_nce
 from rali_zoo.trainers.prototypes import fit_projection, fit_prototypes
 from rali_zoo.trainers.teacher import Teacher
 from rali_zoo.types import Batch
+
+if TYPE_CHECKING:
+    from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 Stage = Literal["align", "prototypes", "finetune"]
 _REMEMBERED = 20_000  # images an epoch that may lend a prototype their descriptions
@@ -64,6 +67,7 @@ class RALI(BackboneModule):
         loss: pointwise loss of stage 3 (paper: mse).
         plcc_weight: weight of the PLCC loss inside each data set of a batch.
         fidelity_weight: weight of the Thurstone fidelity ranking loss inside each data set of a batch.
+        rank_weight: weight of the loss of images whose order is known (``data.ranks``) in the last stage.
         descriptions_kept: descriptions remembered for each prototype, for explanations.
         text_lr: learning rate of the text encoder in stage 1; 0 keeps it frozen, and every text is
             embedded only once.
@@ -101,6 +105,7 @@ class RALI(BackboneModule):
         loss: RegressionLoss = "mse",
         plcc_weight: float = 0.0,
         fidelity_weight: float = 0.0,
+        rank_weight: float = 0.1,
         descriptions_kept: int = 3,
         text_lr: float = 0.0,
         embedding_dim: int | None = None,
@@ -118,6 +123,7 @@ class RALI(BackboneModule):
             loss,
             plcc_weight,
             fidelity_weight,
+            rank_weight,
         )
         self.save_hyperparameters()
         self.hparams["embedding_dim"] = network.projector.dim
@@ -180,7 +186,7 @@ class RALI(BackboneModule):
         """Whether the part with this learning rate stays as it is in the running stage."""
         return self.stage == "finetune" and self.hparams[rate] == 0
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         """Make the prototypes after the last step of the alignment, so that its validation has scores."""
         last_batch = batch_idx + 1 == self.trainer.num_training_batches
         last_epoch = self.trainer.current_epoch + 1 == self.hparams["align_epochs"]
@@ -192,6 +198,7 @@ class RALI(BackboneModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Scalar loss of the running stage; of both in a ``fast_dev_run``, which has one epoch."""
+        batch, ranked = split_chains(batch)
         with torch.set_grad_enabled(not self._is_still("finetune_encoder_lr")):
             views = self.network.features(batch)
         features = views.flatten(0, 1)
@@ -203,6 +210,7 @@ class RALI(BackboneModule):
             if "finetune" not in self.stages:
                 return None
             total = total + self._finetune_loss(Batch(**{**batch, "features": views}))
+            total = total + self.rank_loss(ranked)
             self._remember(batch, features)
         # DDP wants a gradient, if only of zero, for the parameters of the other stage.
         return total + 0.0 * sum(p.sum() for p in self.parameters() if p.requires_grad)
@@ -217,10 +225,15 @@ class RALI(BackboneModule):
         self.log("train/align_loss", value, prog_bar=True, batch_size=len(text))
         return value
 
+    def unbounded_score(self, batch: Batch) -> Tensor:
+        """(B,) scores not clamped to the scale: outside of it one would have no gradient to come back by."""
+        with torch.set_grad_enabled(not self._is_still("finetune_encoder_lr")):
+            features = self.network.features(batch)
+        b, v = features.shape[:2]
+        return self.network.unbounded(features.flatten(0, 1)).score.view(b, v).mean(1)
+
     def _finetune_loss(self, batch: Batch) -> Tensor:
-        b, v = batch["features"].shape[:2]
-        # not clamped to the scale: outside of it a score would have no gradient to come back by
-        score = self.network.unbounded(batch["features"].flatten(0, 1)).score.view(b, v).mean(1)
+        score = self.unbounded_score(batch)
         value = self.score_loss(score, batch)
         self.log("train/score_loss", value, prog_bar=True, batch_size=len(score))
         return value
@@ -237,7 +250,7 @@ class RALI(BackboneModule):
         ):
             part.grad = None
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over three groups whose learning rates change with the stage; warm-up and cosine in each."""
         h, net = self.hparams, self.network
         peaks = {  # learning rates in (align, finetune)
@@ -359,7 +372,7 @@ class RALI(BackboneModule):
 
     # ---- checkpoints --------------------------------------------------------------------------
 
-    def renamed(self, state: Mapping[str, Any]) -> dict[str, Any]:
+    def renamed(self, state: Mapping[str, object]) -> dict[str, object]:
         """As the base class's; the text encoder was a tower in 0.1.0."""
         names = {
             k: k.replace("text_tower.", "text_encoder.", 1) for k in state if k.startswith("text_tower.")
@@ -374,4 +387,4 @@ class RALI(BackboneModule):
             raise ConfigError(
                 f"model.init_from={path!r} has another shape than this model: {error}"
             ) from None
-        self.on_load_checkpoint(checkpoint)
+        self.on_load_checkpoint({**checkpoint})

@@ -40,6 +40,7 @@ from rali_zoo.vlm.tuning import Tuning, freeze_dropout_and_norm, prepare
 if TYPE_CHECKING:
     import pandas as pd
     from lightning import Trainer
+    from lightning.pytorch.utilities.types import OptimizerLRScheduler
     from torch.distributed.device_mesh import DeviceMesh
 
 UNPARSEABLE = "no score can be parsed from the answer"
@@ -256,7 +257,7 @@ class ReasonerBase(IQAModule):
             # processors of images cannot be.
             plugin.forward_context = nullcontext  # type: ignore[method-assign, assignment]
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW on what learns; the learning rate as ``schedule`` says."""
         learning = [p for p in self.policy.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(learning, lr=self.schedule.lr, weight_decay=self.schedule.weight_decay)
@@ -283,16 +284,16 @@ class ReasonerBase(IQAModule):
 
     # ---- checkpoints --------------------------------------------------------------------------
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Add what a scorer needs beside its weights; leave out what ``vlm`` has."""
         super().on_save_checkpoint(checkpoint)
         if self.adapter_only:
-            state = checkpoint["state_dict"].items()
-            checkpoint["state_dict"] = {k: v for k, v in state if k in self.learning}
+            state = cast("dict[str, Tensor]", checkpoint["state_dict"])
+            checkpoint["state_dict"] = {k: v for k, v in state.items() if k in self.learning}
 
     def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
+        self, state_dict: Mapping[str, object], strict: bool = True, assign: bool = False
+    ) -> object:
         """As torch's, but that nothing beyond the adapter is asked of an adapter's checkpoint."""
         if self.adapter_only:
             return load_adapter(self, self.renamed(state_dict), assign)

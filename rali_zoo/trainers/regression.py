@@ -10,8 +10,9 @@ from torch import Tensor
 
 from rali_zoo.errors import ConfigError
 from rali_zoo.metrics.intervals import ONE_SIGMA, conformal_quantile, interval_coverage
+from rali_zoo.models.base import loading_weights
 from rali_zoo.models.regression import LEVELS, DistributionNetwork, Head, RegressionNetwork
-from rali_zoo.trainers.base import BackboneModule, check_settings
+from rali_zoo.trainers.base import BackboneModule, check_settings, split_chains
 from rali_zoo.trainers.losses import RegressionLoss, score_loss
 from rali_zoo.types import Batch
 
@@ -34,6 +35,12 @@ class Regression(BackboneModule):
         loss: pointwise loss on the MOS scale.
         plcc_weight: weight of the PLCC loss inside each data set of a batch.
         fidelity_weight: weight of the Thurstone fidelity ranking loss inside each data set of a batch.
+        rank_weight: weight of the loss of images whose order is known (``data.ranks``).
+        feature_limit: standard deviations at which standardised features are cut; 0 leaves them.
+        frozen_stages: of a backbone that is trained, how many of its first stages stay as they are.
+        window: share in (0, 1] of the map behind the frozen stages that a training step sees, at random.
+        init_from: scorer whose weights are the start: one that the package carries (``photo``), a scorer file or a
+            checkpoint, with the same backbone and head.
     """
 
     def __init__(
@@ -48,11 +55,29 @@ class Regression(BackboneModule):
         loss: RegressionLoss = "mse",
         plcc_weight: float = 0.0,
         fidelity_weight: float = 0.0,
+        rank_weight: float = 0.1,
+        feature_limit: float = 0.0,
+        frozen_stages: int = 0,
+        window: float = 1.0,
+        init_from: str | None = None,
     ) -> None:
         check_settings(locals())
-        network = RegressionNetwork(backbone, head, hidden, dropout)
-        super().__init__(network, lr, encoder_lr, weight_decay, loss, plcc_weight, fidelity_weight)
+        network = RegressionNetwork(backbone, head, hidden, dropout, feature_limit)
+        super().__init__(
+            network,
+            lr,
+            encoder_lr,
+            weight_decay,
+            loss,
+            plcc_weight,
+            fidelity_weight,
+            rank_weight,
+            frozen_stages,
+            window,
+        )
         self.save_hyperparameters()
+        if init_from is not None and not loading_weights():
+            self.start_from(init_from)
 
 
 def distribution_loss(
@@ -100,6 +125,7 @@ class DistributionRegression(BackboneModule):
             teacher's samples that 'rali-zoo teacher-scores' writes).
         beta: weight of hard images, see :func:`distribution_loss`.
         plcc_weight: weight of the PLCC loss inside each data set of a batch.
+        rank_weight: weight of the loss of images whose order is known (``data.ranks``).
     """
 
     network: DistributionNetwork
@@ -116,10 +142,13 @@ class DistributionRegression(BackboneModule):
         target: Target = "mos",
         beta: float = 0.5,
         plcc_weight: float = 0.0,
+        rank_weight: float = 0.1,
     ) -> None:
         check_settings(locals())
         network = DistributionNetwork(backbone, head, hidden, dropout)
-        super().__init__(network, lr, encoder_lr, weight_decay, plcc_weight=plcc_weight)
+        super().__init__(
+            network, lr, encoder_lr, weight_decay, plcc_weight=plcc_weight, rank_weight=rank_weight
+        )
         self.save_hyperparameters()
         self.target, self.beta = target, beta
 
@@ -129,6 +158,7 @@ class DistributionRegression(BackboneModule):
         Raises:
             ConfigError: target ``opinions`` and an image whose deviation is unknown.
         """
+        batch, ranked = split_chains(batch)
         out = self.network.predict_raw(batch)
         ratings = batch["std"] if self.target == "opinions" else None
         if ratings is not None and not bool(torch.isfinite(ratings).all()):
@@ -145,6 +175,7 @@ class DistributionRegression(BackboneModule):
         value = value + score_loss(
             out.score, batch["mos"], batch["std"], batch["dataset"], "mse", correlation
         )
+        value = value + self.rank_loss(ranked)
         self.log("train/loss", value, prog_bar=True, batch_size=len(out.score))
         return value
 

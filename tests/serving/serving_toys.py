@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from rali_zoo.serving import decoding
-from rali_zoo.types import Score
+from rali_zoo.types import Colour, Score
 
 BOUNDARY = "toy-boundary"
 
@@ -33,6 +33,7 @@ class Brightness:
     needs_reference = native_scale = False
     score_range = (1.0, 5.0)
     licence = ""
+    colour: Colour = "srgb"
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -128,11 +129,11 @@ def until(true: Callable[[], bool], seconds: float = 60) -> None:
 # ---- in the place of rali_zoo.serving.decoding.decode; in the other process ----
 
 
-def misbehave(data: bytes, max_pixels: int, preview: int) -> decoding.Decoded:
+def misbehave(data: bytes, max_pixels: int, preview: int, colour: Colour) -> decoding.Decoded:
     if data == b"sleep":
         time.sleep(600)
     if data == b"crash":
         os.kill(os.getpid(), signal.SIGKILL)
     if data == b"eat":
         bytes(2000 * max_pixels)
-    return decoding.decode(data, max_pixels, preview)
+    return decoding.decode(data, max_pixels, preview, colour)

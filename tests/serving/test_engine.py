@@ -11,8 +11,10 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from serving_toys import image, misbehave, png_header, until
+from serving_toys import Brightness, image, misbehave, png_header, until
 
+from rali_zoo.data.colour import _matrix_profile
+from rali_zoo.data.images import load_image
 from rali_zoo.errors import ConfigError
 from rali_zoo.serving import decoding
 from rali_zoo.serving.engine import BusyError, Engine, Limits, Upload, caution, is_synthetic
@@ -205,6 +207,54 @@ def test_a_request_of_many_images_holds_up_nobody(engine, monkeypatch) -> None:
     gate.set()
     assert all(f.result(60).score.score for f in [*many, *one])
     assert order.index("one") <= 2 and sorted(order) == sorted([*(f"many {i}" for i in range(20)), "one"])
+
+
+def test_one_clients_many_requests_do_not_hold_up_another_client(engine, monkeypatch) -> None:
+    made, order, gate = engine(), [], threading.Event()
+    prepare = made._prepare
+
+    def slow(job) -> None:
+        gate.wait(60)
+        order.append(job.upload.name)
+        prepare(job)
+
+    monkeypatch.setattr(made, "_prepare", slow)
+    many = [made.submit([Upload(f"{k}.{i}", image()) for i in range(3)], "10.0.0.1") for k in range(8)]
+    one = made.submit([Upload("one", image())], "10.0.0.2")
+    gate.set()
+    assert all(f.result(60).score.score for f in [*one, *(f for some in many for f in some)])
+    assert order.index("one") <= 2 and len(order) == 25 and not made._held
+
+
+def test_one_client_does_not_take_all_of_the_room(engine) -> None:
+    made = engine(Limits(waiting_megabytes=2))
+    made.scorer.gate.clear()
+    large = image() + bytes(600_000)
+    taken = made.submit([Upload("a", large)], "10.0.0.1")
+    with pytest.raises(BusyError, match="of your images"):
+        made.submit([Upload("b", large)], "10.0.0.1")
+    taken += made.submit([Upload("c", large)], "10.0.0.2")
+    made.scorer.gate.set()
+    assert all(answer.score.error is None for answer in results(taken))
+    assert results(made.submit([Upload("b", large)], "10.0.0.1"))[0].score.error is None
+
+
+@pytest.mark.parametrize("colour", ["srgb", "stored"])
+def test_colours_are_read_as_the_scorer_takes_them(colour) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48), (40, 200, 40)).save(buffer, "PNG", icc_profile=_matrix_profile(12))  # P3
+    scorer = Brightness()
+    scorer.colour = colour
+    made = Engine(scorer)
+    try:
+        found = results(made.submit([Upload("a", buffer.getvalue())]))[0].score.score
+    finally:
+        made.close()
+    right, wrong = (
+        1 + 4 * float(np.asarray(load_image(buffer.getvalue(), colour=c)).mean()) / 255
+        for c in (colour, {"srgb": "stored", "stored": "srgb"}[colour])
+    )
+    assert found == pytest.approx(right) and abs(found - wrong) > 0.01
 
 
 def test_stopped_decoders_are_seen_and_cost_their_image_only(engine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -164,6 +165,16 @@ def test_busy_and_too_slow_to_answer(start):
         assert waiting[0].result(30).score.error is None
         until(lambda: made.waiting == 0)
         assert one(port)["error"] is None
+
+
+def test_a_full_disk_for_uploads_is_said_and_passes(start, monkeypatch):
+    large = image() + bytes(3_000_000)  # above what is kept in memory
+    with start() as (port, _):
+        with monkeypatch.context() as patch:
+            patch.setattr(tempfile, "TemporaryFile", lambda **_: open("/dev/full", "w+b"))  # noqa: SIM115
+            status, answer = ask(port, form(("large", large)))
+        assert status == 507 and "no room for the upload" in answer["error"]
+        assert ask(port, form(("large", large)))[0] == 200
 
 
 def test_stopping_answers_the_running_request_first(start):

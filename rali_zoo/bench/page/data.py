@@ -10,13 +10,14 @@ from rali_zoo.bench.markdown import MARKS, machine
 from rali_zoo.bench.numbers import cost_numbers, more_numbers
 from rali_zoo.bench.page.gmad import gmad_pairs
 from rali_zoo.bench.reported import ReportedTable
+from rali_zoo.bench.response import Response
 from rali_zoo.bench.results import Cell
 from rali_zoo.report import STATISTICS
 
 _DIGITS = 6
 
 
-def page_data(board: Board) -> dict[str, Any]:
+def page_data(board: Board) -> dict[str, object]:
     """The board for ``page.js``: rows and columns refer to each other by position."""
     index = {row.model.key: i for i, row in enumerate(board.rows)}
     return {
@@ -93,7 +94,11 @@ def _row(row: Row, board: Board) -> dict[str, Any]:
 def _cell(cell: Cell | None, column: Column) -> dict[str, Any] | None:
     if cell is None:
         return None
-    kinds = cell.statistics.by_distortion if cell.statistics else {}
+    kinds: dict[str, list[float | None]] = {}
+    if cell.statistics:
+        kinds = {name: [g.n, _short(g.srcc)] for name, g in cell.statistics.by_distortion.items()}
+    elif cell.response:
+        kinds = {name: [p.n, _short(p.value)] for name, p in cell.response.by_distortion.items()}
     shown: dict[str, Any] = {
         "status": cell.status,
         "reason": cell.reason,
@@ -106,13 +111,23 @@ def _cell(cell: Cell | None, column: Column) -> dict[str, Any] | None:
         "best": cell.model.key in column.best,
         "counts": cell.counts,
         "metrics": _metrics(cell),
+        "response": _response(cell.response),
         "more": {key: _short(value) for key, value in more_numbers(cell).items()},
-        "by_distortion": {name: [g.n, _short(g.srcc)] for name, g in kinds.items()},
+        "by_distortion": kinds,
     }
     if cell.cost is not None:
         shown["cost"] = {key: _short(value) for key, value in cost_numbers(cell).items()}
         shown["machine"] = machine(cell)
     return shown
+
+
+def _response(found: Response | None) -> dict[str, list[float | None]] | None:
+    """Label to value, interval and n."""
+    if found is None:
+        return None
+    parts = {"ordered": found.ordered, "pristine above strong ones": found.pristine_first}
+    parts |= {f"ordered, {name}": part for name, part in found.by_family.items()}
+    return {label: [_short(p.value), _short(p.low), _short(p.high), p.n] for label, p in parts.items()}
 
 
 def _metrics(cell: Cell) -> dict[str, list[float | None]]:

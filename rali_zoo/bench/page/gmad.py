@@ -45,7 +45,7 @@ def gmad_pairs(column: Column, board: Board) -> list[Pair]:
     cells = [row.cells[column.dataset.key] for row in board.rows if column.dataset.key in row.cells]
     known = [c for c in cells if c.counts and c.scores is not None]
     best = sorted(known, key=lambda c: (-(c.ranking or 0.0), c.model.key))[:MODELS]
-    if column.targets is None or column.dataset.n < 2 * LEVELS * _WINDOW:
+    if column.targets is None or column.labels == "order" or column.dataset.n < 2 * LEVELS * _WINDOW:
         return []
     share = max(_SHARE, _WINDOW / column.dataset.n)
     ids, mos = column.targets.ids, column.targets.mos

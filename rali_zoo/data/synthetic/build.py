@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -132,14 +133,27 @@ def build(spec: Spec, workers: int = 1) -> Path:
         spec: what to make.
         workers: processes; the result does not depend on it.
     """
-    folder = spec.folder()
+
+    def write(temporary: Path) -> None:
+        (temporary / "images").mkdir()
+        (temporary / REFERENCES).mkdir()
+        _write(spec, temporary, workers)
+
+    return make_whole(spec.folder(), write)
+
+
+def make_whole(folder: Path, write: Callable[[Path], None]) -> Path:
+    """``folder``, written first if it is not there; whole or absent, whoever else makes it at the same time.
+
+    Args:
+        folder: where the finished data set lies, with its :data:`TABLE`.
+        write: fills an empty folder.
+    """
     if (folder / TABLE).exists():
         return folder
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        (temporary / "images").mkdir()
-        (temporary / REFERENCES).mkdir()
-        _write(spec, temporary, workers)
+        write(temporary)
         temporary.chmod(0o755)  # mkdtemp makes folders that only their owner can read
         try:
             os.rename(temporary, folder)
@@ -234,6 +248,6 @@ def read(folder: Path) -> pd.DataFrame:
             f"{len(missing)} images (first: {missing[0]}) are gone from the cached synthetic data set; "
             f"delete {folder} and it is made again"
         )
-    for column in ("path", "reference"):
+    for column in frame.columns.intersection(["path", "reference"]):
         frame[column] = [str(folder / path) if path else "" for path in frame[column]]
     return frame

@@ -46,12 +46,16 @@ Zoo.columnName = (column) =>
 // Names with places where a narrow column may break them.
 Zoo.breakable = (text) => text.split(/(?<=[:_/.-])/).flatMap((part, i) => (i ? [Zoo.el("wbr"), part] : [part]));
 
-Zoo.tag = (column) => (column.labels === "synthetic" ? Zoo.el("span", { class: "tag" }, "synthetic") : null);
+Zoo.tag = (column) => {
+  const text = { synthetic: "synthetic", order: "degradation response" }[column.labels];
+  return text ? Zoo.el("span", { class: "tag" }, text) : null;
+};
 
 // The number a cell is sorted by: of SRCC the one with failed images in the worst place.
 Zoo.value = (cell, metric) => {
   if (!cell || cell.status !== "ok") return null;
-  return metric === "srcc" ? cell.ranking : cell.metrics[metric][0];
+  // A degradation column has one number, whichever statistic of agreement is chosen.
+  return metric === "srcc" || cell.response ? cell.ranking : cell.metrics[metric][0];
 };
 
 Zoo.fill = (select, options, chosen) => {
@@ -73,7 +77,10 @@ Zoo.facts = (cell, column) => {
     const estimate = cell.metrics[key];
     if (estimate[0] !== null) rows.push([name, `${Zoo.number(estimate[0])} ${Zoo.interval(estimate)}`]);
   }
-  if (cell.failed) rows.push(["SRCC, failures worst", Zoo.number(cell.ranking)]);
+  for (const [name, [value, low, high, n]] of Object.entries(cell.response || {})) {
+    rows.push([name, `${Zoo.number(value)} ${Zoo.interval([value, low, high])}, n = ${n}`]);
+  }
+  if (cell.failed && !cell.response) rows.push(["SRCC, failures worst", Zoo.number(cell.ranking)]);
   rows.push(["n", `${cell.n} of ${column.n}, ${cell.failed} failed`]);
   const { more } = cell;
   if (more.distinct) {

@@ -9,8 +9,12 @@
 
   const place = (id, plot) => byId(id).replaceChildren(plot);
   const nothing = (id, text) => byId(id).replaceChildren(el("p", { class: "quiet" }, text));
-  const warn = (column) =>
-    column.labels === "synthetic" ? " Synthetic labels: pseudo-MOS from a rule, no human scores." : "";
+  const warnings = {
+    synthetic: " Synthetic labels: pseudo-MOS from a rule, no human scores.",
+    order: " Degradation response: pairs of neighbouring levels in their order; .5 is chance, and nobody rated these images.",
+  };
+  const warn = (column) => warnings[column.labels] || "";
+  const measure = (column) => (column.labels === "order" ? "Ordered pairs" : "SRCC");
   const short = (text, most = 26) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
   const rowsOf = (index) =>
     board.rows.map((row, i) => ({ row, i, cell: row.cells[index] })).filter((d) => d.cell && d.cell.status === "ok");
@@ -32,9 +36,10 @@
   Zoo.drawPareto = () => {
     const index = Number(document.querySelector('[data-dataset="pareto"]').value);
     const axis = axes[byId("pareto-x").value];
+    const what = measure(board.columns[index]);
     const points = rowsOf(index)
       .filter((d) => d.cell.counts)
-      .map((d) => ({ ...d, x: atLeast(axis.get(d), axis.least), y: d.cell.ranking, interval: d.cell.metrics.srcc }));
+      .map((d) => ({ ...d, x: atLeast(axis.get(d), axis.least), y: d.cell.ranking, interval: d.cell.response?.ordered || d.cell.metrics.srcc }));
     const shown = points.filter((p) => p.x !== null && p.x > 0 && p.y !== null);
     if (!shown.length) {
       byId("pareto-caption").textContent = "";
@@ -43,14 +48,14 @@
     const best = front(shown).sort((a, b) => a.x - b.x);
     const width = byId("pareto-plot").clientWidth || 800;
     const title = (p) => [
-      p.row.label, `SRCC ${Zoo.number(p.y)} ${Zoo.interval(p.interval)}`,
+      p.row.label, `${what} ${Zoo.number(p.y)} ${Zoo.interval(p.interval)}`,
       `${Zoo.milliseconds(p.cell.cost?.latency_p50_ms)} ms, ${Zoo.count(axes.parameters.get(p))} parameters`,
     ].join("\n");
     place("pareto-plot", Plot.plot({
       width, height: Math.min(460, Math.max(300, width * 0.55)), style, marginLeft: 48, marginRight: 24, marginBottom: 42,
-      ariaLabel: "SRCC against cost",
+      ariaLabel: `${what} against cost`,
       x: { type: "log", label: `${axis.label} →`, grid: true, nice: true, ticks: width < 500 ? 3 : 6, tickFormat: axis.format },
-      y: { label: "↑ SRCC", grid: true, nice: true },
+      y: { label: `↑ ${what}`, grid: true, nice: true },
       symbol: { domain: ["NR", "FR"], range: ["circle", "square"], legend: false },
       marks: [
         Plot.line(best, { x: "x", y: "y", curve: "step-after", stroke: "var(--accent)", strokeOpacity: 0.5 }),
@@ -122,25 +127,27 @@
     const cells = order.flatMap((d) => Object.entries(d.cell.by_distortion).map(([name, [n, srcc]]) => ({
       model: d.row.label, name, n, srcc,
     })));
+    const what = measure(column);
+    const [worst, middle] = column.labels === "order" ? [0, 0.5] : [-1, 0];
     const classes = [...new Set(cells.map((c) => c.name))].sort();
     const [wide, high, left] = [34, 24, 175];
     place("distortions-plot", Plot.plot({
       width: left + wide * classes.length + 70, height: 150 + high * order.length, style,
       marginLeft: left, marginTop: 140, marginBottom: 10, marginRight: 70,
-      ariaLabel: "SRCC inside each distortion",
+      ariaLabel: `${what} inside each distortion`,
       x: { domain: classes, axis: "top", label: null, tickRotate: -60, tickFormat: (t) => short(t.replaceAll("_", " "), 20), tickSize: 0 },
       y: { domain: order.map((d) => d.row.label), label: null, tickFormat: (t) => short(t, 22), tickSize: 0 },
-      color: { type: "diverging", scheme: "RdBu", domain: [-1, 1], unknown: "var(--same)" },
+      color: { type: "diverging", scheme: "RdBu", domain: [worst, 1], pivot: middle, unknown: "var(--same)" },
       marks: [
         Plot.cell(cells, { x: "name", y: "model", fill: "srcc", inset: 0.5 }),
         Plot.text(cells, { x: "name", y: "model", text: (d) => (d.srcc === null ? "–" : Zoo.number(d.srcc, 2).replace("0.", ".")),
-          fill: (d) => (d.srcc !== null && Math.abs(d.srcc) > 0.6 ? "#fff" : d.srcc === null ? "var(--on-cell)" : "#111"), fontSize: 10, pointerEvents: "none" }),
+          fill: (d) => (d.srcc !== null && Math.abs(d.srcc - middle) > 0.6 * (1 - middle) ? "#fff" : d.srcc === null ? "var(--on-cell)" : "#111"), fontSize: 10, pointerEvents: "none" }),
         Plot.tip(cells, Plot.pointer({ x: "name", y: "model", maxRadius: wide, title: (d) =>
-          `${d.model}\n${d.name}\nSRCC ${Zoo.number(d.srcc)}, n = ${d.n}` })),
+          `${d.model}\n${d.name}\n${what} ${Zoo.number(d.srcc)}, n = ${d.n}` })),
       ],
     }));
     byId("distortions-caption").textContent =
-      "SRCC among the images of one distortion: red runs backwards, blue agrees; few images make it uncertain, " +
+      `${what} among the images of one distortion: red runs backwards, blue agrees; few images make it uncertain, ` +
       `so the tip says how many. Best model first.${warn(column)}`;
   };
 

@@ -29,9 +29,9 @@
     }
     const leakage = Zoo.leakage(cell);
     const mark = leakage ? el("sup", { class: "mark", title: leakage.text }, leakage.mark) : null;
-    const estimate = cell.metrics[metric];
+    const estimate = cell.response ? cell.response.ordered : cell.metrics[metric];
     const best = metric === "srcc" && cell.best;
-    const worst = metric === "srcc" ? ` → ${Zoo.number(cell.ranking)}` : "";
+    const worst = metric === "srcc" && !cell.response ? ` → ${Zoo.number(cell.ranking)}` : "";
     const failed = cell.failed ? el("span", { class: "failed" }, `${cell.failed} failed${worst}`) : null;
     return el(
       "div",
@@ -78,7 +78,7 @@
     headerSortStartingDir: "desc",
     minWidth: 108,
     sorter: last((row) => row.averages[kind].mean),
-    titleFormatter: () => el("span", {}, "Mean SRCC", el("br"), el("small", {}, board.labels[kind])),
+    titleFormatter: () => el("span", {}, kind === "order" ? "Mean share" : "Mean SRCC", el("br"), el("small", {}, board.labels[kind])),
     formatter: (shown) => {
       const { mean, weighted, sets, of } = shown.getData().averages[kind];
       const below = mean === null ? `${sets} of ${of} sets` : `by n ${Zoo.number(weighted)}`;
@@ -116,7 +116,8 @@
     { title: "Model", field: "label", frozen: true, minWidth: phone.matches ? 124 : 210, widthGrow: 2, formatter: showModel },
     { title: "Kind", field: "kind", width: 80, visible: !phone.matches },
     { title: "Source", field: "source", minWidth: 106, visible: !phone.matches },
-    ...Object.keys(board.labels).map(averageColumn),
+    // One degradation column is its own mean.
+    ...Object.keys(board.labels).filter((k) => k !== "order" || board.columns.filter((c) => c.labels === k).length > 1).map(averageColumn),
     ...board.columns.map(datasetColumn),
     costColumn("Parameters", "used", "parameters", parametersOf, Zoo.count),
     costColumn("Latency", "p50, ms", "latency", (row) => costOf(row, "latency_p50_ms"), Zoo.milliseconds),
