@@ -105,10 +105,10 @@ class ImageDataset(Dataset[Sample]):
             sample["image"] = load_views(self.paths[row], self.view, self.preprocess, draw=draw)
         if self.distortions is not None:
             sample["distortion"], sample["level"] = self.distortions[row], self.levels[row]
-        if chain is not None:
-            sample["chain"] = torch.tensor(chain)
         if self.prompts is not None:
             sample["prompt"] = self.prompts[row]
+        if chain is not None:
+            sample["chain"] = torch.tensor(chain)
         if self.texts is not None:
             sample["text"] = self._text(row, draw)
         return sample

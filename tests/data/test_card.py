@@ -96,7 +96,7 @@ def test_every_card_is_listed_under_its_name_and_says_where_to_get_it() -> None:
 def test_unknown_names_give_the_near_miss() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'koniq10k'"):
         DATASETS["koniq"]
-    with pytest.raises(UnknownNameError, match="Known: csv, deqa, pyiqa, synthetic"):
+    with pytest.raises(UnknownNameError, match="Known: csv, degraded, deqa, pyiqa, synthetic"):
         GENERIC["json"]
 
 

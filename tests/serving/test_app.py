@@ -191,7 +191,7 @@ def test_where_it_is_bad_stands_beside_why(engine) -> None:
     from rali_zoo.serving.engine import Upload
 
     pixels = np.full((128, 128, 3), 200, np.uint8)
-    pixels[64:, :64] = 10  # the toy scores brightness
+    pixels[96:, :32] = 10  # the toy scores brightness
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, "PNG")
     made = engine(preview=128)
