@@ -89,7 +89,7 @@ def run_function(function: Callable[..., None], words: Sequence[str], positional
                 **default,
             )
     parser.add_argument("--config", action=ActionConfigFile, help="yaml file with the options")
-    given = parser.instantiate_classes(parser.parse_args(list(words[1:])))
+    given = parser.instantiate(parser.parse_args(list(words[1:])))
     built = {n: kind(**{f.name: given[f.name] for f in fields(kind)}) for n, kind in shared.items()}
     if not _only_reading.get():
         function(**{name: built[name] if name in built else given[name] for name in parameters})

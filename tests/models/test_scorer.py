@@ -134,3 +134,16 @@ def test_an_encoder_may_be_given_as_it_is(photo, tmp_path):
     expected = values(rali_zoo.load_model(trainer).score(photo()))
     for ref in (f"local-dir:{tmp_path}", f"ckpt:{tmp_path / 'last.ckpt'}"):
         assert values(rali_zoo.load_model(ref).score(photo())) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("scheme", ["timm", "open_clip", "hf"])
+def test_a_file_has_no_folder_read(scheme, tmp_path):
+    from rali_zoo.errors import CheckpointError
+    from rali_zoo.models.files import build, describe
+    from rali_zoo.models.regression import RegressionNetwork
+
+    network = RegressionNetwork("rali:tiny?size=32&pretrained=false")
+    header = describe(network)
+    header["settings"] = {**header["settings"], "backbone": f"{scheme}:local-dir:{tmp_path}"}
+    with pytest.raises(CheckpointError, match="a folder of the machine that wrote it"):
+        build(header, network.state_dict(), "theirs.safetensors")
