@@ -63,7 +63,7 @@ def show(results: Results, synthetic: Collection[str] = ()) -> None:
     from rich.table import Table
 
     table = Table(title="Test results")
-    table.add_column("data set", overflow="fold", min_width=20)
+    table.add_column("data set", no_wrap=True)
     shown = {name: name for name in COUNTS} | {s.name: s.label for s in STATISTICS.values() if s.brief}
     for heading in shown.values():
         table.add_column(heading, justify="right")
@@ -73,7 +73,10 @@ def show(results: Results, synthetic: Collection[str] = ()) -> None:
         label = escape(dataset) + (" [yellow](synthetic)[/yellow]" if dataset in synthetic else "")
         span = "-" if {"-", "undefined"} & set(ends) else " to ".join(ends)
         table.add_row(label, *(_cell(metric, row.get(metric)) for metric in shown), span)
-    Console().print(table)
+    console = Console()
+    # names are to be copied: a narrow terminal, or a pipe, which is taken for one of 80 columns, folds none
+    needed = console.measure(table, options=console.options.update(width=1000)).maximum
+    Console(width=max(console.width, needed)).print(table)
 
 
 def _cell(metric: str, value: float | None) -> str:

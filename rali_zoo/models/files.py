@@ -144,6 +144,15 @@ def build(header: Mapping[str, object], weights: Mapping[str, object], source: s
             settings = kind.upgrade(_mapping(header["hparams"], source))
             weights = {k: v for k, v in weights.items() if not k.startswith(kind.only_trained)}
         inspect.signature(kind).bind(**settings)
+        if (
+            "settings" in header
+            and "backbone" not in header
+            and ":local-dir:" in str(settings.get("backbone"))
+        ):
+            raise CheckpointError(
+                f"{source} names {settings['backbone']!r}, a folder of the machine that wrote it, and nothing is read "
+                "because a file says so. Train with a named architecture and ?checkpoint=FILE, which a file holds whole"
+            )
         with ExitStack() as stack:
             stack.enter_context(weights_follow())
             if "backbone" in header:

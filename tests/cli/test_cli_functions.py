@@ -109,3 +109,12 @@ def test_show_unknown(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Did you mean 'koniq10k'?" in capsys.readouterr().err
     assert main(["show", "ckpt:nowhere.ckpt"]) == 1
     assert "nowhere.ckpt" in capsys.readouterr().err
+
+
+def test_long_names_of_data_sets_are_not_folded(capsys, monkeypatch):
+    from rali_zoo.cli import report
+
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "csv:folder/of/my/photographs/ratings.csv?image=filename&mos=score&sep=;&split=group"
+    report.show({name: {"n": 10.0, "failed": 0.0, "srcc": 0.5, "plcc": 0.5}}, [name])
+    assert f"{name} (synthetic)" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import random
 import shutil
 
 import joblib
@@ -12,10 +13,12 @@ import torch
 import transformers as tf
 from PIL import Image
 from sklearn.decomposition import PCA, IncrementalPCA
+from test_fuzz_files import COUNTS, attempt, flipped
 
 import rali_zoo
 from rali_zoo.cli.main import main
 from rali_zoo.errors import CheckpointError
+from rali_zoo.models.official import load_official
 from rali_zoo.models.unpickle import read_pca
 
 SIDE, WIDTH, COMPONENTS, COUNT = 32, 24, 10, 7
@@ -356,3 +359,17 @@ def test_a_hostile_pickle_stops_the_whole_load(copy, tmp_path):
     with pytest.raises(CheckpointError, match=r"posix\.system|nt\.system"):
         rali_zoo.load_model(f"local-dir:{copy}")
     assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_a_damaged_release_is_one_error_that_names_a_file_of_it(release, tmp_path, count):
+    """Any byte of any file: the npz of the prototypes, the pickle of the PCA, weights and configs."""
+    folder, rng = tmp_path / "release", random.Random(count)
+    shutil.copytree(release, folder)
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    for _ in range(count):
+        file = rng.choice(files)
+        whole = file.read_bytes()
+        file.write_bytes(flipped(whole, rng))
+        attempt(lambda: load_official(folder), str(folder))
+        file.write_bytes(whole)

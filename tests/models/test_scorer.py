@@ -160,3 +160,16 @@ def test_a_file_that_does_not_state_its_training_sets_is_refused(tmp_path):
     del header["extra"]["training_sets"]
     with pytest.raises(CheckpointError, match="does not state what it was trained on"):
         build(header, network.state_dict(), "mine.safetensors")
+
+
+@pytest.mark.parametrize("scheme", ["timm", "open_clip", "hf"])
+def test_a_file_has_no_folder_read(scheme, tmp_path):
+    from rali_zoo.errors import CheckpointError
+    from rali_zoo.models.files import build, describe
+    from rali_zoo.models.regression import RegressionNetwork
+
+    network = RegressionNetwork("rali:tiny?size=32&pretrained=false")
+    header = describe(network)
+    header["settings"] = {**header["settings"], "backbone": f"{scheme}:local-dir:{tmp_path}"}
+    with pytest.raises(CheckpointError, match="a folder of the machine that wrote it"):
+        build(header, network.state_dict(), "theirs.safetensors")
