@@ -13,6 +13,7 @@ from rali_zoo.errors import ConfigError
 _WEIGHTS = Path(__file__).parent / "weights"
 #: Scorers that the package carries, by their names in the zoo; all were trained on synthetic labels only.
 SHIPPED = {
+    "photo": _WEIGHTS / "photo.safetensors",
     "rali-tiny-synthetic": _WEIGHTS / "rali_tiny_synthetic.safetensors",
     "regression-tiny-synthetic": _WEIGHTS / "regression_tiny_synthetic.safetensors",
     "reasoner-tiny-synthetic": _WEIGHTS / "reasoner_tiny_synthetic.safetensors",

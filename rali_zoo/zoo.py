@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from rali_zoo.models.scorer import NetworkScorer
     from rali_zoo.models.vlm import VLMNetwork
 
+#: The checkpoint of configs/photo/photo.yaml; benchmarks/studies/photo.py makes it.
+PHOTO = f"local-dir:{SHIPPED['photo']}"
 #: The checkpoint of configs/quickstart/rali_synthetic.yaml.
 RALI_TINY = f"local-dir:{SHIPPED['rali-tiny-synthetic']}"
 #: Those of configs/reasoner/release_tiny_1_vision.yaml and release_tiny_2_cold_start.yaml.
@@ -31,6 +33,7 @@ MODELS = Table(
     "model",
     "rali_zoo.models",
     {
+        "photo": "rali_zoo.zoo:PHOTO",
         "rali-tiny-synthetic": "rali_zoo.zoo:RALI_TINY",
         "regression-tiny-synthetic": "rali_zoo.zoo:REGRESSION_TINY",
         "reasoner-tiny-synthetic": "rali_zoo.zoo:REASONER_TINY",
@@ -38,7 +41,7 @@ MODELS = Table(
 )
 
 #: What ``score``, ``serve`` and ``app`` take where no model is named.
-DEFAULT_MODEL = "rali-tiny-synthetic"
+DEFAULT_MODEL = "photo"
 _BY_SUFFIX = {
     ".ckpt": "ckpt",
     ".safetensors": "local-dir",

@@ -114,6 +114,65 @@ def biq2021() -> str:
     return table(["model", "SRCC", "PLCC", "95 % interval of SRCC"], rows, foot)
 
 
+def photo() -> str:
+    """The models for photographs: correlations with human scores and the response to degradations."""
+    content = read("photo")
+    rows = []
+    for name, mean in content["mean_of_seeds"].items():
+        seeds = [m for key, m in content["measured"].items() if key.startswith(f"{name}, seed ")]
+        cells = [f"{name} ({len(seeds)} seed{'s' * (len(seeds) > 1)})"]
+        for key in ("biq2021 test", "pcuid"):
+            sd = f" ± {mean[key]['sd']:.3f}" if mean[key]["sd"] is not None else ""
+            ends = "; ".join(f"{s[key]['srcc_low']:.2f}–{s[key]['srcc_high']:.2f}" for s in seeds)
+            cells.append(f"{mean[key]['srcc']:.3f}{sd} ({ends})")
+        for key in ("all", "blur", "noise", "jpeg", "jpeg2000", "pristine_first"):
+            cells.append(f"{sum(s['response'][key]['share'] for s in seeds) / len(seeds):.3f}")
+        rows.append(cells)
+    first = content["measured"][f"{next(iter(content['mean_of_seeds']))}, seed {content['seeds'][0]}"]
+    n = {key: first[key]["n"] for key in ("biq2021 test", "pcuid")}
+    heading = [
+        "model",
+        f"SRCC, BIQ2021 test, n = {n['biq2021 test']} (in-domain)",
+        f"SRCC, PCUID, n = {n['pcuid']} (never trained on)",
+        f"levels in order, all types, n = {first['response']['all']['n']}",
+        "blur",
+        "noise",
+        "JPEG",
+        "JPEG 2000",
+        f"untouched above both strong levels, n = {first['response']['pristine_first']['n']}",
+    ]
+    foot = "Mean ± std over seeds; in brackets each seed's 95 % interval."
+    return table(heading, rows, f"{foot} {provenance(content)}.")
+
+
+def photo_pairs() -> str:
+    """Paired differences of the models for photographs."""
+    rows = [
+        [name, f"{r['srcc_difference']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}]", f"{r['p']:.2g}"]
+        for name, r in read("photo")["paired"].items()
+    ]
+    return table(["SRCC difference, test set, seed", "difference, 95 % interval", "p"], rows)
+
+
+def photo_ratings() -> str:
+    """Learning curve on one's own ratings."""
+    content = read("photo_ratings")
+    rows = []
+    for row in content["rows"]:
+        pairs = row.get("minus_imagenet", [])
+        minus = "; ".join(f"{p['difference']:+.3f} [{p['low']:+.3f}, {p['high']:+.3f}]" for p in pairs)
+        rows.append(
+            [
+                str(row["ratings"]),
+                row["start"],
+                f"{row['srcc']:.3f} [{row['low']:.2f}, {row['high']:.2f}]",
+                minus,
+            ]
+        )
+    heading = ["own ratings", "start", f"SRCC, n = {content['n_test']}", "minus ImageNet, by seed"]
+    return table(heading, rows, f"{provenance(content)}.")
+
+
 def reasoner() -> str:
     """The shipped tiny reasoner, and what the chain of the quick start gives; answers read greedily."""
     runs = [read(n) for n in ("release_tiny_reasoner", "reasoner_cold_start_tiny", "reasoner_grpo_tiny")]
@@ -499,6 +558,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "comparison": comparison,
     "speed": speed,
     "scale_out": lambda: scale_out.block(read("speed")),
+    "photo": photo,
+    "photo_pairs": photo_pairs,
+    "photo_ratings": photo_ratings,
     "ract_study": ract_study,
     "ract_pairs": ract_pairs,
     "ract_gaps": ract_gaps,
