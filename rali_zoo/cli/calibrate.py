@@ -32,16 +32,20 @@ def calibrate_command(
         seed: of the choice of images.
     """
     from rali_zoo.data.calibration import Scale, fit_scale, write_calibration
+    from rali_zoo.data.card import one_question
     from rali_zoo.data.tables import load_table
     from rali_zoo.errors import ConfigError
     from rali_zoo.zoo import load_model
 
-    reference, scales = load_model(model, device), {}
+    reference, scales, cards = load_model(model, device), {}, []
     for ref in data:
         if ref in (reference.training_sets or ()):
             scales[ref] = Scale()
             continue
-        rows = load_table(ref, root).split("train")
+        table = load_table(ref, root)
+        cards.append(table.card)
+        one_question(cards)
+        rows = table.split("train")
         rows = rows[rows["mos"].notna()]
         rows = rows.sample(min(limit, len(rows)), random_state=seed)
         scores = reference.score(rows["path"].tolist(), batch_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
 
 Task = Literal["NR", "FR"]
 Domain = Literal["authentic", "distorted", "generated", "synthetic"]
+Question = Literal["quality", "aesthetics"]
 Protocol = Literal["official", "deqa", "whole", "kfold", "random"]
 
 TASKS: tuple[str, ...] = get_args(Task)
 DOMAINS: tuple[str, ...] = get_args(Domain)
+QUESTIONS: tuple[str, ...] = get_args(Question)
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 
 Native = TypeVar("Native", float, "np.ndarray", "pd.Series")
@@ -49,6 +52,8 @@ class DatasetCard:
         synthetic: the labels come from a rule; every number measured on it must say so.
         raters: individual ratings behind a MOS, on average, where published and where ``std`` is that of the
             ratings; ``None`` where not known.
+        question: what people were asked: ``quality`` (how well it is reproduced) or ``aesthetics`` (how well they like
+            it). Scores of two questions are never pooled.
 
     Raises:
         ConfigError: a card that contradicts itself.
@@ -70,6 +75,7 @@ class DatasetCard:
     layout: str
     synthetic: bool = False
     raters: float | None = None
+    question: Question = "quality"
 
     def __post_init__(self) -> None:
         if not self.name or self.name != self.name.strip():
@@ -87,7 +93,12 @@ class DatasetCard:
 
     def _check_words(self) -> None:
         protocols = tuple(("protocols", p, PROTOCOLS) for p in self.protocols)
-        for field, value, known in (("task", self.task, TASKS), ("domain", self.domain, DOMAINS), *protocols):
+        words = (
+            ("task", self.task, TASKS),
+            ("domain", self.domain, DOMAINS),
+            ("question", self.question, QUESTIONS),
+        )
+        for field, value, known in (*words, *protocols):
             if value not in known:
                 self._refuse(field, value, near_miss(str(value), known))
         if len(set(self.protocols)) != len(self.protocols):
@@ -111,3 +122,23 @@ class DatasetCard:
         """Native standard deviations on the scale of :meth:`to_mos`; any shape."""
         low, high = self.mos_range
         return native * ((MOS_RANGE[1] - MOS_RANGE[0]) / (high - low))
+
+
+def one_question(cards: Sequence[DatasetCard]) -> None:
+    """Refuse to pool scores of data sets whose raters were asked different things.
+
+    Args:
+        cards: of the data sets.
+
+    Raises:
+        ConfigError: some are of quality, some of aesthetics.
+    """
+    by_question: dict[str, list[str]] = {}
+    for card in cards:
+        by_question.setdefault(card.question, []).append(card.name)
+    if len(by_question) > 1:
+        said = "; ".join(f"{', '.join(names)}: {question}" for question, names in by_question.items())
+        raise ConfigError(
+            f"these data sets answer different questions, and their scores are not pooled ({said}); train and test on "
+            "sets of one question at a time"
+        )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 import lightning as L
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from rali_zoo.data.card import one_question
 from rali_zoo.data.checks import undecodable
 from rali_zoo.data.dataset import Batches, ImageDataset, Texts, collate
 from rali_zoo.data.features import CPU_BATCH, cached_features
@@ -161,9 +162,10 @@ class IQADataModule(L.LightningDataModule):
     # ---- tables -------------------------------------------------------------------------------
 
     def table(self, ref: str) -> DataTable:
-        """The table behind a reference, read once."""
+        """The table behind a reference, read once; quality and aesthetics in one module are a ConfigError."""
         if ref not in self._tables:
             self._tables[ref] = load_table(ref, self.root)
+            one_question([table.card for table in self._tables.values()])
         return self._tables[ref]
 
     @property

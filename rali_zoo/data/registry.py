@@ -14,18 +14,32 @@ DATASETS = Table(
     {
         name: f"{_READERS}.{name}"
         for name in (
+            "aadb",
             "agiqa3k",
+            "aigciqa2023",
+            "aigiqa20k",
+            "ava",
+            "bid",
             "biq2021",
+            "cid2013",
             "csiq",
+            "flive",
+            "gfiqa20k",
             "kadid10k",
             "koniq10k",
             "konvid1k",
             "live",
             "livec",
             "livevqc",
+            "lsvq",
+            "pcuid",
             "pipal",
+            "piq23",
             "spaq",
+            "tid2008",
             "tid2013",
+            "uhdiqa",
+            "youtubeugc",
         )
     },
 )

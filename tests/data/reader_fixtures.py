@@ -214,11 +214,156 @@ def biq2021(root: Path) -> None:
             image(root / "Images" / name)
 
 
+def flive(root: Path) -> None:
+    names = ["AVA__149.jpg", "voc_emotic_ava/JPEGImages__2007_000121.jpg", "EE371R/cj23478+019.jpg"]
+    for name in names:
+        image(root / "database" / name)
+    rows = [f"{name},{mos},-1.2" for name, mos in zip(names, (73.02, 71.9, 41.25), strict=True)]
+    (root / "labels_image.csv").write_text("\n".join(["name,mos,zscores", *rows]) + "\n")
+
+
+def ava(root: Path) -> None:
+    rows = (
+        "1 953619 0 1 5 17 38 36 15 6 5 1 1 22 1396",
+        "2 953958 10 7 15 26 26 21 10 8 1 2 1 21 1396",
+        "3 954184 0 0 0 0 2 0 0 0 0 2 0 0 1396",
+    )
+    (root / "AVA.txt").write_text("\n".join(rows) + "\n")
+    for row in rows:
+        image(root / "images" / f"{row.split()[1]}.jpg")
+
+
+def aadb(root: Path) -> None:
+    parts = {"Train": ("a.jpg", 0.25), "Validation": ("b.jpg", 0.5), "TestNew": ("c.jpg", 0.85)}
+    (root / "imgListFiles_label").mkdir()
+    for part, (name, score) in parts.items():
+        (root / "imgListFiles_label" / f"imgList{part}Regression_score.txt").write_text(f"{name} {score}\n")
+        folder = "AADB_newtest_originalSize" if part == "TestNew" else "datasetImages_originalSize"
+        image(root / folder / name)
+
+
+def uhdiqa(root: Path) -> None:
+    rows = ["image_name,set,quality_mos,width"]
+    for name, part, mos in (
+        ("1.jpg", "training", 0.61),
+        ("2.jpg", "validation", 0.4),
+        ("3.jpg", "test", 0.18),
+    ):
+        rows.append(f"{name},{part},{mos},3840")
+        image(root / "challenge" / part / name)
+    (root / "uhd-iqa-metadata.csv").write_text("\n".join(rows) + "\n")
+
+
+def gfiqa20k(root: Path) -> None:
+    names = ["1028.png", "2044.png"]
+    for name in names:
+        image(root / "image" / name)
+    (root / "mos_val_rating.csv").write_text(f"img_name,mos\n{names[0]},0.581\n{names[1]},0.227\n")
+
+
+def piq23(root: Path) -> None:
+    head = (
+        "IMAGE PATH,JOD,JOD STD,CI LOW,CI HIGH,CI RANGE,QUALITY LEVEL,CLUSTER,TOTAL COMPARISONS,IMAGE,SCENE,"
+        "ATTRIBUTE,SCENE IDX,CONDITION"
+    )
+    rows = []
+    for name, jod, scene in (
+        ("66_Indoor_Scene_0.jpg", -3.7206, "Indoor_Scene_0"),
+        ("31_Indoor_Scene_0.tiff", -1.7475, "Indoor_Scene_0"),
+        ("4288_Outdoor_Scene_41.jpg", 3.6129, "Outdoor_Scene_41"),
+    ):
+        rows.append(f"Overall\\{name},{jod},0.5,-4,4,8,0,-1.0,143.0,{name},{scene},Overall,0,Indoor")
+        image(root / "Overall" / name)
+    (root / "Scores").mkdir()
+    (root / "Scores" / "Scores_Overall.csv").write_text("\n".join([head, *rows]) + "\n")
+    test = root / "Test split" / "Device Split"
+    test.mkdir(parents=True)
+    listed = [f"{head},SPLIT", f"{rows[2]},Test"]
+    (test / "DeviceSplit_Test_Scores_Overall.csv").write_text("\n".join(listed) + "\n")
+
+
+def aigciqa2023(root: Path) -> None:
+    count = 2 * 6 * 4  # two prompts instead of 100
+    for folder in ("DATA/MOS", "DATA/STD"):
+        (root / folder).mkdir(parents=True)
+    scores = np.linspace(20, 80, count)[:, None]
+    savemat(root / "DATA/MOS/mosz1.mat", {"MOSz": scores})
+    savemat(root / "DATA/MOS/mosz3.mat", {"MOSz": scores[::-1]})
+    savemat(root / "DATA/STD/SD1.mat", {"SD": scores * 0 + 9.5})
+    prompts = pd.DataFrame({"style": ["", ""], "class": ["", ""], "prompt": ["a red cat", "a blue dog"]})
+    prompts.to_excel(root / "AIGCIQA2023_Prompts.xlsx", index=False)
+    for i in range(count):
+        image(root / "Image" / "allimg" / f"{i}.png")
+
+
+def aigiqa20k(root: Path) -> None:
+    rows = {"train": ("DALLE2_0000.png", 3.8), "val": ("SDXL_0001.png", 1.25), "test": ("MJ_0002.png", 4.4)}
+    for part, (name, mos) in rows.items():
+        image(root / part / name)
+        (root / f"info_{part}.csv").write_text(f'name,prompt,mos\n{name},"a corgi, {part}",{mos}\n')
+
+
+def bid(root: Path) -> None:
+    pd.DataFrame({"Image Number": [1, 2, 586], "Average Subjective Grade": [4.19, 2.5, 0.4]}).to_excel(
+        root / "DatabaseGrades.xlsx", index=False
+    )
+    for number in (1, 2, 586):
+        image(root / f"DatabaseImage{number:04d}.JPG")
+
+
+def cid2013(root: Path) -> None:
+    names = ["IS_I_C01_D01", "IS_I_C01_D02", "IS_II_C02_D01"]
+    for name, folder in zip(names, ("IS1/co1", "IS1/co1", "IS2/co2"), strict=True):
+        image(root / folder / f"{name}.jpg")
+    table = pd.DataFrame({"Source_ID": names, "Realigned MOS": [53.2, 71.9, 12.5]})
+    table.to_excel(root / "CID2013 data - version 12112014.xlsx", sheet_name="CID2013 MOS", index=False)
+
+
+def lsvq(root: Path) -> None:
+    for name, part, mos in (
+        ("ia-batch1/a", "train", 71.2),
+        ("yfcc-batch2/b", "test", 33.0),
+        ("yfcc-batch2/c", "test_1080p", 55.5),
+    ):
+        (root / f"LSVQ_whole_{part}.csv").write_text(f"name,height,width,mos\n{name},540,960,{mos}\n")
+        video = root / "videos" / f"{name}.mp4"
+        video.parent.mkdir(parents=True, exist_ok=True)
+        video.write_bytes(b"no video that can be decoded")
+
+
+def youtubeugc(root: Path) -> None:
+    videos = root / "original_videos_h264"
+    videos.mkdir()
+    vids = ["Animation_360P-08c9", "Gaming_720P-0fbd"]
+    for vid in vids:
+        (videos / f"{vid}_crf_10_ss_00_t_20.0.mp4").write_bytes(b"no video that can be decoded")
+    table = pd.DataFrame({"vid": vids, "category": ["Animation", "Gaming"], "MOS full": [3.9, 4.21]})
+    table.to_excel(root / "original_videos_MOS_for_YouTube_UGC_dataset.xlsx", sheet_name="MOS", index=False)
+
+
+def pcuid(root: Path) -> None:
+    for name in ("003.jpg", "004.jpg"):
+        image(root / "images" / name)
+    (root / "scores.csv").write_text(
+        "image,mos,split\nimages/003.jpg,56.8562,test\nimages/004.jpg,83.2776,train\n"
+    )
+
+
+def tid2008(root: Path) -> None:
+    scores = {"I01_01_1.bmp": 5.9706, "I04_17_4.bmp": 6.25}
+    for name in ("i01_01_1.bmp", "I04_17_4.bmp"):
+        image(root / "distorted_images" / name)
+    image(root / "reference_images" / "I04.BMP")
+    (root / "mos_with_names.txt").write_text("".join(f"{mos} {name}\r\n" for name, mos in scores.items()))
+    (root / "mos_std.txt").write_text("0.13\r\n0.2\r\n")
+
+
 MAKERS = {
     f.__name__: f
     for f in (
-        *(agiqa3k, biq2021, csiq, kadid10k, koniq10k, konvid1k, live, livec, livevqc),
-        *(pipal, spaq, tid2013),
+        *(aadb, agiqa3k, aigciqa2023, aigiqa20k, ava, bid, biq2021, cid2013, csiq, flive, gfiqa20k),
+        *(kadid10k, koniq10k, konvid1k, live, livec, livevqc, lsvq, pcuid, pipal, piq23, spaq),
+        *(tid2008, tid2013, uhdiqa, youtubeugc),
     )
 }
 

@@ -102,7 +102,10 @@ def test_unknown_names_give_the_near_miss() -> None:
 
 def test_raters_are_those_that_were_published() -> None:
     raters = {card.name: card.raters for card in list_cards() if card.raters is not None}
-    assert raters == {"koniq10k": 120, "kadid10k": 30, "livec": 175, "agiqa3k": 21, "csiq": 5.8}
+    assert raters == {
+        **{"koniq10k": 120, "kadid10k": 30, "livec": 175, "agiqa3k": 21, "csiq": 5.8},
+        **{"aadb": 5, "aigciqa2023": 28, "aigiqa20k": 21, "ava": 210, "lsvq": 35, "uhdiqa": 20},
+    }
 
 
 def test_listing_the_cards_imports_nothing_heavy() -> None:

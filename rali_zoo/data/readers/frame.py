@@ -178,6 +178,34 @@ def numbers(frame: pd.DataFrame, column: str | int, source: object, empty_is_nan
     return values
 
 
+def named(
+    table: pd.DataFrame, source: object, folder: Path, image: str, mos: str, std: str = ""
+) -> pd.DataFrame:
+    """``id``, ``path``, ``mos`` and perhaps ``std`` of a table with a name and a score a row.
+
+    Args:
+        table: as read.
+        source: what to call the table in messages.
+        folder: that names begin at.
+        image: column of the names.
+        mos: column of the scores.
+        std: column of their standard deviations; ``""`` for none.
+
+    Raises:
+        ScoreTableError: a column is missing, or holds no number.
+    """
+    import pandas as pd
+
+    need_columns(table, [image, mos, *([std] if std else [])], source)
+    names = table[image].astype(str)
+    frame = pd.DataFrame(
+        {"id": names, "path": [str(folder / n) for n in names], "mos": numbers(table, mos, source)}
+    )
+    if std:
+        frame["std"] = numbers(table, std, source)
+    return frame
+
+
 def split_words(words: Iterable[str], source: object) -> list[str]:
     """Authors' words (``training``, ``validation``, …) as ``train|val|test|""``."""
     words = [str(w).strip().lower() for w in words]

@@ -30,7 +30,7 @@ CARD = DatasetCard(
     raters=175,  # the authors' page
     licence="copyright The University of Texas at Austin; use permitted with acknowledgement",
     citation="Ghadiyaram, Bovik. Massive Online Crowdsourced Study of Subjective and Objective "
-    "Image Quality. IEEE TIP 25(1), 2016",
+    "Picture Quality. IEEE TIP 25(1), 2016",
     url="https://live.ece.utexas.edu/research/ChallengeDB/index.html",
     layout="""\
 livec/                  (or livec/ChallengeDB_release/)

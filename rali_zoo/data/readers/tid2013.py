@@ -8,6 +8,7 @@ of the MOS a line in the same order. The names on disk differ from the list in c
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,15 +63,26 @@ def read(root: Path) -> pd.DataFrame:
         DatasetNotFoundError: a file or folder is missing.
         ScoreTableError: rows that cannot be trusted.
     """
+    return read_as(CARD, root, DISTORTIONS)
+
+
+def read_as(card: DatasetCard, root: Path, distortions: Sequence[str]) -> pd.DataFrame:
+    """Read a set in this format; raises as :func:`read`.
+
+    Args:
+        card: of the set.
+        root: where it is.
+        distortions: the kinds, in the order of their numbers.
+    """
     import pandas as pd
 
-    source, folder = need(CARD, root, "mos_with_names.txt"), need(CARD, root, "distorted_images")
+    source, folder = need(card, root, "mos_with_names.txt"), need(card, root, "distorted_images")
     table = read_csv(source, separator="", header=False)
     if table.shape[1] != 2:
         raise ScoreTableError(f"{source}: expected lines such as '5.51429 I01_01_1.bmp'")
     parts = [_NAME.match(n) for n in table[1]]
     odd = [
-        n for n, p in zip(table[1], parts, strict=True) if p is None or not 1 <= int(p[2]) <= len(DISTORTIONS)
+        n for n, p in zip(table[1], parts, strict=True) if p is None or not 1 <= int(p[2]) <= len(distortions)
     ]
     if odd:
         raise ScoreTableError(f"{source}: names that are not like I01_01_1.bmp: {some(odd)}")
@@ -82,7 +94,7 @@ def read(root: Path) -> pd.DataFrame:
             "path": [str(folder / on_disk.get(n.lower(), n)) for n in table[1]],
             "mos": numbers(table, 0, source),
             "content": contents,
-            "distortion": [DISTORTIONS[int(p[2]) - 1] for p in parts if p],
+            "distortion": [distortions[int(p[2]) - 1] for p in parts if p],
             "level": [int(p[3]) for p in parts if p],
             "reference": existing(
                 [
@@ -99,4 +111,4 @@ def read(root: Path) -> pd.DataFrame:
                 f"{root / 'mos_std.txt'} has {len(deviations)} lines for {len(frame)} scores"
             )
         frame["std"] = numbers(deviations, 0, root / "mos_std.txt")
-    return finish(CARD, frame, source)
+    return finish(card, frame, source)
