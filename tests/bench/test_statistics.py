@@ -71,7 +71,7 @@ def test_intervals_resample_contents():
 
 def test_scores_that_say_nothing_have_an_interval_that_reaches_below_zero():
     """The mapping is fitted once; where it fits noise, mapped scores run backwards in some resamples."""
-    rng = np.random.default_rng(5)
+    rng = np.random.default_rng(0)
     found = cell_statistics(rng.uniform(1, 5, 60), rng.normal(size=60), resamples=200)
     assert found.plcc_mapped.low < 0 <= found.plcc_mapped.value
 
