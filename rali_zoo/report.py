@@ -71,7 +71,8 @@ STATISTICS: dict[str, Statistic] = {
         Statistic("srcc", "SRCC", f"{_PLAIN}:srcc"),
         Statistic("krcc", "KRCC", f"{_PLAIN}:krcc"),
         Statistic("plcc", "PLCC", f"{_PLAIN}:plcc"),
-        Statistic("plcc_mapped", "PLCC, mapped", f"{_MAPPED}:plcc_mapped", low=0, of_mapped=f"{_PLAIN}:plcc"),
+        # Of the data it is at least 0; of resamples, where the mapping stays, it may run backwards.
+        Statistic("plcc_mapped", "PLCC, mapped", f"{_MAPPED}:plcc_mapped", of_mapped=f"{_PLAIN}:plcc"),
         Statistic("rmse", "RMSE", f"{_PLAIN}:rmse", False, 0, math.inf, on_mos_scale=True),
         Statistic(
             "rmse_mapped", "RMSE, mapped", f"{_MAPPED}:rmse_mapped", False, 0, math.inf, f"{_PLAIN}:rmse",

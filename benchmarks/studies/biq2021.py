@@ -32,7 +32,7 @@ CONFIGS = {
     "Regression": "configs/regression/biq2021_mobilenetv2.yaml",
 }
 TARGET = Path("benchmarks/results/biq2021_mobilenetv2.json")
-#: SRCC that the data set's authors report on their whole test split (2,400 images), not measured here.
+#: SRCC that the data set's authors report on their whole test split (2,000 images), not measured here.
 REPORTED = {"BRISQUE": 0.604, "NASNet-Large": 0.6725}
 
 

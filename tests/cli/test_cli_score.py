@@ -146,11 +146,12 @@ def test_nothing_scored_is_a_failure(model, tmp_path, capsys):
         assert "none of 1 images could be scored" in err and "1 .xmp" in err
 
 
-def test_the_default_is_said_to_be_no_judge_of_photographs(photo_folder, capsys):
-    from rali_zoo.zoo import DEFAULT_MODEL
-
-    assert main(["score", str(photo_folder(1)[0])]) == 0
-    assert f"{DEFAULT_MODEL} was trained on synthetic labels" in capsys.readouterr().err
+def test_a_model_of_the_synthetic_world_is_said_to_be_no_judge_of_photographs(photo_folder, capsys):
+    """The default is one."""
+    (image,) = photo_folder(1)
+    for model, warned in ([], False), (["--model=rali-tiny-synthetic"], True):
+        assert main(["score", str(image), *model]) == 0
+        assert ("trained on synthetic labels and is no judge" in capsys.readouterr().err) == warned
 
 
 def test_names_do_no_harm_on_a_terminal(model, photo_folder, tmp_path, capsys):
