@@ -100,9 +100,12 @@ def run_function(function: Callable[..., None], words: Sequence[str], positional
 
 
 def _spelt(word: str) -> str:
-    """An option with hyphens between its words as the same with underscores."""
-    name, equals, value = word.partition("=")
-    return f"--{name[2:].replace('-', '_')}{equals}{value}" if name[:2] == "--" else word
+    """An option with hyphens between its words as the same with underscores; what follows a dot is a name."""
+    if word[:2] != "--":
+        return word
+    option, equals, value = word.partition("=")
+    head, dot, name = option[2:].partition(".")
+    return f"--{head.replace('-', '_')}{dot}{name}{equals}{value}"
 
 
 def _docstring(function: Callable[..., object]) -> tuple[str, dict[str, str | None]]:

@@ -55,6 +55,10 @@ def network_class(name: str, source: str) -> type[IQANetwork]:
     return found
 
 
+#: what every checkpoint of ours holds
+_REQUIRED = ("state_dict", "rali_zoo")
+
+
 class Checkpoint(TypedDict, total=False):
     """What a Lightning checkpoint holds that is read here."""
 
@@ -78,10 +82,9 @@ def read_checkpoint(path: str) -> Checkpoint:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here, and all mean the same to the user
         raise CheckpointError(f"{path} is no checkpoint that can be read safely: {error}") from error
-    parts: dict[str, object] = {name: {} for name in Checkpoint.__optional_keys__}
-    parts |= checkpoint if isinstance(checkpoint, dict) else {}
+    parts: dict[str, object] = checkpoint if isinstance(checkpoint, dict) else {}
     for name in Checkpoint.__annotations__:
-        part = parts.get(name)
+        part = parts.get(name, None if name in _REQUIRED else {})
         if not isinstance(part, dict) or not all(isinstance(key, str) for key in part):
             raise CheckpointError(f"{path} was not written by rali_zoo: it has no {name}")
     return checkpoint  # type: ignore[no-any-return]

@@ -60,6 +60,8 @@ def corpus() -> Iterator[str]:
             for level in range(1, len(words.levels) + 1):
                 yield write_completion("", distortion=kind, level=level, words=words)
     for asked in PROMPTS.values():
+        if asked.origin:  # younger than the shipped reasoner, whose vocabulary must stay as it is
+            continue
         yield from [f"{asked.system}\n{asked.text()}"] * _PROMPT_REPEATS
     grades = [words for _, table in phrases.GRADES.values() for words in table]
     remarks = [words for _, _, words in phrases.REMARKS]
