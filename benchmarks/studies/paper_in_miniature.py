@@ -51,7 +51,7 @@ METHODS = {
     "RACT": ("ract", "score"),
     "RACT, text alone": ("ract", "text_score"),
     "RALI from RACT": ("rali", "score"),
-    "regression, naive mix": ("eyes_mix", "score"),
+    "regression, naive mix": ("vision_mix", "score"),
     "RACT on label texts": ("ract_labels", "score"),
     "RACT, text and score": ("ract_scored", "score"),
     "RALI from the reasoners' own texts": ("rali_own", "score"),

@@ -122,7 +122,7 @@ class Backbone(nn.Module, ABC):
         """Load a weights file of this architecture, strictly.
 
         Raises:
-            CheckpointError: unreadable, unsafe, or missing or unexpected names.
+            CheckpointError: damaged, unsafe, or missing or unexpected names.
         """
         load_strict(self.net, self.adapt_state(read_state(path)), path)
         self.mark_loaded()

@@ -59,7 +59,7 @@ def _show(done: Sequence[Done]) -> None:
         table = Table(title=escape(name) + label, title_justify="left")
         table.add_column(
             "model", overflow="ellipsis", no_wrap=True
-        )  # a reference on four lines is unreadable
+        )  # a reference on four lines cannot be read
         for heading in ("n", "failed", "SRCC", "95 % interval", "ms, p50"):
             table.add_column(heading, justify="right", no_wrap=True)
         for cell in cells:

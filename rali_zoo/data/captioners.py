@@ -19,7 +19,7 @@ from rali_zoo.registry import Table
 if TYPE_CHECKING:
     import pandas as pd
 
-#: What one text is made of: what is seen, and a verdict ("" where the captioner gives none).
+#: What one text is made of: what is seen, and a rating ("" where the captioner gives none).
 Parts = tuple[str, str]
 Captioner = Callable[["pd.DataFrame", str, int, int], list[Parts]]
 
@@ -45,7 +45,7 @@ def describe(
             and, if present, ``levels``); for ``mos_words`` also ``split`` and ``mos`` in [1, 5].
         dataset: reference that the column ``dataset`` gets.
         seeds: differently worded texts an image.
-        mos_words: end each text with a verdict in 13 grades from the row's own MOS, as a teacher trained on
+        mos_words: end each text with a rating in 13 grades from the row's own MOS, as a teacher trained on
             these labels would; the columns ``score`` and ``teacher`` say so.
         workers: processes that measure images.
 
@@ -69,10 +69,10 @@ def describe(
         parts = captioner(frame, dataset, seed, workers)
         if mos_words:
             rngs = (_rng(dataset, image_id, seed, "mos") for image_id in ids)
-            verdicts = [_mos_verdict(mos, rng) for mos, rng in zip(scores, rngs, strict=True)]
+            ratings = [_mos_rating(mos, rng) for mos, rng in zip(scores, rngs, strict=True)]
         else:
-            verdicts = [verdict for _, verdict in parts]
-        texts = [f"{seen} {verdict}".strip() for (seen, _), verdict in zip(parts, verdicts, strict=True)]
+            ratings = [rating for _, rating in parts]
+        texts = [f"{seen} {rating}".strip() for (seen, _), rating in zip(parts, ratings, strict=True)]
         tables.append(pd.DataFrame({"image_id": ids, "text": texts, "score": scores, "seed": seed}))
     table = pd.concat(tables, ignore_index=True)
     table["dataset"], table["revision"] = dataset, REVISION
@@ -83,7 +83,7 @@ def describe(
 def labels(frame: pd.DataFrame, dataset: str, seed: int, workers: int) -> list[Parts]:
     """From the distortion classes (joined by ``;``) and their levels, 1 to 5, that a table knows.
 
-    The verdict comes from the levels alone. Levels of 0 are unknown: then nothing is said of strength.
+    The rating comes from the levels alone. Levels of 0 are unknown: then nothing is said of strength.
 
     Args:
         frame: columns ``id``, ``distortion``, and ``levels`` or ``level`` where known.
@@ -200,7 +200,7 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _mos_verdict(mos: float, rng: np.random.Generator) -> str:
+def _mos_rating(mos: float, rng: np.random.Generator) -> str:
     grade = phrases.mos_grade(mos)
     return _pick(
         (f"Overall quality: {grade}.", f"The picture is {grade} overall.", f"I rate it {grade}."), rng
@@ -220,9 +220,9 @@ def _label_parts(kinds: list[str], levels: list[int], rng: np.random.Generator) 
     if kinds and not any(levels):
         return seen, ""
     total = math.sqrt(sum(level**2 for level in levels))
-    verdict = next(word for limit, word in phrases.VERDICTS if total <= limit)
+    rating = next(word for limit, word in phrases.RATINGS if total <= limit)
     return seen, _pick(
-        (f"Overall quality is {verdict}.", f"The result looks {verdict}.", f"A {verdict} image."), rng
+        (f"Overall quality is {rating}.", f"The result looks {rating}.", f"A {rating} image."), rng
     )
 
 

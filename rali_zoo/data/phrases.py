@@ -31,8 +31,8 @@ SEVERITY: dict[int, tuple[tuple[str, ...], tuple[str, ...]]] = {
     4: (("strong", "heavy", "pronounced"), ("strongly", "heavily", "badly")),
     5: (("severe", "extreme", "overwhelming"), ("completely", "massively", "utterly")),
 }
-#: (root of the sum of squared levels up to which it holds, verdict); the last one has no limit.
-VERDICTS = (
+#: (root of the sum of squared levels up to which it holds, rating); the last one has no limit.
+RATINGS = (
     (0.0, "excellent"), (1.0, "very good"), (1.6, "good"), (2.1, "fairly good"), (2.6, "acceptable"),
     (3.1, "fair"), (3.7, "mediocre"), (4.1, "poor"), (4.6, "rather bad"), (5.05, "very poor"), (99.0, "bad"),
 )  # fmt: skip

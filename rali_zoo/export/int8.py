@@ -138,7 +138,7 @@ def _spread(frame: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def _batches(scorer: NetworkScorer, frame: pd.DataFrame) -> Iterator[np.ndarray]:
-    """(B, 3, H, W) batches of the images, cut as for scoring; unreadable ones are left out.
+    """(B, 3, H, W) batches of the images, cut as for scoring; undecodable ones are left out.
 
     Raises:
         ConfigError: none of them can be read.

@@ -95,7 +95,7 @@ def load_module(path: Path, threads: int) -> ExportedNetwork:
     """Open an exported file in ONNX Runtime.
 
     Raises:
-        CheckpointError: missing, unreadable, or not written by :func:`export_onnx`.
+        CheckpointError: missing, damaged, or not written by :func:`export_onnx`.
         MissingExtraError: onnxruntime is not installed.
     """
     if not path.is_file():

@@ -72,7 +72,7 @@ def load_module(path: Path, threads: int) -> ExportedNetwork:
     """Open an exported network in OpenVINO.
 
     Raises:
-        CheckpointError: missing, unreadable, or not written by :func:`export_openvino`.
+        CheckpointError: missing, damaged, or not written by :func:`export_openvino`.
         MissingExtraError: openvino is not installed.
     """
     openvino = _library()

@@ -72,7 +72,7 @@ def read_checkpoint(path: str) -> Checkpoint:
     """Read a Lightning checkpoint without running code from it.
 
     Raises:
-        CheckpointError: missing, unreadable, or not written by rali_zoo.
+        CheckpointError: missing, damaged, or not written by rali_zoo.
     """
     import torch
 

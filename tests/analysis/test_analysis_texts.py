@@ -1,4 +1,4 @@
-"""Verdicts on handed reasonings, and the analyses made of them."""
+"""Answers to handed reasonings, and the analyses made of them."""
 
 from __future__ import annotations
 

@@ -374,7 +374,7 @@ def test_a_polite_end_ends_the_stage_too(folder):
 
 TINY = {
     "n": "60", "size": "64", "vlm": "rali:vlm-tiny?image_size=32&width=64&layers=1&grid=2", "words": "80",
-    "eyes_epochs": "1", "cold_epochs": "15", "cold_lr": "1e-2", "ract_epochs": "1", "align_epochs": "1",
+    "vision_epochs": "1", "cold_epochs": "15", "cold_lr": "1e-2", "ract_epochs": "1", "align_epochs": "1",
     "rali_epochs": "2", "crop": "48", "batch": "8", "grpo_steps": "2", "rollouts": "2",
     "text_encoder": "rali:hash", "max_undescribed": "0.9",
 }  # fmt: skip
@@ -423,7 +423,7 @@ def check_ended(out: Path, names: list[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["eyes-lab"])
+@pytest.mark.parametrize("stage", ["vision-lab"])
 def test_the_recipe_goes_on_after_a_kill(stage, ract, tmp_path):
     """One real stage, killed at work; the next test does it in all. Toy stages are killed above."""
     words, out = ract

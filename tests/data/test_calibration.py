@@ -70,7 +70,7 @@ def test_only_training_rows_are_moved(tmp_path):
     before, after = (d._sets["train"][0].mos for d in (plain, moved))
     np.testing.assert_allclose(after, 0.5 * before + 1.0, rtol=1e-5)
     assert plain._sets["val"][0].mos.tolist() == moved._sets["val"][0].mos.tolist()
-    assert plain.texts != moved.texts, "verdicts in words follow the scale"
+    assert plain.texts != moved.texts, "ratings in words follow the scale"
 
 
 def test_the_command(tmp_path, capsys):

@@ -130,7 +130,7 @@ def test_labels_work_on_other_tables():
     frame = _rows(distortion=["comfort_noise", "gaussian_blur"], level=[4, 0])
     first, second = describe("labels", frame, "tid2013")["text"]
     assert "comfort noise" in first and "poor" in first
-    assert "quality" not in second  # level 0 is unknown: no strength, no verdict
+    assert "quality" not in second  # level 0 is unknown: no strength, no rating
 
 
 def test_labels_never_look_at_the_score():

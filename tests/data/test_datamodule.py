@@ -320,7 +320,7 @@ def stream(ref: str, **options) -> list:
     return list(ShardStream([ref], View(), Preprocess(size=(8, 8)), seed=0, **options))
 
 
-def picture(kind: str = "PNG") -> bytes:
+def encoded(kind: str = "PNG") -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (10, 10), (9, 9, 9)).save(out, kind)
     return out.getvalue()
@@ -330,11 +330,11 @@ def test_odd_members_are_left_out_named_and_counted(tmp_path, caplog):
     pytest.importorskip("braceexpand")
     fields = json.dumps({"mos": 50}).encode()
     members = [
-        ("IMG.2024.01.jpg", picture("JPEG")), ("IMG.2024.01.json", fields), ("v1.2/a.tif", picture("TIFF")),
-        ("v1.2/a.json", fields), ("B.JPG", picture("JPEG")), ("B.json", fields), ("._c.jpg", b"litter"),
-        ("alone.png", picture()), ("nothing.json", fields), ("words.json", b"{"), ("words.png", picture()),
-        ("blank.json", b"{}"), ("blank.png", picture()), ("readme.txt", b"hello"), ("d.json", fields),
-        ("d.qoi", picture("QOI")),
+        ("IMG.2024.01.jpg", encoded("JPEG")), ("IMG.2024.01.json", fields), ("v1.2/a.tif", encoded("TIFF")),
+        ("v1.2/a.json", fields), ("B.JPG", encoded("JPEG")), ("B.json", fields), ("._c.jpg", b"litter"),
+        ("alone.png", encoded()), ("nothing.json", fields), ("words.json", b"{"), ("words.png", encoded()),
+        ("blank.json", b"{}"), ("blank.png", encoded()), ("readme.txt", b"hello"), ("d.json", fields),
+        ("d.qoi", encoded("QOI")),
     ]  # fmt: skip
     ref = pack(tmp_path / "a.tar", members) + "?mos_range=0,100"
     assert sorted(s["id"] for s in stream(ref)) == ["B", "IMG.2024.01", "d", "v1.2/a"]
@@ -349,7 +349,7 @@ def test_odd_members_are_left_out_named_and_counted(tmp_path, caplog):
 
 def test_a_dmos_in_shards_is_flipped(tmp_path):
     pytest.importorskip("braceexpand")
-    members = [("a.png", picture()), ("a.json", json.dumps({"mos": 25, "std": 10}).encode())]
+    members = [("a.png", encoded()), ("a.json", json.dumps({"mos": 25, "std": 10}).encode())]
     ref = pack(tmp_path / "a.tar", members) + "?mos_range=0,100&higher_is_better=false"
     (sample,) = stream(ref)
     assert sample["mos"].item() == 4.0 and sample["std"].item() == pytest.approx(0.4)
@@ -369,7 +369,7 @@ def test_no_command_and_no_address_that_was_not_asked_for(ref, tmp_path):
 def test_a_shard_that_ends_too_early_is_named(tmp_path):
     pytest.importorskip("braceexpand")
     ref = pack(
-        tmp_path / "a.tar", [("a.png", picture()), ("a.json", b'{"mos": 3}'), ("b.bmp", picture("BMP") * 99)]
+        tmp_path / "a.tar", [("a.png", encoded()), ("a.json", b'{"mos": 3}'), ("b.bmp", encoded("BMP") * 99)]
     )
     whole = (tmp_path / "a.tar").read_bytes()
     (tmp_path / "a.tar").write_bytes(whole[:3000])

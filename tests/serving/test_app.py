@@ -73,7 +73,7 @@ def test_a_card_says_score_spread_scale_and_reasons() -> None:
         (answer(3.0), answer(None, error="empty"), "One of the two has no score."),
     ],
 )
-def test_the_verdict_minds_the_spread(first: Answer, second: Answer, said: str) -> None:
+def test_the_answer_minds_the_std(first: Answer, second: Answer, said: str) -> None:
     assert said in comparison(first, second, RANGE)
 
 
