@@ -130,7 +130,11 @@ def response(scores: np.ndarray, frame: pd.DataFrame) -> dict[str, object]:
         FAMILIES,
     )
     shares = {"all": found.ordered, "pristine_first": found.pristine_first, **found.by_family}
-    return {name: {"share": s.value, "low": s.low, "high": s.high, "n": s.n} for name, s in shares.items()}
+    kinds = {name: {"share": s.value, "n": s.n} for name, s in found.by_distortion.items()}
+    return {
+        **{name: {"share": s.value, "low": s.low, "high": s.high, "n": s.n} for name, s in shares.items()},
+        "by_distortion": kinds,
+    }
 
 
 def main() -> None:

@@ -154,6 +154,17 @@ def photo_pairs() -> str:
     return table(["SRCC difference, test set, seed", "difference, 95 % interval", "p"], rows)
 
 
+def photo_weakest() -> str:
+    """The distortions whose levels the shipped model orders worst."""
+    content = read("photo")
+    kinds = content["measured"][f"photo, seed {content['chosen_by_validation_srcc']['photo']}"]["response"][
+        "by_distortion"
+    ]
+    weak = sorted(kinds, key=lambda kind: kinds[kind]["share"])[:6]
+    shown = ", ".join(f"{k.replace('_', ' ')} {kinds[k]['share']:.2f}" for k in weak)
+    return f"Ordered worst (n = {kinds[weak[0]]['n']} pairs each): {shown}."
+
+
 def photo_ratings() -> str:
     """Learning curve on one's own ratings."""
     content = read("photo_ratings")
@@ -560,6 +571,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "scale_out": lambda: scale_out.block(read("speed")),
     "photo": photo,
     "photo_pairs": photo_pairs,
+    "photo_weakest": photo_weakest,
     "photo_ratings": photo_ratings,
     "ract_study": ract_study,
     "ract_pairs": ract_pairs,

@@ -55,7 +55,7 @@ def network_class(name: str, source: str) -> type[IQANetwork]:
     return found
 
 
-#: what every checkpoint of ours holds
+#: what every checkpoint of ours holds; Required alone is not seen at run time, as annotations are texts here
 _REQUIRED = ("state_dict", "rali_zoo")
 
 

@@ -120,3 +120,11 @@ def test_chains_without_pristine_images_and_with_equal_levels():
     )
     chains = chains_of(frame)
     assert [frame["level"].iloc[c].tolist() for c in chains] == [[1, 3]]
+
+
+def test_an_unknown_degradation_or_level_is_refused():
+    image = np.zeros((8, 8, 3), np.float32)
+    with pytest.raises(RaliZooError, match="jpeg"):
+        degraded.degrade(image, "jpge", 1)
+    with pytest.raises(ConfigError, match="level 6"):
+        degraded.degrade(image, "jpeg", 6)

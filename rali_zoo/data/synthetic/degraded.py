@@ -22,7 +22,8 @@ from PIL import Image, ImageFilter
 from scipy import ndimage
 
 from rali_zoo.data.synthetic.distortions import DISTORTIONS, KADID_TYPES, LEVELS, Apply, Image3
-from rali_zoo.errors import ConfigError, UriError, near_miss
+from rali_zoo.data.tables import TABLES
+from rali_zoo.errors import ConfigError, UnknownNameError, UriError, near_miss
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,6 @@ OPTIONS = ("types", "each", "contents", "least", "mos_range", "size", "seed", "w
 #: In place of a folder: the colour photographs that scikit-image and scikit-learn carry.
 LIBRARY = "library"
 _LIBRARY_NAMES = ("astronaut", "coffee", "flower", "rocket", "chelsea", "china")
-_TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 _VERSION = 1  # part of the cache key: raise it whenever an image comes out differently
 
 
@@ -136,7 +136,15 @@ def degrade(image: Image3, name: str, level: int, seed: int = 0) -> Image3:
 
     Returns:
         (H, W, 3) in [0, 1].
+
+    Raises:
+        UnknownNameError: no such degradation.
+        ConfigError: a level outside 0 to 5.
     """
+    if name not in TYPES:
+        raise UnknownNameError("degradation", name, TYPES)
+    if level not in (0, *LEVELS):
+        raise ConfigError(f"level {level!r} of {name!r}: 0 (untouched), or 1 (faint) to 5 (severe)")
     if level == 0:
         return image
     made = TYPES[name](image, level, np.random.default_rng(seed))
@@ -151,7 +159,7 @@ def _render(spec: Spec, index: int, folder: Path) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for kind, level in _plan(spec, index):
         seed = zlib.crc32(f"{spec.seed}|{index}|{kind}".encode())
-        made = _bytes(degrade(image, kind, level, seed))
+        made = _bytes(degrade(image, kind, level, seed) if level else image)
         if spec.size:
             made = made.resize((spec.size, spec.size), Image.Resampling.BICUBIC)
         file = f"images/{name}-{kind}-{level}.png"
@@ -298,14 +306,14 @@ def _number(ref: str, options: Mapping[str, str], key: str, default: float, low:
 
 def _contents(ref: str, path: str, options: Mapping[str, str]) -> list[str]:
     """The photographs to degrade: absolute paths, or names in a library."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in _TABLES:
+    is_table = Path(path).suffix.lower() in TABLES
+    if not is_table:
         for key in ("least", "mos_range"):
             if key in options:
                 raise UriError(f"{ref!r}: {key}= belongs to a table, and {path!r} is none")
     if path == LIBRARY:
         return list(_LIBRARY_NAMES)
-    if suffix in _TABLES:
+    if is_table:
         return _rated(path, options)
     from rali_zoo.data.formats import IMAGE_SUFFIXES
 
