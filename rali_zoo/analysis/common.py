@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from rali_zoo.errors import ConfigError
-from rali_zoo.paths import atomic_path, cache_dir
+from rali_zoo.paths import atomic_path, cache_dir, text_sha256
 from rali_zoo.report import provenance, write_json
 
 if TYPE_CHECKING:
@@ -157,7 +156,7 @@ def written(module: VLMNetwork, ref: str, frame: pd.DataFrame, settings: Setting
     names = "\n".join(frame["id"].astype(str) + "\t" + frame["path"].astype(str))
     question, limit = module.asked, module.limit
     key = "|".join((module.revision, module.vlm.fingerprint, str(question), str(limit), ref, names))
-    path = cache_dir("analysis") / f"texts-{hashlib.sha256(key.encode()).hexdigest()[:24]}.parquet"
+    path = cache_dir("analysis") / f"texts-{text_sha256(key)[:24]}.parquet"
     if path.is_file():
         answers = pd.read_parquet(path)
     else:

@@ -6,7 +6,6 @@ was killed goes on where it stopped, with no text lost or doubled.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 import zlib
@@ -19,7 +18,8 @@ from typing import TYPE_CHECKING, Literal
 
 from rali_zoo.cli import run_function
 from rali_zoo.errors import ConfigError, ImageDecodeError
-from rali_zoo.outputs import Output, OutputError, csv_cell, explained, printable, publish, sha256
+from rali_zoo.outputs import Output, OutputError, csv_cell, explained, printable, publish
+from rali_zoo.paths import sha256, text_sha256
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,7 +110,7 @@ def describe_command(
     sampled = (1.0 if data or seeds > 1 else 0.0) if temperature is None else temperature
     _check(seeds, batch_size, sampled, max_inconsistency)
     rows, items = _images(images, data, split, root)
-    names = hashlib.sha256("\n".join(rows["id"]).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    names = text_sha256("\n".join(rows["id"]))[:16]
     with _opened(output) as out:
         write: Callable[[], pd.DataFrame]
         if split_options(model)[0] in CAPTIONERS:
@@ -230,7 +230,9 @@ def _finish(out: Output, texts: pd.DataFrame) -> None:
             bad.map(lambda value: csv_cell(value) if isinstance(value, str) else value).to_csv(
                 path, index=False
             )
-        if sha256(made) != sha256(target):  # else a run that was killed right here has put it there
+        if not target.is_file() or sha256(made) != sha256(
+            target
+        ):  # else a run that was killed right here has put it there
             publish(made, target)
     table = out.folder / f"table{out.target.suffix}"
     with explained(out.target):
