@@ -95,13 +95,9 @@ def choose(refs: Sequence[str], settings: Settings) -> dict[str, pd.DataFrame]:
     found = {}
     for ref in refs:
         table = load_table(ref, settings.root)
-        frame = table.frame if settings.split == "all" else table.split(settings.split)
-        frame = frame[frame["mos"].notna()]
-        if frame.empty:
-            raise ConfigError(f"{ref!r} has no {settings.split} rows with a MOS; {table.describe()}")
-        chosen = frame.sample(min(settings.limit, len(frame)), random_state=settings.seed).sort_index()
-        chosen.attrs = {"of": len(frame), "synthetic": table.card.synthetic}
-        found[ref] = chosen
+        every = len(table.sample(settings.split, None, rated=True))
+        found[ref] = table.sample(settings.split, settings.limit, settings.seed, rated=True).copy()
+        found[ref].attrs = {"of": every, "synthetic": table.card.synthetic}
     return found
 
 

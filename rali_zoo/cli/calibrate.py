@@ -45,9 +45,7 @@ def calibrate_command(
         table = load_table(ref, root)
         cards.append(table.card)
         one_question(cards)
-        rows = table.split("train")
-        rows = rows[rows["mos"].notna()]
-        rows = rows.sample(min(limit, len(rows)), random_state=seed)
+        rows = table.sample("train", limit, seed, rated=True)
         scores = reference.score(rows["path"].tolist(), batch_size)
         known = [s.score is not None for s in scores]
         if not all(known):

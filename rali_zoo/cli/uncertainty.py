@@ -41,7 +41,6 @@ def uncertainty_command(
     import numpy as np
 
     from rali_zoo.analysis.uncertainty import coverage_report
-    from rali_zoo.cli.route import rows_of
     from rali_zoo.data.tables import load_table
     from rali_zoo.zoo import load_model
 
@@ -49,7 +48,7 @@ def uncertainty_command(
     scorer = load_model(model, device)
     parts = []
     for role in ("val", "test"):
-        rows = rows_of(table, role, limit, seed)
+        rows = table.sample(role, limit, seed, rated=True)
         scores = scorer.score(rows["path"].tolist(), batch_size=batch_size)
         known = [s.score is not None and s.std is not None and s.std > 0 for s in scores]
         if not any(known):
