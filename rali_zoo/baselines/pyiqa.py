@@ -15,11 +15,12 @@ import torch
 
 from rali_zoo.baselines.base import Facts, Frozen, MetricScorer, networks_in
 from rali_zoo.baselines.fetching import fetching
-from rali_zoo.baselines.pyiqa_facts import CORRECTED, OFFLINE, REFUSED, training_sets
+from rali_zoo.baselines.pyiqa_facts import BYTES_A_PIXEL, CORRECTED, OFFLINE, REFUSED, training_sets
 from rali_zoo.data.readers.options import truth
-from rali_zoo.errors import ConfigError, MissingExtraError, UnknownNameError
+from rali_zoo.errors import ConfigError, ImageDecodeError, MissingExtraError, UnknownNameError
 from rali_zoo.uri import Uri
 
+_MOST_BYTES = 8 * 2**30  # what one image may take
 LICENCE = "PolyForm-Noncommercial-1.0.0"
 
 
@@ -53,9 +54,19 @@ def load(uri: Uri, device: str | None = None) -> MetricScorer:
             with _llama_restored(), fetching(ref, "pyiqa", trust):
                 metric = Frozen(create_metric(name, device=where))
     facts = facts_of(name, config)
+
+    def alone(image: torch.Tensor, _: object) -> torch.Tensor:
+        needed = BYTES_A_PIXEL.get(name, 0) * image.shape[-1] * image.shape[-2]
+        if needed > _MOST_BYTES:
+            raise ImageDecodeError(
+                f"{ref} takes {needed / 2**30:.0f} GiB of memory for an image of {image.shape[-1]}x{image.shape[-2]}; "
+                f"not computed above {_MOST_BYTES / 2**30:.0f} GiB"
+            )
+        return metric(image)
+
     return MetricScorer(
         facts,
-        metric if facts.needs_reference else lambda image, _: metric(image),
+        metric if facts.needs_reference else alone,
         device=where,
         networks=networks_in(metric),
     )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rali_zoo.cli import run_function
 from rali_zoo.errors import ConfigError
 from rali_zoo.report import provenance, write_json
 
@@ -14,7 +12,7 @@ if TYPE_CHECKING:
     from rali_zoo.analysis.routing import Route
 
 
-def route_command(
+def command(
     cheap: str,
     expensive: str,
     data: str,
@@ -94,8 +92,3 @@ def show(found: Route, data: str) -> None:
         )
     Console().print(table)
     print(f"SRCC of uncertainty and error of the cheap scorer: {found['error_srcc']:.3f}")
-
-
-def main(words: Sequence[str]) -> None:
-    """Run the command; ``words`` are its name and what follows it."""
-    run_function(route_command, words)

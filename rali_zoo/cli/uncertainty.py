@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rali_zoo.cli import run_function
 from rali_zoo.errors import ConfigError
 from rali_zoo.report import provenance, write_json
 
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
     from rali_zoo.analysis.uncertainty import CoverageReport
 
 
-def uncertainty_command(
+def command(
     model: str,
     data: str,
     output: Path | None = None,
@@ -88,8 +86,3 @@ def _show(found: CoverageReport, data: str) -> None:
             f"SRCC of std and error: {found['error_srcc']:.3f} "
             f"({found['error_srcc_low']:.3f} to {found['error_srcc_high']:.3f})"
         )
-
-
-def main(words: Sequence[str]) -> None:
-    """Run the command; ``words`` are its name and what follows it."""
-    run_function(uncertainty_command, words)

@@ -61,6 +61,14 @@ def test_metrics_without_weights_load_offline_and_prefer_less_blur(name, images,
     assert scorer.licence == "PolyForm-Noncommercial-1.0.0" and scorer.revision.startswith("pyiqa-")
 
 
+def test_an_image_that_a_metric_has_no_memory_for_costs_itself(monkeypatch):
+    scorer = rali_zoo.load_model("pyiqa:entropy")
+    monkeypatch.setattr("rali_zoo.baselines.pyiqa._MOST_BYTES", 2048 * 64 * 64)
+    fits, large = scorer.score([Image.new("RGB", (64, 64)), Image.new("RGB", (65, 64))])
+    assert fits.error is None
+    assert large.score is None and "65x64" in large.error
+
+
 @pytest.mark.parametrize(
     ("name", "file"),
     [

@@ -225,8 +225,10 @@ def test_own_photographs_and_more_textures_are_training_contents_only(tmp_path):
     before = more.folder()
     Image.fromarray(noise[:400]).save(photos / "mine.png")
     assert more.folder() != before  # other images, another data set
+    assert min(sources._own(photos / "mine.png").size) == 400  # nothing to shrink away
+    Image.fromarray(noise[:400]).save(photos / "mine.jpg")
     with pytest.raises(ConfigError, match="576 each way"):
-        sources._own(photos / "mine.png")
+        sources._own(photos / "mine.jpg")
     with pytest.raises(ConfigError, match="no image"):
         reader.open("lab", {"n": "50", "photos": str(tmp_path)})
 
