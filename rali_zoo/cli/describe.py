@@ -232,9 +232,8 @@ def _finish(out: Output, texts: pd.DataFrame) -> None:
             bad.map(lambda value: csv_cell(value) if isinstance(value, str) else value).to_csv(
                 path, index=False
             )
-        if not target.is_file() or sha256(made) != sha256(
-            target
-        ):  # else a run that was killed right here has put it there
+        # else a run that was killed right here has put it there
+        if not target.is_file() or sha256(made) != sha256(target):
             publish(made, target)
     table = out.folder / f"table{out.target.suffix}"
     with explained(out.target):
