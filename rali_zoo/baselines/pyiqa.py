@@ -92,7 +92,7 @@ def list_metrics(offline: bool = False) -> list[str]:
 
 
 def _range(text: str) -> tuple[float, float] | None:
-    """``"~0, ~100"`` as two numbers; ``None`` unless both ends are told."""
+    """``"~0, ~100"`` as two numbers; ``None`` unless both ends are stated."""
     parts = [part.strip().removeprefix("~") for part in text.split(",")]
     try:
         low, high = (float(part) for part in parts)

@@ -25,7 +25,7 @@ COMMANDS = {
     "trl": ("rali_zoo.cli.trl", "reinforce a reasoner with TRL's trainer on our data and rewards"),
     "route": ("rali_zoo.cli.route", "SRCC against the share of uncertain images sent to a better scorer"),
     "uncertainty": ("rali_zoo.cli.uncertainty", "coverage and width of the intervals that a scorer gives"),
-    "teacher-scores": ("rali_zoo.cli.teacher_scores", "mean and spread of a teacher's scores as a data set"),
+    "teacher-scores": ("rali_zoo.cli.teacher_scores", "mean and std of a teacher's scores as a data set"),
     "calibrate": ("rali_zoo.cli.calibrate", "bring the scores of several data sets to one scale"),
     "analyze": ("rali_zoo.cli.analyze", "texts against images, attention, domain gaps, ablations"),
     "pipeline": ("rali_zoo.cli.pipeline", "run a recipe of several commands; what is done is skipped"),
@@ -35,7 +35,7 @@ COMMANDS = {
     "check-results": ("rali_zoo.cli.check_results", "check results files, such as a submission"),
     "leaderboard": ("rali_zoo.cli.leaderboard", "tables and a page from results files"),
     "serve": ("rali_zoo.cli.serve", "score images over HTTP, on this machine by default"),
-    "app": ("rali_zoo.cli.app", "a page to drop images on: scores, reasons, comparisons (needs gradio)"),
+    "app": ("rali_zoo.cli.app", "a page to drop images on: scores, explanations, comparisons (needs gradio)"),
     "list": ("rali_zoo.cli.listing", "what there is: data sets, backbones, text encoders, models"),
     "show": ("rali_zoo.cli.show", "one data set, backbone or model in detail"),
 }

@@ -205,7 +205,7 @@ class IQADataModule(L.LightningDataModule):
 
     @property
     def module(self) -> FeatureSource:
-        """The module being trained; it tells sizes, and encodes images for the feature cache."""
+        """The module being trained; it states sizes, and encodes images for the feature cache."""
         if self.trainer is None:
             raise ConfigError("IQADataModule asks the model for its preprocessing: give both to a Trainer")
         return cast(FeatureSource, self.trainer.lightning_module)

@@ -48,7 +48,7 @@ def open(path: str, options: dict[str, str]) -> tuple[DatasetCard, pd.DataFrame]
             (names of the columns), ``sep`` (one character, or ``tab``).
 
     Raises:
-        UriError: the scale is not told, or an option cannot be read.
+        UriError: the scale is not stated, or an option cannot be read.
         ScoreTableError: no such file, or rows that cannot be trusted.
     """
     import numpy as np
