@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from rali_zoo.errors import ConfigError
-from rali_zoo.paths import atomic_path, cache_dir
+from rali_zoo.paths import atomic_path, cache_dir, text_sha256
 from rali_zoo.report import provenance, write_json
 
 if TYPE_CHECKING:
@@ -96,13 +95,9 @@ def choose(refs: Sequence[str], settings: Settings) -> dict[str, pd.DataFrame]:
     found = {}
     for ref in refs:
         table = load_table(ref, settings.root)
-        frame = table.frame if settings.split == "all" else table.split(settings.split)
-        frame = frame[frame["mos"].notna()]
-        if frame.empty:
-            raise ConfigError(f"{ref!r} has no {settings.split} rows with a MOS; {table.describe()}")
-        chosen = frame.sample(min(settings.limit, len(frame)), random_state=settings.seed).sort_index()
-        chosen.attrs = {"of": len(frame), "synthetic": table.card.synthetic}
-        found[ref] = chosen
+        every = len(table.sample(settings.split, None, rated=True))
+        found[ref] = table.sample(settings.split, settings.limit, settings.seed, rated=True).copy()
+        found[ref].attrs = {"of": every, "synthetic": table.card.synthetic}
     return found
 
 
@@ -157,7 +152,7 @@ def written(module: VLMNetwork, ref: str, frame: pd.DataFrame, settings: Setting
     names = "\n".join(frame["id"].astype(str) + "\t" + frame["path"].astype(str))
     question, limit = module.asked, module.limit
     key = "|".join((module.revision, module.vlm.fingerprint, str(question), str(limit), ref, names))
-    path = cache_dir("analysis") / f"texts-{hashlib.sha256(key.encode()).hexdigest()[:24]}.parquet"
+    path = cache_dir("analysis") / f"texts-{text_sha256(key)[:24]}.parquet"
     if path.is_file():
         answers = pd.read_parquet(path)
     else:

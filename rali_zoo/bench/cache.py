@@ -17,8 +17,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rali_zoo.paths import atomic_path, cache_dir
-from rali_zoo.report import sha256, text_sha256
+from rali_zoo.paths import atomic_path, cache_dir, sha256, text_sha256
 
 SHARD = 256  # predictions that are held before they are written …
 SECONDS = 10.0  # … or the time since the last write, so that a slow metric loses little

@@ -6,7 +6,6 @@ was killed goes on where it stopped, with no text lost or doubled.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 import zlib
@@ -17,9 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rali_zoo.cli import run_function
 from rali_zoo.errors import ConfigError, ImageDecodeError
-from rali_zoo.outputs import Output, OutputError, csv_cell, explained, printable, publish, sha256
+from rali_zoo.outputs import Output, OutputError, csv_cell, explained, printable, publish
+from rali_zoo.paths import sha256, text_sha256
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,8 +68,9 @@ class Text:
     error: str = ""
 
 
-def describe_command(
+def command(
     images: list[str] = [],  # noqa: B006 (read, never written)
+    /,
     model: str = "reasoner-tiny-synthetic",
     data: str | None = None,
     output: Path | None = None,
@@ -114,7 +114,7 @@ def describe_command(
     sampled = (1.0 if data or seeds > 1 else 0.0) if temperature is None else temperature
     _check(seeds, batch_size, sampled, max_inconsistency)
     rows, items = _images(images, data, split, root, limit, draw)
-    names = hashlib.sha256("\n".join(rows["id"]).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    names = text_sha256("\n".join(rows["id"]))[:16]
     with _opened(output) as out:
         write: Callable[[], pd.DataFrame]
         if split_options(model)[0] in CAPTIONERS:
@@ -232,7 +232,9 @@ def _finish(out: Output, texts: pd.DataFrame) -> None:
             bad.map(lambda value: csv_cell(value) if isinstance(value, str) else value).to_csv(
                 path, index=False
             )
-        if sha256(made) != sha256(target):  # else a run that was killed right here has put it there
+        if not target.is_file() or sha256(made) != sha256(
+            target
+        ):  # else a run that was killed right here has put it there
             publish(made, target)
     table = out.folder / f"table{out.target.suffix}"
     with explained(out.target):
@@ -414,8 +416,3 @@ def drop_inconsistent(texts: pd.DataFrame, tolerance: float) -> pd.DataFrame:
     for row in good.index[distance > tolerance]:
         texts.loc[row, "error"] = f"the words alone predict a score {distance[row]:.2f} away"
     return texts
-
-
-def main(words: Sequence[str]) -> None:
-    """Run the command; ``words`` are its name and what follows it."""
-    run_function(describe_command, words, positional=("images",))

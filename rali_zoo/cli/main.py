@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
+from rali_zoo.cli import dispatch
 from rali_zoo.errors import ConfigError, RaliZooError, UsageError, near_miss
 
-#: Command to (module, one line of help). The module's ``main`` gets the command's name and what follows it.
+#: Command to (module, one line of help). The module's ``command`` is run by :func:`~rali_zoo.cli.run_function`; where
+#: it has a ``main``, that gets the command's name and what follows it.
 COMMANDS = {
     "fit": ("rali_zoo.cli.training", "train a model, then test it: fit --config FILE.yaml"),
     "validate": ("rali_zoo.cli.training", "run the validation sets through a checkpoint"),
@@ -92,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for plugin in plugins:
             _import_plugin(plugin)
-        import_module(COMMANDS[words[0]][0]).main(words)
+        dispatch(COMMANDS[words[0]][0], words)
     except (RaliZooError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # the reader of a pipe (head) has left: nothing is wrong
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

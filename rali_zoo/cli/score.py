@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from rali_zoo.cli import run_function
 from rali_zoo.cli.sorting import After, Sorting
 from rali_zoo.data.sources import Item, Skipped, find_items
 from rali_zoo.errors import ConfigError
@@ -34,7 +33,7 @@ MANY = 256
 
 @dataclass(frozen=True)
 class How:
-    """The options of a run, as :func:`score_command` documents them."""
+    """The options of a run, as :func:`command` documents them."""
 
     model: str
     decode: Decode
@@ -61,8 +60,9 @@ class How:
         return measured(stages) if self.attributes else stages
 
 
-def score_command(
+def command(
     paths: list[str],
+    /,
     model: str = DEFAULT_MODEL,
     output: Path | None = None,
     decode: Decode = "exact",
@@ -290,8 +290,3 @@ def _scored(sink: Sink, scorer: Scorer, how: How, workers: int) -> Iterator[tupl
 
     recipe = Recipe(how.model, how.decode, how.device, how.precision, how.compile, how.threads, how.runtime)
     return run_ray(batches, scorer, recipe, how.actors)
-
-
-def main(words: Sequence[str]) -> None:
-    """Run the command; ``words`` are its name and what follows it."""
-    run_function(score_command, words, positional=("paths",))

@@ -54,20 +54,22 @@ class DataTable:
             raise ConfigError(f"unknown split {role!r}. {near_miss(role, ROLES)}")
         return self.frame[self.frame["split"] == role]
 
-    def sample(self, role: str, limit: int | None, seed: int = 0) -> pd.DataFrame:
+    def sample(self, role: str, limit: int | None, seed: int = 0, rated: bool = False) -> pd.DataFrame:
         """At most ``limit`` rows of a split, drawn by ``seed`` alone, in their order.
 
         Args:
-            role: ``train``, ``val``, ``test``; ``predict`` for all rows.
+            role: ``train``, ``val``, ``test``; ``predict`` or ``all`` for all rows.
             limit: ``None`` for every row.
             seed: of the draw.
+            rated: only rows with a MOS.
 
         Raises:
             ConfigError: another role, or none of its rows.
         """
-        frame = self.frame if role == "predict" else self.split(role)
+        frame = self.frame if role in ("predict", "all") else self.split(role)
+        frame = frame[frame["mos"].notna()] if rated else frame
         if frame.empty:
-            raise ConfigError(f"{self.ref!r} has no {role} rows; {self.describe()}")
+            raise ConfigError(f"{self.ref!r} has no {role} rows{' with a MOS' * rated}; {self.describe()}")
         if limit is None or len(frame) <= limit:
             return frame
         return frame.sample(limit, random_state=seed).sort_index()

@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any, cast
 from rali_zoo.data.attributes import SHOWN
 from rali_zoo.data.sources import Item
 from rali_zoo.errors import ConfigError
-from rali_zoo.outputs import Output, OutputError, csv_cell, sha256
+from rali_zoo.outputs import Output, OutputError, csv_cell
+from rali_zoo.paths import sha256
 from rali_zoo.types import Score
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Sink(AbstractContextManager["Sink"]):
         self.total = self.done = total
         self.part = part
         if not self.output.complete:  # else the earlier run had only the folder left to remove
-            if sha256(self._list) != self.output.state.get("list"):
+            if not self._list.is_file() or sha256(self._list) != self.output.state.get("list"):
                 raise self._damaged(self._list.name)
             self.done = sum(self._rows(n) for n in self._parts() if self._is_done(n))
 

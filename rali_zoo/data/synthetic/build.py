@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ from PIL import Image
 
 from rali_zoo.data.synthetic import rater, sources
 from rali_zoo.data.synthetic.distortions import KADID_TYPES, LEVELS, distort
-from rali_zoo.paths import cache_dir
+from rali_zoo.paths import cache_dir, text_sha256
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +83,7 @@ class Spec:
         facts = {**asdict(self), "photos": photos}
         part = f"-{self.part}" if self.part else facts.pop("part")
         parts = [facts, VERSION]
-        key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+        key = text_sha256(json.dumps(parts, sort_keys=True))[:12]
         return cache_dir("synthetic") / f"{self.domain}-n{self.n}-s{self.size}-seed{self.seed}{part}-{key}"
 
 

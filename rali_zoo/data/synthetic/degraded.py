@@ -7,7 +7,6 @@ photograph is better than its degraded copies, and a lower level better than a h
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import zlib
@@ -118,11 +117,11 @@ class Spec:
     def folder(self) -> Path:
         """Where the finished data set is cached."""
         from rali_zoo.data.checks import file_key
-        from rali_zoo.paths import cache_dir
+        from rali_zoo.paths import cache_dir, text_sha256
 
         files = [file_key(c) if os.sep in c else c for c in self.contents]
         text = json.dumps([{**asdict(self), "contents": files}, _VERSION], sort_keys=True)
-        return cache_dir("degraded") / hashlib.sha256(text.encode()).hexdigest()[:16]
+        return cache_dir("degraded") / text_sha256(text)[:16]
 
 
 def degrade(image: Image3, name: str, level: int, seed: int = 0) -> Image3:
