@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rali_zoo.data.sources import Item
     from rali_zoo.models.vlm import VLMNetwork
     from rali_zoo.vlm.parsing import Parsed
+    from rali_zoo.vlm.prompts import Prompt
 
 PART = 256
 #: What the column ``dataset`` says of images that are of none.
@@ -90,7 +91,8 @@ def describe_command(
         model: a trained reasoner (ckpt:PATH, local-dir:PATH, hf-hub:ORG/REPO, or a name of 'rali-zoo list models';
             the one by default has seen synthetic images only), any vision-language model (hf:ORG/REPO,
             hf:local-dir:FOLDER), or a captioner (labels, attributes?mos_words=true).
-        data: reference of a data set, in place of images.
+        data: reference of a data set, in place of images; a column prompt goes to questions that say what an image was
+            made from.
         output: the table, .parquet or .jsonl; what went wrong is written beside it as .errors.csv. Without it the texts
             are shown.
         split: rows of the data set to describe.
@@ -110,7 +112,9 @@ def describe_command(
     sampled = (1.0 if data or seeds > 1 else 0.0) if temperature is None else temperature
     _check(seeds, batch_size, sampled, max_inconsistency)
     rows, items = _images(images, data, split, root)
-    names = hashlib.sha256("\n".join(rows["id"]).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    origins = rows["prompt"].fillna("").astype(str).tolist() if "prompt" in rows else [""] * len(rows)
+    told = [*rows["id"], *(origins if any(origins) else ())]
+    names = hashlib.sha256("\n".join(told).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     with _opened(output) as out:
         write: Callable[[], pd.DataFrame]
         if split_options(model)[0] in CAPTIONERS:
@@ -122,7 +126,7 @@ def describe_command(
             network = load_reasoner(model, prompt, device, others=CAPTIONERS)
             about = (network.revision, data or OWN, network.asked.text(), sampled, seeds, batch_size, names)
             job = Job(model, *about)
-            write = partial(_by_reasoner, network, job, rows["id"].tolist(), items, out)
+            write = partial(_by_reasoner, network, job, rows["id"].tolist(), items, origins, out)
         if out is not None and _is_complete(out, job):
             print(f"{output} was complete already")
             return
@@ -247,7 +251,12 @@ def _errors(output: Path) -> Path:
 
 
 def _by_reasoner(
-    network: VLMNetwork, job: Job, ids: Sequence[str], items: Sequence[Item], out: Output | None
+    network: VLMNetwork,
+    job: Job,
+    ids: Sequence[str],
+    items: Sequence[Item],
+    origins: Sequence[str],
+    out: Output | None,
 ) -> pd.DataFrame:
     """Write what parts are missing, then join all: one row a text, with the table's columns and ``error``."""
     import pandas as pd
@@ -268,8 +277,9 @@ def _by_reasoner(
             seed = zlib.crc32(f"{job.data}|{number}".encode())
             texts: list[Text] = []
             for start in range(0, len(part), job.batch_size):
-                wanted = part[start : start + job.batch_size]
-                texts += _write(network, [items[row] for row, _ in wanted], job.temperature, seed + start)
+                wanted = [row for row, _ in part[start : start + job.batch_size]]
+                asked = [network.asked.of(origins[row]) for row in wanted]
+                texts += _write(network, [items[row] for row in wanted], asked, job.temperature, seed + start)
                 progress.advance(len(wanted))
             tables[number] = table = _rows(texts, part, ids, job)
             if out is not None:
@@ -315,7 +325,9 @@ def _read_part(
     return table if whole and keys == [(ids[row], seed) for row, seed in part] else None
 
 
-def _write(network: VLMNetwork, items: Sequence[Item], temperature: float, seed: int) -> Iterator[Text]:
+def _write(
+    network: VLMNetwork, items: Sequence[Item], asked: Sequence[Prompt], temperature: float, seed: int
+) -> Iterator[Text]:
     """A text an image, in order."""
     import torch
 
@@ -333,13 +345,13 @@ def _write(network: VLMNetwork, items: Sequence[Item], temperature: float, seed:
         else:
             images[place] = prepared
     try:
-        found |= _ask(network, images, temperature, seed)
+        found |= _ask(network, images, asked, temperature, seed)
     except torch.OutOfMemoryError:
         raise
     except (ValueError, RuntimeError):  # a processor that refuses one of them: which one?
         for place, image in images.items():
             try:
-                found |= _ask(network, {place: image}, temperature, seed + place)
+                found |= _ask(network, {place: image}, asked, temperature, seed + place)
             except (ValueError, RuntimeError) as error:
                 height, width = image.shape[-2:]
                 reason = str(error).strip().splitlines()[0]
@@ -347,10 +359,12 @@ def _write(network: VLMNetwork, items: Sequence[Item], temperature: float, seed:
     return (found[place] for place in range(len(items)))
 
 
-def _ask(network: VLMNetwork, images: dict[int, Tensor], temperature: float, seed: int) -> dict[int, Text]:
+def _ask(
+    network: VLMNetwork, images: dict[int, Tensor], asked: Sequence[Prompt], temperature: float, seed: int
+) -> dict[int, Text]:
     if not images:
         return {}
-    done = network.write(list(images.values()), None, 1, temperature, seed)
+    done = network.write(list(images.values()), [asked[place] for place in images], 1, temperature, seed)
     return {
         place: read(parsed, cut)
         for place, parsed, cut in zip(images, done.parsed, done.truncated, strict=True)

@@ -221,7 +221,12 @@ def test_images_of_uhd_iqa_where_others_keep_them(tmp_path: Path) -> None:
     )
 
 
-def test_quality_and_aesthetics_are_not_pooled(tmp_path: Path) -> None:
+def test_quality_and_aesthetics_are_not_pooled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from rali_zoo.bench.engines import run_suite
+    from rali_zoo.bench.suite import Suite
+    from rali_zoo.cli.calibrate import calibrate_command
     from rali_zoo.data.datamodule import IQADataModule
     from rali_zoo.errors import ConfigError
 
@@ -232,6 +237,14 @@ def test_quality_and_aesthetics_are_not_pooled(tmp_path: Path) -> None:
     for train, test in ((refs, []), (refs[:1], refs[1:])):
         with pytest.raises(ConfigError, match="not pooled .aadb: aesthetics; uhdiqa: quality"):
             IQADataModule(train=train, val=[], test=test).prepare_data()
+    suite = Suite.model_validate({"models": ["photo"], "datasets": refs, "split": "test", "cost": False})
+    with pytest.raises(ConfigError, match="different questions"):
+        run_suite(suite, tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+    monkeypatch.setattr("rali_zoo.zoo.load_model", lambda *_: SimpleNamespace(training_sets=("ava",)))
+    for data in (refs, refs[1:]):  # also where only the reference model was trained on the other question
+        with pytest.raises(ConfigError, match="different questions"):
+            calibrate_command(data, model="mine", output=tmp_path / "scales.json")
     IQADataModule(train=[refs[0], f"ava?root={tmp_path / 'ava'}"], val=[], test=[]).prepare_data()
 
 
