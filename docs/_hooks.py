@@ -64,6 +64,7 @@ def _data_card(card: Any) -> str:
         ("licence", card.licence),
         ("paper", card.citation or "–"),
         ("get it", f"<{card.url}>" if card.url.startswith("http") else card.url),
+        *([("note", card.note)] if card.note else []),
     ]
     table = "\n".join(f"| {name} | {str(value).replace('|', '/')} |" for name, value in rows)
     return f"## {card.title}\n\n| | |\n|---|---|\n{table}\n\n```text\n{card.layout.rstrip()}\n```\n"

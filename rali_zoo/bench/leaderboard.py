@@ -1,8 +1,9 @@
 """The board: a pure function of the committed results files. Nothing is scored or measured here.
 
-What is not comparable is not averaged: data sets with human scores, degradations whose order alone is known, and
-data sets with synthetic labels have averages of their own, cells whose test rows were trained on are shown but not
-ranked, and a model that lacks a data set stands below those that have them all.
+What is not comparable is not averaged: data sets with human scores of quality, such with scores of aesthetics,
+degradations whose order alone is known, and data sets with synthetic labels have averages of their own, cells whose
+test rows were trained on are shown but not ranked, and a model that lacks a data set stands below those that have
+them all.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from rali_zoo.bench.reported import ReportedTable
 from rali_zoo.bench.results import Cell, Dataset, Model, Targets, read_targets
 from rali_zoo.errors import ConfigError
 
-Labels = Literal["human", "order", "synthetic"]
+Labels = Literal["human", "aesthetics", "order", "synthetic"]
 #: What the scores of a data set are made of, in the order of the columns.
 LABELS: dict[Labels, str] = {
     "human": "human scores",
+    "aesthetics": "aesthetics",
     "order": "degradation response",
     "synthetic": "synthetic labels",
 }
@@ -36,7 +38,8 @@ class Column:
 
     Attributes:
         dataset: which.
-        labels: ``human``, ``order`` (degradations: no scores, an order) or ``synthetic``.
+        labels: ``human``, ``aesthetics`` (human scores of how well images are liked), ``order`` (degradations: no
+            scores, an order) or ``synthetic``.
         targets: its ids, MOS and contents; ``None`` where they may not be published.
         pairs: comparisons of every two models that count here.
         best: keys of the models that no other is significantly better than, where models that were trained on
@@ -199,6 +202,8 @@ def _place(row: Row) -> tuple[float | str, ...]:
 def _column(cells: Sequence[Cell], targets: Targets | None, seed: int) -> Column:
     dataset = cells[0].dataset
     labels: Labels = "order" if dataset.ordered else "synthetic" if dataset.synthetic else "human"
+    if labels == "human" and dataset.question == "aesthetics":
+        labels = "aesthetics"
     if labels == "order":
         return Column(
             dataset, labels, targets, note="shares of ordered pairs are shown with intervals, not tested"

@@ -117,7 +117,7 @@ def _heading(column: Column) -> str:
     name = f"{escape(column.dataset.ref)} {escape(column.dataset.split)}, n = {column.dataset.n}"
     if column.labels == "order":
         return f"{escape(column.dataset.ref)}, n = {column.dataset.n} (*degradation response*)"
-    return f"{name} (*synthetic*)" if column.dataset.synthetic else name
+    return f"{name} (*{column.labels}*)" if column.labels in {"synthetic", "aesthetics"} else name
 
 
 def _average(average: Average) -> tuple[str, str]:

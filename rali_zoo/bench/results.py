@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field, JsonValue, PrivateAttr, create_model
 
 from rali_zoo.bench.response import Response
 from rali_zoo.bench.schema import Correlation, Count, Name, NotNegative, Part, checked, read_json
+from rali_zoo.data.card import Question
 from rali_zoo.errors import ScoreTableError
 from rali_zoo.paths import text_sha256
 from rali_zoo.report import STATISTICS, slug, write_json
@@ -165,6 +166,7 @@ class Dataset(Part):
         synthetic: whether its labels come from a rule.
         ordered: whether nobody and no rule scored its images, and what is known is their order: degradations of
             rising levels. Its cells have a ``response`` in place of ``statistics``.
+        question: what its raters were asked; means are over data sets of one question.
         n: rows.
         limit: how many were drawn; ``None`` for all.
         raters: ratings behind each MOS, where that is published.
@@ -180,6 +182,7 @@ class Dataset(Part):
     card_hash: str
     synthetic: bool
     ordered: bool = False
+    question: Question = "quality"
     n: Count
     limit: Count | None
     raters: Annotated[float, Field(ge=1)] | None = None

@@ -77,6 +77,7 @@ class Rows:
                 d or "-" for d in content_digests(self.frame["reference"].fillna("").astype(str).tolist())
             ]
         facts = asdict(self.card)
+        del facts["note"]
         if facts["question"] == "quality":  # as before cards said so, that hashes stay
             del facts["question"]
         return Dataset(
@@ -86,6 +87,7 @@ class Rows:
             card_hash=text_sha256(json.dumps(facts, sort_keys=True, default=str))[:12],
             synthetic=self.card.synthetic,
             ordered=self.ordered,
+            question=self.card.question,
             n=len(self.frame),
             limit=self.limit,
             raters=self.card.raters,

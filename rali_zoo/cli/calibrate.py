@@ -31,11 +31,14 @@ def command(
     """
     from rali_zoo.data.calibration import Scale, fit_scale, write_calibration
     from rali_zoo.data.card import one_question
+    from rali_zoo.data.registry import DATASETS
     from rali_zoo.data.tables import load_table
     from rali_zoo.errors import ConfigError
     from rali_zoo.zoo import load_model
 
-    reference, scales, cards = load_model(model, device), {}, []
+    reference, scales = load_model(model, device), {}
+    trained = {ref.partition("?")[0] for ref in reference.training_sets or ()}
+    cards = [DATASETS[name].CARD for name in sorted(trained & set(DATASETS))]
     for ref in data:
         if ref in (reference.training_sets or ()):
             scales[ref] = Scale()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rali_zoo.data.sources import Item
     from rali_zoo.models.vlm import VLMNetwork
     from rali_zoo.vlm.parsing import Parsed
+    from rali_zoo.vlm.prompts import Prompt
 
 PART = 256
 #: What the column ``dataset`` says of images that are of none.
@@ -92,7 +93,8 @@ def command(
         model: a trained reasoner (ckpt:PATH, local-dir:PATH, hf-hub:ORG/REPO, or a name of 'rali-zoo list models';
             the one by default has seen synthetic images only), any vision-language model (hf:ORG/REPO,
             hf:local-dir:FOLDER), or a captioner (labels, attributes?mos_words=true).
-        data: reference of a data set, in place of images.
+        data: reference of a data set, in place of images; a column prompt goes to questions that say what an image was
+            made from.
         output: the table, .parquet or .jsonl; what went wrong is written beside it as .errors.csv. Without it the texts
             are shown.
         split: rows of the data set to describe.
@@ -114,7 +116,8 @@ def command(
     sampled = (1.0 if data or seeds > 1 else 0.0) if temperature is None else temperature
     _check(seeds, batch_size, sampled, max_inconsistency)
     rows, items = _images(images, data, split, root, limit, draw)
-    names = text_sha256("\n".join(rows["id"]))[:16]
+    told = [*rows["id"], *(rows["prompt"] if rows["prompt"].any() else ())]
+    names = text_sha256("\n".join(told))[:16]
     with _opened(output) as out:
         write: Callable[[], pd.DataFrame]
         if split_options(model)[0] in CAPTIONERS:
@@ -167,12 +170,13 @@ def _images(
     if data is None:
         items = list(find_items(paths))
         names = [item.path for item in items]
-        return pd.DataFrame({"id": names, "path": names, "mos": math.nan, "split": ""}), items
+        return pd.DataFrame({"id": names, "path": names, "mos": math.nan, "split": "", "prompt": ""}), items
     from rali_zoo.data.tables import load_table
 
     table = load_table(data, root)
     rows = table.sample("predict" if split == "all" else split, limit, draw)
-    rows = rows.assign(id=rows["id"].astype(str))
+    prompts = rows["prompt"].fillna("").astype(str) if "prompt" in rows else ""
+    rows = rows.assign(id=rows["id"].astype(str), prompt=prompts)
     return rows, [Item(str(path)) for path in rows["path"]]
 
 
@@ -257,7 +261,7 @@ def _by_reasoner(
 
     from rali_zoo.scoring.progress import Progress
 
-    ids = rows["id"].tolist()
+    ids, origins = rows["id"].tolist(), rows["prompt"].tolist()
     todo = [(row, seed) for seed in range(job.seeds) for row in range(len(items))]
     parts = [todo[start : start + PART] for start in range(0, len(todo), PART)]
     names = [f"{number:06d}.parquet" for number in range(len(parts))]
@@ -273,12 +277,14 @@ def _by_reasoner(
             seed = zlib.crc32(f"{job.data}|{number}".encode())
             texts: list[Text] = []
             for start in range(0, len(part), job.batch_size):
-                wanted = part[start : start + job.batch_size]
-                about = [row for row, _ in wanted]
+                wanted = [row for row, _ in part[start : start + job.batch_size]]
+                asked = [network.asked.of(origins[row]) for row in wanted]
                 if features is None:
-                    texts += _write(network, [items[row] for row in about], job.temperature, seed + start)
+                    texts += _write(
+                        network, [items[row] for row in wanted], asked, job.temperature, seed + start
+                    )
                 else:
-                    made = network.write((), None, 1, job.temperature, seed + start, features[about])
+                    made = network.write((), asked, 1, job.temperature, seed + start, features[wanted])
                     texts += map(read, made.parsed, made.truncated)
                 progress.advance(len(wanted))
             tables[number] = table = _rows(texts, part, ids, job)
@@ -338,7 +344,9 @@ def _read_part(
     return table if whole and keys == [(ids[row], seed) for row, seed in part] else None
 
 
-def _write(network: VLMNetwork, items: Sequence[Item], temperature: float, seed: int) -> Iterator[Text]:
+def _write(
+    network: VLMNetwork, items: Sequence[Item], asked: Sequence[Prompt], temperature: float, seed: int
+) -> Iterator[Text]:
     """A text an image, in order."""
     import torch
 
@@ -356,13 +364,13 @@ def _write(network: VLMNetwork, items: Sequence[Item], temperature: float, seed:
         else:
             images[place] = prepared
     try:
-        found |= _ask(network, images, temperature, seed)
+        found |= _ask(network, images, asked, temperature, seed)
     except torch.OutOfMemoryError:
         raise
     except (ValueError, RuntimeError):  # a processor that refuses one of them: which one?
         for place, image in images.items():
             try:
-                found |= _ask(network, {place: image}, temperature, seed + place)
+                found |= _ask(network, {place: image}, asked, temperature, seed + place)
             except (ValueError, RuntimeError) as error:
                 height, width = image.shape[-2:]
                 reason = str(error).strip().splitlines()[0]
@@ -370,10 +378,12 @@ def _write(network: VLMNetwork, items: Sequence[Item], temperature: float, seed:
     return (found[place] for place in range(len(items)))
 
 
-def _ask(network: VLMNetwork, images: dict[int, Tensor], temperature: float, seed: int) -> dict[int, Text]:
+def _ask(
+    network: VLMNetwork, images: dict[int, Tensor], asked: Sequence[Prompt], temperature: float, seed: int
+) -> dict[int, Text]:
     if not images:
         return {}
-    done = network.write(list(images.values()), None, 1, temperature, seed)
+    done = network.write(list(images.values()), [asked[place] for place in images], 1, temperature, seed)
     return {
         place: read(parsed, cut)
         for place, parsed, cut in zip(images, done.parsed, done.truncated, strict=True)

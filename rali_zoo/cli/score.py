@@ -223,6 +223,8 @@ def _row(score: Score, explain: bool) -> str:
     if score.attributes:
         numbers = ", ".join(f"{name} {value:.3f}" for name, value in score.attributes.items())
         line += f"\n        {numbers}\n        {score.words}"
+    if score.warning:
+        line += f"\n        {score.warning}"
     more = "".join(f"\n{printable(part)}" for part in score.explain().split("\n")[1:]) if explain else ""
     return line + more
 
@@ -237,6 +239,7 @@ def _announce(scorer: Scorer, items: Iterable[Item]) -> None:
 
 def _write(paths: list[str], shard: str, how: How, output: Path, skipped: Skipped) -> tuple[int, int]:
     """Score what has no score yet, then make one table; how many failed, and of how many."""
+    from rali_zoo.models.scorer import NetworkScorer
     from rali_zoo.scoring.progress import Progress
     from rali_zoo.scoring.sink import Job, Sink
 
@@ -255,6 +258,7 @@ def _write(paths: list[str], shard: str, how: How, output: Path, skipped: Skippe
             how.precision,
             how.runtime,
             how.attributes,
+            isinstance(scorer, NetworkScorer) and scorer.network.smallest > 0 and how.engine == "local",
         )
         sink.start(job, chain(first, items), how.batch_size)
         if how.model.startswith("csv:"):

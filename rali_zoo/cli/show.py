@@ -85,6 +85,7 @@ def _card_rows(card: DatasetCard) -> list[tuple[str, object]]:
         ("citation", card.citation),
         ("get it", card.url),
         ("layout", card.layout),
+        *([("note", card.note)] if card.note else []),
     ]
 
 

@@ -54,6 +54,7 @@ class DatasetCard:
             ratings; ``None`` where not known.
         question: what people were asked: ``quality`` (how well it is reproduced) or ``aesthetics`` (how well they like
             it). Scores of two questions are never pooled.
+        note: what could not be checked against the authors' files, and what else to know before use.
 
     Raises:
         ConfigError: a card that contradicts itself.
@@ -76,6 +77,7 @@ class DatasetCard:
     synthetic: bool = False
     raters: float | None = None
     question: Question = "quality"
+    note: str = ""
 
     def __post_init__(self) -> None:
         if not self.name or self.name != self.name.strip():

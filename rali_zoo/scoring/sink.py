@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 COLUMNS = ("path", "score", "std", "error", "model")
 #: Columns that ``--attributes`` adds.
 ATTRIBUTES = (*SHOWN, "words")
+#: Column of a model that knows on how small images it was trained.
+WARNING = "warning"
+_TEXTS = ("words", WARNING)
 #: Images in a part: what a killed run can lose at most, besides what is in the model.
 PART = 256
 #: Rows of a row group of the table, and at the same time what is in memory while it is assembled.
@@ -59,6 +62,7 @@ class Job:
         precision: number type of the encoder.
         runtime: what computes it, as asked for.
         attributes: whether the table has :data:`ATTRIBUTES` too.
+        warns: whether it has the column ``warning``: the model knows on how small images it was trained.
     """
 
     paths: list[str]
@@ -70,6 +74,7 @@ class Job:
     precision: str
     runtime: str = "torch"
     attributes: bool = False
+    warns: bool = False
 
 
 class Sink(AbstractContextManager["Sink"]):
@@ -210,7 +215,7 @@ class Sink(AbstractContextManager["Sink"]):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        rows = [(os.fsencode(s.path), s.score, s.std, s.error, *_attributes(s, self._job)) for s in scores]
+        rows = [(os.fsencode(s.path), s.score, s.std, s.error, *_more(s, self._job)) for s in scores]
         schema = _part_schema(self._job)
         columns = [
             pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), schema.types, strict=True)
@@ -278,22 +283,24 @@ def _part_schema(job: Job) -> pa.Schema:
     import pyarrow as pa
 
     kinds = (pa.binary(), pa.float64(), pa.float64(), pa.string())
-    return pa.schema([*zip(COLUMNS[:-1], kinds, strict=True), *_attribute_fields(job)])
+    return pa.schema([*zip(COLUMNS[:-1], kinds, strict=True), *_more_fields(job)])
 
 
-def _attribute_fields(job: Job) -> list[tuple[str, pa.DataType]]:
+def _more_fields(job: Job) -> list[tuple[str, pa.DataType]]:
     import pyarrow as pa
 
-    return [(n, pa.string() if n == "words" else pa.float64()) for n in ATTRIBUTES] if job.attributes else []
+    names = [*(ATTRIBUTES if job.attributes else ()), *([WARNING] if job.warns else ())]
+    return [(n, pa.string() if n in _TEXTS else pa.float64()) for n in names]
 
 
-def _attributes(score: Score, job: Job) -> list[float | str | None]:
-    return [*(score.attributes.get(name) for name in SHOWN), score.words or None] if job.attributes else []
+def _more(score: Score, job: Job) -> list[float | str | None]:
+    values = {**score.attributes, "words": score.words or None, WARNING: score.warning or None}
+    return [values.get(name) for name, _ in _more_fields(job)]
 
 
 def _score(row: dict[str, Any], path: str, model: str) -> Score:
     """Of a row of a part."""
-    found = Score(row["score"], row["std"], row["error"], path, model)
+    found = Score(row["score"], row["std"], row["error"], path, model, warning=row.get(WARNING) or "")
     if row.get("words") is None:
         return found
     return replace(found, attributes={name: row[name] for name in SHOWN}, words=row["words"])
@@ -311,6 +318,8 @@ def json_row(score: Score, explain: bool = False) -> str:
     row = dict(zip(COLUMNS, values, strict=True))
     if score.attributes:
         row |= {**score.attributes, "words": score.words}
+    if score.warning:
+        row[WARNING] = score.warning
     if explain:
         row |= {"explanation": score.explanation, "text": score.text}
     return json.dumps(row, ensure_ascii=False)
@@ -326,7 +335,7 @@ def _parquet(target: Path, job: Job, images: int) -> Iterator[_Writer]:
 
     kinds = (pa.string(), pa.float64(), pa.float64(), pa.string(), pa.string())
     state = json.dumps(asdict(job) | {"images": images})
-    named = [*zip(COLUMNS, kinds, strict=True), *_attribute_fields(job)]
+    named = [*zip(COLUMNS, kinds, strict=True), *_more_fields(job)]
     schema = pa.schema(named, metadata={"rali_zoo": state})
     with pq.ParquetWriter(target, schema) as writer:
 
@@ -344,7 +353,7 @@ def _parquet(target: Path, job: Job, images: int) -> Iterator[_Writer]:
 def _csv(target: Path, job: Job, _: int) -> Iterator[_Writer]:
     with target.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
-        more = [name for name, _ in _attribute_fields(job)]
+        more = [name for name, _ in _more_fields(job)]
         writer.writerow([*COLUMNS, *more])
 
         def write(group: pa.Table) -> None:
@@ -355,7 +364,7 @@ def _csv(target: Path, job: Job, _: int) -> Iterator[_Writer]:
                     csv_cell(row["error"] or ""),
                     csv_cell(job.model),
                 ]
-                rest = ["" if row[k] is None else row[k] if k == "words" else f"{row[k]:.6f}" for k in more]
+                rest = ["" if row[k] is None else row[k] if k in _TEXTS else f"{row[k]:.6f}" for k in more]
                 writer.writerow([texts[0], *numbers, *texts[1:], *rest])
 
         yield write

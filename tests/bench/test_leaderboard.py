@@ -260,6 +260,21 @@ def test_pooled_srcc(results: Path, tmp_path: Path) -> None:
     assert row(board, "backwards").averages["human"].pooled is None
 
 
+def test_aesthetics_are_in_no_mean_with_quality(results: Path, tmp_path: Path) -> None:
+    """Two suites into one folder of results; one suite refuses both."""
+    copied = make_copy(results, tmp_path)
+    before = row(leaderboard(copied), "good").averages["human"]
+    for path in (p for p in copied.rglob("livec*.json") if p.parent.name != "datasets"):
+        content = json.loads(path.read_text())
+        content["dataset"]["question"] = "aesthetics"
+        write_json(path, content)
+    board = leaderboard(copied)
+    after = row(board, "good").averages
+    assert (before.of, after["human"].of, after["aesthetics"].of) == (2, 1, 1)
+    assert "aesthetics" in board.labels and after["human"].mean != before.mean
+    assert "mean, aesthetics" in markdown(board) and "(*aesthetics*)" in markdown(board)
+
+
 def test_number() -> None:
     assert [number(v) for v in (None, 0.12345, -0.12345, -0.0001)] == ["–", "0.123", "-0.123", "0.000"]
 

@@ -102,6 +102,31 @@ def test_every_text_is_a_row_or_an_error(model, photos, scripted, tmp_path, caps
     assert f"{len(errors)} texts left out" in capsys.readouterr().err
 
 
+def test_what_an_image_was_made_from_is_part_of_the_question(photos, tmp_path, monkeypatch, capsys):
+    """A column ``prompt`` of any table; a text that was asked for with another prompt is not taken up."""
+    path = Path(photos.removeprefix("csv:").partition("?")[0])
+    rows = pd.read_csv(path).assign(prompt=["a red cat", *[""] * 6])
+    rows.to_csv(path, index=False)
+    questions: list[str] = []
+
+    def write(self, image, asked, n=1, temperature=0.0, seed=0):
+        questions.extend(one.text() for one in asked)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(VLMNetwork, "write", write)
+    module = VLMNetwork(MODEL, "score-generated-short", max_completion_length=6)
+    told = f"local-dir:{save_scorer(module, tmp_path / 'told.safetensors')}"
+    assert run(told, photos, tmp_path / "texts.parquet", "--split=val") == 1
+    assert set(questions) == {'Made from "a red cat". Rate the quality.'}
+    questions.clear()
+    assert run(told, photos, tmp_path / "others.parquet", "--split=train") == 1
+    assert set(questions) == {"Rate the quality."}
+    rows.assign(prompt="a blue dog").to_csv(path, index=False)
+    questions.clear()
+    assert run(told, photos, tmp_path / "texts.parquet", "--split=val") == 1
+    assert not questions and "texts.parquet" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_killed_run_goes_on_with_nothing_lost_or_doubled(model, photos, tmp_path, monkeypatch, capsys):
     """The real model, so that what is written after the kill is what would have been."""
     monkeypatch.setattr(describe, "PART", 3)

@@ -243,14 +243,14 @@ def aadb(root: Path) -> None:
 
 
 def uhdiqa(root: Path) -> None:
-    rows = ["image_name,set,quality_mos,width"]
+    rows = ["image_name,quality_mos,set,subset,orig_width,orig_height"]
     for name, part, mos in (
         ("1.jpg", "training", 0.61),
         ("2.jpg", "validation", 0.4),
         ("3.jpg", "test", 0.18),
     ):
-        rows.append(f"{name},{part},{mos},3840")
-        image(root / "challenge" / part / name)
+        rows.append(f"{name},{mos},{part},,6000,4000")
+        image(root / part / name)
     (root / "uhd-iqa-metadata.csv").write_text("\n".join(rows) + "\n")
 
 
@@ -284,14 +284,12 @@ def piq23(root: Path) -> None:
 
 def aigciqa2023(root: Path) -> None:
     count = 2 * 6 * 4  # two prompts instead of 100
-    for folder in ("DATA/MOS", "DATA/STD"):
-        (root / folder).mkdir(parents=True)
+    (root / "DATA/MOS").mkdir(parents=True)
     scores = np.linspace(20, 80, count)[:, None]
     savemat(root / "DATA/MOS/mosz1.mat", {"MOSz": scores})
     savemat(root / "DATA/MOS/mosz3.mat", {"MOSz": scores[::-1]})
-    savemat(root / "DATA/STD/SD1.mat", {"SD": scores * 0 + 9.5})
-    prompts = pd.DataFrame({"style": ["", ""], "class": ["", ""], "prompt": ["a red cat", "a blue dog"]})
-    prompts.to_excel(root / "AIGCIQA2023_Prompts.xlsx", index=False)
+    prompts = pd.DataFrame([["Animals", "Basic", "a red cat"], ["Animals", "Complex", "a blue dog"]])
+    prompts.to_excel(root / "AIGCIQA2023_Prompts.xlsx", index=False, header=False)
     for i in range(count):
         image(root / "Image" / "allimg" / f"{i}.png")
 
@@ -304,9 +302,12 @@ def aigiqa20k(root: Path) -> None:
 
 
 def bid(root: Path) -> None:
-    pd.DataFrame({"Image Number": [1, 2, 586], "Average Subjective Grade": [4.19, 2.5, 0.4]}).to_excel(
-        root / "DatabaseGrades.xlsx", index=False
-    )
+    grades = {
+        "Image Number": [1, 2, 586],
+        "Average Subjective Grade": [4.19, 2.5, 0.4],
+        "std": [0.6, 0.9, 0.4],
+    }
+    pd.DataFrame(grades).to_excel(root / "DatabaseGrades.xlsx", sheet_name="Plan1", index=False)
     for number in (1, 2, 586):
         image(root / f"DatabaseImage{number:04d}.JPG")
 
@@ -320,12 +321,15 @@ def cid2013(root: Path) -> None:
 
 
 def lsvq(root: Path) -> None:
-    for name, part, mos in (
-        ("ia-batch1/a", "train", 71.2),
-        ("yfcc-batch2/b", "test", 33.0),
-        ("yfcc-batch2/c", "test_1080p", 55.5),
-    ):
-        (root / f"LSVQ_whole_{part}.csv").write_text(f"name,height,width,mos\n{name},540,960,{mos}\n")
+    rows = (
+        "ia-batch1/a,540,960,71.2,False",
+        "yfcc-batch2/b,540,960,33.0,True",
+        "yfcc-batch2/c,1080,1920,55.5,True",
+    )
+    for table, lines in (("train_test", rows[:2]), ("test_1080p", rows[2:])):
+        head = "name,height,width,mos,is_test"
+        (root / f"labels_{table}.csv").write_text("\n".join((head, *lines)) + "\n")
+    for name in (row.split(",")[0] for row in rows):
         video = root / "videos" / f"{name}.mp4"
         video.parent.mkdir(parents=True, exist_ok=True)
         video.write_bytes(b"no video that can be decoded")

@@ -20,10 +20,10 @@ needs_scores = pytest.mark.skipif(not SCORES.is_dir(), reason="needs the publish
 #: name -> (rows, id of one row, its mos, std, split, content, distortion, level)
 EXPECTED = {
     "aadb": (3, "c.jpg", 0.85, None, "test", "c.jpg", "", 0),
-    "aigciqa2023": (48, "12.png", 20 + 60 * 12 / 47, 9.5, "", "a blue dog", "", 0),
+    "aigciqa2023": (48, "12.png", 20 + 60 * 12 / 47, None, "", "a blue dog", "", 0),
     "aigiqa20k": (3, "SDXL_0001.png", 1.25, None, "val", "a corgi, val", "", 0),
     "ava": (3, "954184.jpg", 7.5, 2.5, "", "954184.jpg", "", 0),
-    "bid": (3, "DatabaseImage0586.JPG", 0.4, None, "", "DatabaseImage0586.JPG", "", 0),
+    "bid": (3, "DatabaseImage0586.JPG", 0.4, 0.4, "", "DatabaseImage0586.JPG", "", 0),
     "cid2013": (3, "IS_I_C01_D02.jpg", 71.9, None, "", "IS_I_C01", "", 0),
     "flive": (3, "EE371R/cj23478+019.jpg", 41.25, None, "", "EE371R/cj23478+019.jpg", "", 0),
     "gfiqa20k": (2, "2044.png", 0.227, None, "", "2044.png", "", 0),
@@ -206,7 +206,27 @@ def test_underwater_photographs(shared) -> None:
     assert len(frame) == 148 and frame["split"].value_counts().to_dict() == {"train": 98, "test": 50}
 
 
-def test_quality_and_aesthetics_are_not_pooled(tmp_path: Path) -> None:
+def test_images_of_uhd_iqa_where_others_keep_them(tmp_path: Path) -> None:
+    root = make("uhdiqa", tmp_path)
+    frame = DATASETS["uhdiqa"].read(root)
+    (root / "challenge").mkdir()
+    for part in ("training", "validation", "test"):
+        (root / part).rename(root / "challenge" / part)
+    assert (DATASETS["uhdiqa"].read(root)["id"] == frame["id"]).all()
+    (root / "database").mkdir()
+    for path in (root / "challenge").glob("*/*.jpg"):
+        path.rename(root / "database" / path.name)
+    pd.testing.assert_frame_equal(
+        DATASETS["uhdiqa"].read(root).drop(columns="path"), frame.drop(columns="path")
+    )
+
+
+def test_quality_and_aesthetics_are_not_pooled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from rali_zoo.bench.engines import run_suite
+    from rali_zoo.bench.suite import Suite
+    from rali_zoo.cli.calibrate import calibrate_command
     from rali_zoo.data.datamodule import IQADataModule
     from rali_zoo.errors import ConfigError
 
@@ -217,6 +237,14 @@ def test_quality_and_aesthetics_are_not_pooled(tmp_path: Path) -> None:
     for train, test in ((refs, []), (refs[:1], refs[1:])):
         with pytest.raises(ConfigError, match="not pooled .aadb: aesthetics; uhdiqa: quality"):
             IQADataModule(train=train, val=[], test=test).prepare_data()
+    suite = Suite.model_validate({"models": ["photo"], "datasets": refs, "split": "test", "cost": False})
+    with pytest.raises(ConfigError, match="different questions"):
+        run_suite(suite, tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+    monkeypatch.setattr("rali_zoo.zoo.load_model", lambda *_: SimpleNamespace(training_sets=("ava",)))
+    for data in (refs, refs[1:]):  # also where only the reference model was trained on the other question
+        with pytest.raises(ConfigError, match="different questions"):
+            calibrate_command(data, model="mine", output=tmp_path / "scales.json")
     IQADataModule(train=[refs[0], f"ava?root={tmp_path / 'ava'}"], val=[], test=[]).prepare_data()
 
 

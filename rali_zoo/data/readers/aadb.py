@@ -1,8 +1,8 @@
-"""AADB: 10,000 photographs rated for how well they are liked, by five people each; scores from 0 to 1.
+"""AADB: 9,958 photographs rated for how well they are liked, by five people each; scores from 0 to 1.
 
 **Aesthetics, not quality**: the card says so, and it is not pooled with sets of quality. Files as in the authors'
-release: ``imgListFiles_label/imgList{Train,Validation,TestNew}Regression_score.txt`` (a name and a score a line). Its
-eleven attributes are not read.
+release: ``imgListFiles_label/imgList{Train,Validation,TestNew}Regression_score.txt`` (a name and a score a line: 8,458,
+500 and 1,000; the paper speaks of 10,000). Its eleven attributes are not read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CARD = DatasetCard(
     title="AADB (aesthetics)",
     task="NR",
     domain="authentic",
-    n_images=10000,
+    n_images=9958,
     mos_range=(0.0, 1.0),
     higher_is_better=True,
     protocols=("official", "whole", "kfold", "random"),

@@ -2,9 +2,10 @@
 correspondence with the prompt; scores from 0 to 100.
 
 Files as in the authors' release: ``DATA/MOS/mosz1.mat`` (quality, variable MOSz), ``mosz3.mat`` (correspondence, kept
-as ``mos_align``), ``DATA/STD/SD1.mat`` and ``Image/allimg/0.png`` … ``2399.png``: 400 images a model, four in a row for
-a prompt. ``AIGCIQA2023_Prompts.xlsx`` holds the prompts in its third column. The order was checked against programs of
-others that read the files.
+as ``mos_align``) and ``Image/allimg/0.png`` … ``2399.png``: 400 images a model, four in a row for a prompt, as in
+the authors' ``transer.py``. ``AIGCIQA2023_Prompts.xlsx`` holds the prompts in its third column, without a row of names.
+``DATA/STD/SD1.mat`` is not read: its deviations are those of the raw ratings (0.6 to 1.5 on their five points), the
+scores are of standardised ones.
 """
 
 from __future__ import annotations
@@ -41,7 +42,6 @@ CARD = DatasetCard(
     layout="""\
 aigciqa2023/
   DATA/MOS/mosz1.mat, mosz3.mat
-  DATA/STD/SD1.mat
   AIGCIQA2023_Prompts.xlsx
   Image/allimg/0.png … 2399.png""",
 )
@@ -58,9 +58,8 @@ def read(root: Path) -> pd.DataFrame:
 
     source, folder = need(CARD, root, "DATA/MOS/mosz1.mat"), need(CARD, root, "Image/allimg")
     (mos,) = load_mat(source, "MOSz")
-    (std,) = load_mat(need(CARD, root, "DATA/STD/SD1.mat"), "SD")
     (align,) = load_mat(need(CARD, root, "DATA/MOS/mosz3.mat"), "MOSz")
-    if not len(mos) == len(std) == len(align) or len(mos) % (_MODELS * _EACH):
+    if len(mos) != len(align) or len(mos) % (_MODELS * _EACH):
         raise ScoreTableError(
             f"{source}: {len(mos)} scores are not {_EACH} for each prompt and each of {_MODELS} models"
         )
@@ -70,7 +69,7 @@ def read(root: Path) -> pd.DataFrame:
         raise ScoreTableError(f"{root}: {len(prompts)} prompts for {count}")
     names = [f"{i}.png" for i in range(len(mos))]
     of_each = [prompts[i // _EACH % count] for i in range(len(mos))]
-    frame = pd.DataFrame({"id": names, "path": [str(folder / n) for n in names], "mos": mos, "std": std})
+    frame = pd.DataFrame({"id": names, "path": [str(folder / n) for n in names], "mos": mos})
     frame["content"] = frame["prompt"] = of_each
     frame["mos_align"] = align
     return finish(CARD, frame, source)
@@ -80,11 +79,12 @@ def _prompts(path: Path) -> list[str]:
     import pandas as pd
 
     try:
-        table = pd.read_excel(path)
+        table = pd.read_excel(path, header=None)
     except (ValueError, BadZipFile) as error:
         raise ScoreTableError(f"{path} is no readable workbook: {error}") from error
     if table.shape[1] < 3:
         raise ScoreTableError(
             f"{path}: the prompts are expected in its third column, and it has {table.shape[1]}"
         )
-    return table.iloc[:, 2].astype(str).tolist()
+    prompts = table.iloc[:, 2].astype(str).tolist()
+    return prompts[1:] if prompts[0].lower() in {"prompt", "prompts"} else prompts

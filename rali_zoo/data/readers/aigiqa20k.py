@@ -2,8 +2,7 @@
 
 Files as for the NTIRE 2024 challenge: ``info_train.csv``, ``info_val.csv`` and ``info_test.csv`` (name, prompt, mos)
 beside the folders ``train``, ``val`` and ``test``; parts that are not there are left out, but for the first. One score
-for quality and alignment together. The layout is the challenge's as its participants describe it; no file of it was at
-hand.
+for quality and alignment together.
 """
 
 from __future__ import annotations
@@ -37,6 +36,7 @@ CARD = DatasetCard(
 aigiqa20k/
   info_train.csv, info_val.csv, info_test.csv
   train/*.png, val/*.png, test/*.png""",
+    note="No file of it was at hand: layout and columns as programs of the challenge's participants read them.",
 )
 
 

@@ -1,7 +1,7 @@
 """BID: 586 photographs with blur of many kinds, rated in a laboratory from 0 to 5.
 
-File as in the authors' release: ``DatabaseGrades.xlsx``, whose first column is the number of an image and whose second
-is its mean score, beside ``DatabaseImage0001.JPG`` …
+File as in the authors' release: ``DatabaseGrades.xlsx`` (Image Number, Average Subjective Grade, std, …) beside
+``DatabaseImage0001.JPG`` …
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ def read(root: Path) -> pd.DataFrame:
         DatasetNotFoundError: a file or folder is missing.
         ScoreTableError: rows that cannot be trusted.
     """
+    import numpy as np
     import pandas as pd
 
     source = need(CARD, root, "DatabaseGrades.xlsx")
@@ -53,9 +54,10 @@ def read(root: Path) -> pd.DataFrame:
         table = pd.read_excel(source).dropna(how="all")
         count = pd.to_numeric(table.iloc[:, 0]).astype(int)
         mos = pd.to_numeric(table.iloc[:, 1]).astype("float64")
+        std = pd.to_numeric(table["std"]).astype("float64") if "std" in table else np.nan
     except (ValueError, IndexError, BadZipFile) as error:
         raise ScoreTableError(f"{source} is no readable workbook of numbers and scores: {error}") from error
     folder = root / "ImageDatabase" if (root / "ImageDatabase").is_dir() else root
     names = [f"DatabaseImage{number:04d}.JPG" for number in count]
-    frame = pd.DataFrame({"id": names, "path": [str(folder / n) for n in names], "mos": mos})
+    frame = pd.DataFrame({"id": names, "path": [str(folder / n) for n in names], "mos": mos, "std": std})
     return finish(CARD, frame, source)

@@ -1,8 +1,8 @@
 """FLIVE (the images of PaQ-2-PiQ): 39,810 photographs from the web, rated by a crowd from 0 to 100.
 
 File as in the repository niu-haoran/FLIVE_Database: ``labels_image.csv`` (name, mos, …); names are paths below the
-folder of images. The scores of its patches, and its own split, are not read. Columns were checked against programs of
-others that read the file; the file itself was not at hand.
+folder of images (the authors' notebook ``database_prep.ipynb`` puts them there). The scores of its patches, and its own
+split, are not read.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ CARD = DatasetCard(
 flive/
   labels_image.csv
   database/…   (or FLIVE/; as the column name says)""",
+    note="The authors' table was not at hand: its columns are those that their notebook and others' programs read.",
 )
 
 

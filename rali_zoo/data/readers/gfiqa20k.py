@@ -1,7 +1,7 @@
 """GFIQA-20k: 19,988 faces of 512 x 512 pixels from photographs of the web, each of another person; scores from 0 to 1.
 
-File as in the authors' release: ``mos_val_rating.csv`` (img_name, mos) beside ``image/``. Columns were checked against
-programs of others that read the file; its split is not read. Faces are people: heed the licence.
+File as in the authors' release: ``mos_val_rating.csv`` (img_name, mos) beside ``image/``; its split is not
+read. Faces are people: heed the licence.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ CARD = DatasetCard(
 gfiqa20k/
   mos_val_rating.csv
   image/*.png""",
+    note="The authors' table was not at hand: columns as others' programs read them; the paper speaks of 20,000 faces;"
+    " the number here and the range are from later papers.",
 )
 
 

@@ -1,9 +1,8 @@
 """LSVQ: 38,811 videos from the web, rated by a crowd from 0 to 100.
 
-Files as in the authors' release: ``LSVQ_whole_train.csv``, ``LSVQ_whole_test.csv`` and ``LSVQ_whole_test_1080p.csv``
-(name, …, mos, …), the first two needed; names are paths below the folder without ``.mp4``. The third is a test part of
-its own: its rows have ``subset`` 1080p and no split. Columns were checked against programs of others that read the
-files.
+Files as in the release v0.1 of the authors' repository: ``labels_train_test.csv`` (name, …, mos, …, is_test) and
+``labels_test_1080p.csv``; names are paths below the folder without ``.mp4``. The second is a test part of its own and
+may be absent: its rows have ``subset`` 1080p and no split.
 """
 
 from __future__ import annotations
@@ -12,16 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rali_zoo.data.card import DatasetCard
-from rali_zoo.data.readers.frame import finish, named, need, read_csv
+from rali_zoo.data.readers.frame import finish, named, need, need_columns, read_csv
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_TABLES = (
-    ("LSVQ_whole_train.csv", "train", ""),
-    ("LSVQ_whole_test.csv", "test", ""),
-    ("LSVQ_whole_test_1080p.csv", "", "1080p"),
-)
+_TABLES = (("labels_train_test.csv", ""), ("labels_test_1080p.csv", "1080p"))
+_PARTS = {"true": "test", "1": "test", "false": "train", "0": "train"}  # of the column is_test
 _FOLDERS = ("videos", "LSVQ")
 
 CARD = DatasetCard(
@@ -41,9 +37,10 @@ CARD = DatasetCard(
     url="https://github.com/baidut/PatchVQ",
     layout="""\
 lsvq/
-  LSVQ_whole_train.csv, LSVQ_whole_test.csv
-  LSVQ_whole_test_1080p.csv   (optional)
-  videos/…/*.mp4              (or LSVQ/; needs the extra "video")""",
+  labels_train_test.csv
+  labels_test_1080p.csv   (optional)
+  videos/…/*.mp4          (or LSVQ/; needs the extra "video")""",
+    note="No file of it was at hand: columns as the authors' configuration and others' programs read them.",
 )
 
 
@@ -57,13 +54,16 @@ def read(root: Path) -> pd.DataFrame:
     import pandas as pd
 
     parts = []
-    for name, part, subset in _TABLES:
+    for name, subset in _TABLES:
         if subset and not (root / name).exists():
             continue
         source = need(CARD, root, name)
         table = read_csv(source)
-        if "name" in table:
-            table["name"] = [f"{n.removesuffix('.mp4')}.mp4" for n in table["name"]]
+        need_columns(table, ("name", *(() if subset else ("is_test",))), source)
+        table["name"] = [f"{n.removesuffix('.mp4')}.mp4" for n in table["name"]]
         folder = next((root / n for n in _FOLDERS if (root / n).is_dir()), root)
-        parts.append(named(table, source, folder, "name", "mos").assign(split=part, subset=subset))
-    return finish(CARD, pd.concat(parts, ignore_index=True), root)
+        frame = named(table, source, folder, "name", "mos").assign(subset=subset)
+        if not subset:
+            frame["split"] = [_PARTS.get(word.strip().lower(), word) for word in table["is_test"]]
+        parts.append(frame)
+    return finish(CARD, pd.concat(parts, ignore_index=True).fillna({"split": ""}), root)

@@ -34,6 +34,7 @@ CARD = DatasetCard(
 pcuid/
   scores.csv   (image, mos, split)
   images/…     (as the column image says)""",
+    note="The authors give a workbook without names of columns; this table has to be made from it.",
 )
 
 

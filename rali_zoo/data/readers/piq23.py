@@ -2,9 +2,8 @@
 
 Files as in the authors' repository DXOMARK-Research/PIQ2023: ``Scores/Scores_Overall.csv`` (IMAGE PATH, JOD, JOD STD,
 IMAGE, SCENE, …). ``mos`` is the JOD (just objectionable differences) of overall quality. **It compares images of one
-scene only**: ``content`` is the scene, and a correlation over scenes says little. No range is published; the card's is
-wide enough for the scores that were seen (-4.2 to 3.7). The test part is the authors' split by device where its list
-is there.
+scene only**: ``content`` is the scene, and a correlation over scenes says little. The test part is the authors' split
+by device where its list is there.
 """
 
 from __future__ import annotations
@@ -40,6 +39,7 @@ piq23/
   Scores/Scores_Overall.csv
   Overall/*.jpg …
   Test split/Device Split/DeviceSplit_Test_Scores_Overall.csv   (only for ?protocol=official)""",
+    note="No range is published: the one here holds the scores that were seen (-5.1 to 3.7).",
 )
 
 

@@ -1,9 +1,9 @@
 """UHD-IQA: 6,073 photographs of 3,840 pixels width, rated by ten experts; scores from 0 to 1.
 
-File as on the authors' page: ``uhd-iqa-metadata.csv`` (image_name, set, quality_mos, …), with the images in
-``challenge/{training,validation,test}/`` or all in ``database/``; where only the training part is at hand,
-``uhd-iqa-training-metadata.csv``. Columns were checked against programs of others that read the files; the column
-``set`` is taken where it is there.
+Files as in the authors' ``UHD-IQA-database.zip``: ``uhd-iqa-metadata.csv`` (image_name, quality_mos, set, …; 4,269
+training, 904 validation, 900 test) beside ``training/``, ``validation/`` and ``test/``. As others keep them, these
+folders may stand in ``challenge/``, or all images in ``database/``; where only the training part is at hand, the table
+is ``uhd-iqa-training-metadata.csv`` and may lack ``set``.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ CARD = DatasetCard(
     url="https://database.mmsp-kn.de/uhd-iqa-benchmark-database.html",
     layout="""\
 uhdiqa/
-  uhd-iqa-metadata.csv           (or uhd-iqa-training-metadata.csv)
-  challenge/training/*.jpg …     (or database/*.jpg)""",
+  uhd-iqa-metadata.csv                       (or uhd-iqa-training-metadata.csv)
+  training/*.jpg, validation/*.jpg, test/*.jpg   (or challenge/training/ …, or database/*.jpg)""",
 )
 
 
@@ -55,7 +55,7 @@ def read(root: Path) -> pd.DataFrame:
     elif "training" in source.name:
         frame["split"] = "train"
     if not (root / "database").is_dir():
-        folder = need(CARD, root, "challenge")
+        folder = need(CARD, root, "training", "challenge/training").parent
         parts = table["set"] if "set" in table else ["training"] * len(table)
         frame["path"] = [str(folder / part / name) for part, name in zip(parts, frame["id"], strict=True)]
     return finish(CARD, frame, source)

@@ -2,7 +2,7 @@
 
 File as in the authors' bucket: ``original_videos_MOS_for_YouTube_UGC_dataset.xlsx``, sheet ``MOS`` (vid, MOS full, …),
 with the clips of ``original_videos_h264`` (``VID_crf_10_ss_00_t_20.0.mp4``) or ``VID.mkv`` in ``videos/``. Clips that
-were withdrawn since are rows without a file. Columns were checked against programs of others that read the file.
+were withdrawn since are rows without a file.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ CARD = DatasetCard(
 youtubeugc/
   original_videos_MOS_for_YouTube_UGC_dataset.xlsx
   original_videos_h264/*.mp4   (or videos/; needs the extra "video")""",
+    note="The workbook was not at hand: sheet and columns as others' programs read them (scores from 1.24 to 4.70).",
 )
 
 

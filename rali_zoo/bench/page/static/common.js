@@ -47,7 +47,7 @@ Zoo.columnName = (column) =>
 Zoo.breakable = (text) => text.split(/(?<=[:_/.-])/).flatMap((part, i) => (i ? [Zoo.el("wbr"), part] : [part]));
 
 Zoo.tag = (column) => {
-  const text = { synthetic: "synthetic", order: "degradation response" }[column.labels];
+  const text = { synthetic: "synthetic", aesthetics: "aesthetics", order: "degradation response" }[column.labels];
   return text ? Zoo.el("span", { class: "tag" }, text) : null;
 };
 
