@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rali_zoo.bench.predict import needs_reference, settings
+from rali_zoo.bench.predict import settings
 from rali_zoo.bench.response import Response, response
 from rali_zoo.bench.results import (
     NO_REVISION,
@@ -149,17 +149,17 @@ def measure(
 
 def model_entry(entry: Entry, scorer: Scorer | None, parameters: int | None) -> Model:
     """What a cell states of the model; ``scorer`` is ``None`` if it could not be loaded."""
-    sets = getattr(scorer, "training_sets", None)
+    sets = None if scorer is None else scorer.training_sets
     return Model(
         ref=entry.ref,
         name=entry.name or entry.ref,
         revision=NO_REVISION if scorer is None else str(scorer.revision),
         settings="" if scorer is None else settings(scorer),
-        kind="FR" if scorer is not None and needs_reference(scorer) else "NR",
+        kind="FR" if scorer is not None and scorer.needs_reference else "NR",
         source=entry.source,
         training_sets=None if sets is None else list(sets),
-        native_scale=bool(getattr(scorer, "native_scale", False)),
-        licence=entry.licence or str(getattr(scorer, "licence", "") or ""),
+        native_scale=scorer is not None and scorer.native_scale,
+        licence=entry.licence or (scorer.licence if scorer else ""),
         parameters=Used(used=parameters),
     )
 

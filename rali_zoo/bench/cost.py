@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from rali_zoo.bench import energy
-from rali_zoo.bench.predict import needs_reference, precision, score_files
+from rali_zoo.bench.predict import precision, score_files
 from rali_zoo.bench.results import Cost
 from rali_zoo.report import hardware, six
 
@@ -116,7 +116,7 @@ def used(scorer: Scorer, image: Image) -> Used:
     """
     if hasattr(scorer, "scores_for"):
         return Used(None, None, None)
-    known = [p for m in getattr(scorer, "modules", list)() for p in m.parameters()]
+    known = [p for m in scorer.modules() for p in m.parameters()]
     loaded = _elements(known)
     try:
         with _Seen() as seen, FlopCounterMode(display=False) as counter:
@@ -139,7 +139,7 @@ def _elements(parameters: Sequence[nn.Parameter]) -> int:
 
 def _score(scorer: Scorer, images: Sequence[Image], batch_size: int) -> str:
     """Score images; the first error, or nothing."""
-    references = [r for _, r in images] if needs_reference(scorer) else None
+    references = [r for _, r in images] if scorer.needs_reference else None
     found = score_files(scorer, [p for p, _ in images], references, batch_size)
     return next((s.error for s in found if s.error is not None), "")
 

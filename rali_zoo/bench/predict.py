@@ -38,8 +38,8 @@ def settings(scorer: Scorer) -> str:
 
     That is the preprocessing, the precision, and how a model that writes makes a score of an answer.
     """
-    how = [getattr(module, "scoring", None) for module in getattr(scorer, "modules", list)()]
-    parts = [getattr(scorer, "preprocess_id", ""), precision(scorer), *(str(h) for h in how if h is not None)]
+    how = [getattr(module, "scoring", None) for module in scorer.modules()]
+    parts = [scorer.preprocess_id, precision(scorer), *(str(h) for h in how if h is not None)]
     return " | ".join(part for part in parts if part)
 
 
@@ -73,7 +73,7 @@ def predict(
     if hasattr(scorer, "scores_for"):  # scores from a file: there is nothing to compute
         return [_outcome(score) for score in scorer.scores_for(rows["id"].astype(str).tolist())]
     paths = rows["path"].astype(str).tolist()
-    references = rows["reference"].fillna("").astype(str).tolist() if needs_reference(scorer) else None
+    references = rows["reference"].fillna("").astype(str).tolist() if scorer.needs_reference else None
     keys = image_keys(paths, references)
     store = Predictions(identity(scorer, source))
     first = {key: row for row, (key, _) in reversed(list(enumerate(keys))) if key}
@@ -92,11 +92,6 @@ def predict(
     finally:
         store.flush()
     return [store.known[key] if key else Outcome(None, wrong) for key, wrong in keys]
-
-
-def needs_reference(scorer: Scorer) -> bool:
-    """Whether a scorer compares each image with a reference image."""
-    return bool(getattr(scorer, "needs_reference", False))
 
 
 def score_files(

@@ -190,10 +190,10 @@ def _stands(job: Job, scorer: Scorer, cell: Cell, rows: Rows) -> bool:
 def _measure(job: Job, scorer: Scorer, rows: Rows, log: Log) -> tuple[Cell, list[Outcome]]:
     from rali_zoo.bench.cell import measured_cell
     from rali_zoo.bench.cost import used
-    from rali_zoo.bench.predict import needs_reference, predict
+    from rali_zoo.bench.predict import predict
 
     leak = _leakage(job, scorer, rows)
-    if needs_reference(scorer) and (reason := rows.without_reference()):
+    if scorer.needs_reference and (reason := rows.without_reference()):
         return _empty(job, scorer, rows, "unavailable", reason), []
     said = time.monotonic()
 
@@ -231,11 +231,10 @@ def _write_cost(
 
 def _images(scorer: Scorer, rows: Rows, outcomes: Sequence[Outcome]) -> list[Image]:
     """Some that the scorer can score, with what they are compared with."""
-    from rali_zoo.bench.predict import needs_reference
 
     good = [i for i, o in enumerate(outcomes) if not o.error][:_POOL]
     frame = rows.frame.iloc[good]
-    references = frame["reference"] if needs_reference(scorer) else [""] * len(frame)
+    references = frame["reference"] if scorer.needs_reference else [""] * len(frame)
     return [(str(p), str(r)) for p, r in zip(frame["path"], references, strict=True)]
 
 
@@ -245,8 +244,7 @@ def _images(scorer: Scorer, rows: Rows, outcomes: Sequence[Outcome]) -> list[Ima
 def _leakage(job: Job, scorer: Scorer, rows: Rows) -> Leakage:
     from rali_zoo.bench.leakage import leakage
 
-    sets = getattr(scorer, "training_sets", None)
-    return leakage(None if sets is None else tuple(sets), rows, job.root)
+    return leakage(scorer.training_sets, rows, job.root)
 
 
 def _empty(job: Job, scorer: Scorer | None, rows: Rows, status: Status, reason: str) -> Cell:

@@ -22,11 +22,15 @@ class Sharpness:
 
     name, revision, preprocess_id = "fake:sharpness", "rev-1", "grey"
     training_sets: tuple[str, ...] | None = ()
-    native_scale = True
+    native_scale, needs_reference, score_range = True, False, None
+    licence, colour = "", "stored"
 
     def __init__(self, nan_below: float = -1.0, dies_at: int = 0, noise: float = 0.0) -> None:
         self.nan_below, self.dies_at, self.noise = nan_below, dies_at, noise
         self.calls: list[list[str]] = []
+
+    def modules(self) -> list[object]:
+        return []
 
     def value(self, path: str) -> float:
         grey = np.asarray(load_image(path).convert("L"), dtype=float)

@@ -93,7 +93,7 @@ def test_library_photographs_need_no_file(tmp_path, monkeypatch):
         ("each=0", UriError, "each=0"),
         ("least=0.5", UriError, "belongs to a table"),
         ("sise=64", UriError, "size"),
-        ("size=a", UriError, "no number"),
+        ("size=a", UriError, "no whole number"),
     ],
 )
 def test_impossible_options(photographs, query, error, says):

@@ -173,3 +173,21 @@ def test_a_file_has_no_folder_read(scheme, tmp_path):
     header["settings"] = {**header["settings"], "backbone": f"{scheme}:local-dir:{tmp_path}"}
     with pytest.raises(CheckpointError, match="a folder of the machine that wrote it"):
         build(header, network.state_dict(), "theirs.safetensors")
+
+
+@pytest.mark.parametrize("name", ["rali-tiny-synthetic", "regression-tiny-synthetic"])
+def test_a_checkpoint_of_0_1_0_scores_as_its_scorer_file(name, tmp_path, photo):
+    """The shipped files are of 0.1.0; its checkpoints held the same, when the trainer was the network."""
+    header, weights = read_scorer(SHIPPED[name])
+    only_trained = {}
+    if header["class"] == "RALI":
+        only_trained = {"align_log_scale": torch.zeros(()), "text_tower.weight": torch.zeros(3)}
+    content = {
+        "rali_zoo": header["extra"],
+        "hyper_parameters": {**header["hparams"], "_class_path": f"rali_zoo.models.{header['class']}"},
+        "state_dict": {**weights, **only_trained},
+    }
+    torch.save(content, tmp_path / "last.ckpt")
+    found, wanted = (rali_zoo.load_model(ref) for ref in (f"ckpt:{tmp_path / 'last.ckpt'}", name))
+    assert found.score(photo())[0].score == wanted.score(photo())[0].score
+    assert found.training_sets == wanted.training_sets
