@@ -65,7 +65,10 @@ class DataTable:
         """
         frame = self.frame if role == "predict" else self.split(role)
         if frame.empty:
-            raise ConfigError(f"{self.ref!r} has no {role} rows; {self.describe()}")
+            part = f"{self.ref}{'&' if '?' in self.ref else '?'}protocol=random"
+            splits_it = role == "train" and self.protocol == "whole" and "random" in self.card.protocols
+            hint = f"; to train on a part of it write {part!r}" if splits_it else ""
+            raise ConfigError(f"{self.ref!r} has no {role} rows{hint}; {self.describe()}")
         if limit is None or len(frame) <= limit:
             return frame
         return frame.sample(limit, random_state=seed).sort_index()
