@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rali_zoo.bench.results import Cell, Targets, cell_path, find_cells, read_cell, read_targets
 from rali_zoo.errors import ScoreTableError
-from rali_zoo.paths import cache_dir
-from rali_zoo.report import STATISTICS, sha256
+from rali_zoo.paths import cache_dir, sha256
+from rali_zoo.report import STATISTICS
 
 #: Relative difference of a statistic that is computed again; libraries differ in the last digits.
 TOLERANCE = 1e-4

@@ -103,12 +103,12 @@ def _class_error(message: str) -> str:
         if owners:
             name = owners[-1].rpartition(".")[2]
             return f"{name} has no option {option[1]!r}. {near_miss(option[1], _options_of(owners[-1]))}"
-    if wrong := re.search(r"class_path '([^']+)':\s+(module '.*|No module named.*)", message):
-        name = wrong[1].rpartition(".")[2]
-        return f"unknown class {wrong[1]!r}{_at(keys)} ({wrong[2]}). {near_miss(name, _class_names(keys))}"
+    if place := re.search(r"class_path '([^']+)':\s+(module '.*|No module named.*)", message):
+        name = place[1].rpartition(".")[2]
+        return f"unknown class {place[1]!r}{_at(keys)} ({place[2]}). {near_miss(name, _class_names(keys))}"
     if lacks := re.search(rf"{_GIVEN}the following arguments are required: (\S+)", message):
-        option = f"--{'.'.join(keys)}.{lacks[2].rstrip(',')}=VALUE" if keys else lacks[2]
-        return f"{lacks[1]} lacks a setting{_at(keys)}: add {option}"
+        setting = f"--{'.'.join(keys)}.{lacks[2].rstrip(',')}=VALUE" if keys else lacks[2]
+        return f"{lacks[1]} lacks a setting{_at(keys)}: add {setting}"
     if lacks := re.search(rf"{_GIVEN}Requirement '([^']+)' not met", message):
         return f"{lacks[1]} needs a package that is not installed: pip install '{lacks[2]}'"
     return ""
