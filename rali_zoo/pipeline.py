@@ -182,7 +182,7 @@ class Runner:
         other = (
             f"{path} is not what the stage wrote"
             for path in stage.outputs
-            if state.output_hash(path) != before["outputs"][path]["sha256"]
+            if state.output_hash(path) != before.get("outputs", {}).get(path, {}).get("sha256")
         )
         reason = gone[0] if gone else next(other, "")
         return Decision("run", reason) if reason else Decision("skip", "unchanged")
@@ -393,4 +393,4 @@ def seconds(folder: str | os.PathLike[str]) -> Mapping[str, float]:
     """How long each finished stage below a recipe's folder took, in seconds."""
     files = sorted((Path(folder) / "stages").glob("*.json"))
     contents = {file.stem: _state(file) for file in files}
-    return {name: float(c["seconds"]) for name, c in contents.items() if c["status"] == "done"}
+    return {name: float(c.get("seconds", 0)) for name, c in contents.items() if c["status"] == "done"}

@@ -1,8 +1,10 @@
 """RALI against plain regression and against classical regressors, on real photographs with human scores.
 
-    python benchmarks/biq2021.py --seeds 0 1 2
+    python benchmarks/studies/biq2021.py --seeds 0 1 2
 
-needs ``../shared/data/biq2021`` and the MobileNetV2 weights that the two configs name, and writes
+needs ``../shared/data/biq2021`` and the file that the two configs name behind ``checkpoint=``: ImageNet weights of
+TensorFlow's MobileNetV2 under timm's names, which no package carries. With another encoder (``backbone:
+timm:tf_efficientnet_lite0?weights=package&…`` in both configs) it runs as well, and gives other numbers. It writes
 ``benchmarks/results/biq2021_mobilenetv2.json``. Everything sees the same frozen network; the classical
 regressors see the features they were first measured with (the last maps, pooled).
 """

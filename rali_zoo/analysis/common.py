@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from rali_zoo.errors import ConfigError
+from rali_zoo.errors import ConfigError, ScoreTableError
 from rali_zoo.paths import atomic_path, cache_dir, text_sha256
 from rali_zoo.report import provenance, write_json
+from rali_zoo.settings import read_frame
+from rali_zoo.trust import names_outside
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,12 +157,14 @@ def written(module: VLMNetwork, ref: str, frame: pd.DataFrame, settings: Setting
     question, limit = module.asked, module.limit
     key = "|".join((module.revision, module.vlm.fingerprint, str(question), str(limit), ref, names))
     path = cache_dir("analysis") / f"texts-{text_sha256(key)[:24]}.parquet"
+    answers = None
     if path.is_file():
-        answers = pd.read_parquet(path)
-    else:
+        with suppress(ScoreTableError):  # one that is damaged is made again
+            answers = read_frame(path)
+    if answers is None:
         answers = _write(module, frame["path"].tolist(), settings.batch_size)
         with atomic_path(path) as temporary:
-            answers.to_parquet(temporary, index=False)
+            answers.to_parquet(temporary, index=False, write_page_checksum=True)
     kept = frame[["id", "path", "mos", "content"]].reset_index(drop=True)
     return pd.concat([kept, answers], axis=1)
 
@@ -235,3 +241,22 @@ def write_result(
     target = Path(folder) / f"{name}.json"
     write_json(target, content, digits=6)
     return target
+
+
+def predictions_of(results: Path) -> dict[str, Path]:
+    """Files of predictions by data set, as a ``results.json`` of ``fit`` or ``test`` lists them.
+
+    Raises:
+        ConfigError: no such file, or one that names files outside of its folder.
+    """
+    try:
+        listed = json.loads(results.read_bytes())["datasets"]
+        files = {ref: facts["predictions"] for ref, facts in listed.items() if "predictions" in facts}
+        outside = [file for file in files.values() if names_outside(file)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(
+            f"{results} is no results.json of fit or test ({type(error).__name__}: {error})"
+        ) from None
+    if outside:
+        raise ConfigError(f"{results} names {outside[0]!r}, which does not lie below its folder")
+    return {ref: results.parent / file for ref, file in files.items()}

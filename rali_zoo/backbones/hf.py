@@ -199,7 +199,8 @@ def check_complete(uri: Uri, missing: object) -> None:
     if names:
         raise CheckpointError(
             f"'{uri}': its weights lack {len(names)} of the network's tensors, which would be random: "
-            f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+            f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}. Save the whole model with "
+            "save_pretrained (of CLIP a CLIPModel or CLIPVisionModelWithProjection; CLIPVisionModel has no projection)"
         )
 
 

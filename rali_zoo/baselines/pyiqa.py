@@ -6,6 +6,7 @@ pyiqa is under the PolyForm Noncommercial licence and is an optional extra; noth
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import version
@@ -51,7 +52,7 @@ def load(uri: Uri, device: str | None = None) -> MetricScorer:
         if name in OFFLINE:
             metric = Frozen(create_metric(name, device=where))
         else:
-            with _llama_restored(), fetching(ref, "pyiqa", trust):
+            with _llama_watched(ref), fetching(ref, "pyiqa", trust):
                 metric = Frozen(create_metric(name, device=where))
     facts = facts_of(name, config)
 
@@ -102,11 +103,12 @@ def _range(text: str) -> tuple[float, float] | None:
 
 
 @contextmanager
-def _llama_restored() -> Iterator[None]:
-    """Give transformers its Llama back where loading fails.
+def _llama_watched(ref: str) -> Iterator[None]:
+    """Give transformers its Llama back where loading fails, and warn where it is replaced.
 
     Importing pyiqa's Q-Align and Compare2Score puts their own Llama into transformers, for every other model
-    of this process too, even if their weights then cannot be had.
+    of this process too, even if their weights then cannot be had. ``benchmark`` runs them in a process of
+    their own.
     """
     from transformers.models.llama import configuration_llama, modeling_llama
 
@@ -122,6 +124,11 @@ def _llama_restored() -> Iterator[None]:
         for kind, forward in forwards:
             kind.forward = forward  # type: ignore[method-assign]
         raise
+    if any(kind.forward is not forward for kind, forward in forwards):
+        warnings.warn(
+            f"{ref} has replaced transformers' Llama in this process: load no other language model beside it",
+            stacklevel=2,
+        )
 
 
 def _configs() -> Mapping[str, Mapping[str, Any]]:

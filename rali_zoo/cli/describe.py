@@ -16,9 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rali_zoo.errors import ConfigError, ImageDecodeError
+from rali_zoo.errors import ConfigError, ImageDecodeError, ScoreTableError
 from rali_zoo.outputs import Output, OutputError, csv_cell, explained, printable, publish
 from rali_zoo.paths import sha256, text_sha256
+from rali_zoo.settings import read_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -290,7 +291,7 @@ def _by_reasoner(
             tables[number] = table = _rows(texts, part, ids, job)
             if out is not None:
                 with out.part(names[number]) as path:
-                    table.to_parquet(path, index=False)
+                    table.to_parquet(path, index=False, write_page_checksum=True)
     return pd.concat(tables, ignore_index=True)
 
 
@@ -331,15 +332,13 @@ def _read_part(
     out: Output | None, name: str, part: Sequence[tuple[int, int]], ids: Sequence[str]
 ) -> pd.DataFrame | None:
     """A part that is there with all its texts; ``None`` for one that is absent or damaged: it is written again."""
-    import pandas as pd
-
     if out is None:
         return None
     try:
-        table = pd.read_parquet(out.folder / name)
+        table = read_frame(out.folder / name)
         keys = list(zip(table["image_id"], table["seed"], strict=True))
         whole = table["error"].notna().all() and table["text"].notna().all()
-    except (OSError, ValueError, KeyError):  # ArrowInvalid is a ValueError
+    except (ScoreTableError, KeyError):
         return None
     return table if whole and keys == [(ids[row], seed) for row, seed in part] else None
 

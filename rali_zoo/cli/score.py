@@ -133,7 +133,9 @@ def command(
     failed, total = counts
     if failed:
         print(f"{failed} of {total} images have no score; their error says why", file=sys.stderr)
-    if failed == total:
+    if total == 0:  # no error: with more jobs than images some have nothing to do
+        print(f"share {shard} holds none of the images", file=sys.stderr)
+    elif failed == total:
         raise ConfigError(f"none of {total} images could be scored")
 
 
@@ -208,7 +210,7 @@ def _show(found: Iterator[Item], how: How, explain: bool, as_json: bool) -> tupl
                 map(shown, sorted(scores, key=lambda s: math.inf if s.score is None else sign * s.score))
             )
         )
-    if how.sorting.wanted:
+    if how.sorting.wanted and scores:
         after = After(how.sorting, scorer, stages, how.batch_size, workers, how.overwrite)
         after.finish(list(zip(items, scores, strict=True)), how.sort, shown, heads=not as_json)
     return sum(s.error is not None for s in scores), len(scores)
@@ -270,7 +272,7 @@ def _write(paths: list[str], shard: str, how: How, output: Path, skipped: Skippe
             for batch, scores in _scored(sink, scorer, how, workers):
                 sink.add(batch.part, batch.start, scores)
                 progress.advance(len(scores))
-        if how.sorting.wanted and not sink.output.complete:
+        if how.sorting.wanted and sink.total and not sink.output.complete:
             after = After(how.sorting, scorer, how.stages(scorer), how.batch_size, workers, how.overwrite)
             after.finish(list(sink.scores()), how.sort, lambda score: _row(score, False), explained=False)
         failed = sink.finish(how.sort)

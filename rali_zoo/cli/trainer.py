@@ -32,7 +32,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from rali_zoo.cli import checkpoint_settings, report, runs
-from rali_zoo.cli.parser import RaliParser, torch_first
+from rali_zoo.cli.parser import RaliParser, explain, torch_first
 from rali_zoo.cli.training import COMMANDS, CommandLine
 from rali_zoo.errors import ConfigError, NothingMeasuredError, RaliZooError, UsageError, near_miss
 from rali_zoo.outputs import numbered
@@ -262,7 +262,7 @@ class RaliCLI(LightningCLI):
                 raise cause from None
             if isinstance(error, TypeError):
                 raise
-            raise ConfigError(" ".join(str(error).split())) from error
+            raise ConfigError(" ".join(explain(str(error), self.parser).split())) from error
 
     # ---- running -------------------------------------------------------------------------------------------
 

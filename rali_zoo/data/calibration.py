@@ -101,13 +101,13 @@ def read_calibration(path: str | Path, refs: Iterable[str]) -> dict[str, Scale]:
             ref: Scale(float(row["scale"]), float(row["offset"]), float(row["plcc"] or "nan"), int(row["n"]))
             for ref, row in rows.items()
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
             f"data.calibration={path} cannot be read ({type(error).__name__}: {error}); 'rali-zoo calibrate' "
             "writes such files"
         ) from None
     lacking = [ref for ref in refs if ref not in scales]
-    if lacking or any(scale.scale <= 0 for scale in scales.values()):
+    if lacking or not all(0 < s.scale < math.inf and math.isfinite(s.offset) for s in scales.values()):
         raise ConfigError(
             f"data.calibration={path} is of {sorted(scales)} with factors above 0, and {lacking} are asked "
             "for; run 'rali-zoo calibrate' with the references of data.train"

@@ -80,7 +80,7 @@ def _remembered(memory: Path, count: int) -> dict[int, str] | None:
         reasons = {int(i): reason for i, reason in json.loads(memory.read_text()).items()}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         log.warning("%s is damaged; the images are looked at again", memory)
         return None
     whole = all(0 <= i < count and isinstance(reason, str) for i, reason in reasons.items())

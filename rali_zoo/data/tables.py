@@ -69,7 +69,11 @@ class DataTable:
         frame = self.frame if role in ("predict", "all") else self.split(role)
         frame = frame[frame["mos"].notna()] if rated else frame
         if frame.empty:
-            raise ConfigError(f"{self.ref!r} has no {role} rows{' with a MOS' * rated}; {self.describe()}")
+            part = f"{self.ref}{'&' if '?' in self.ref else '?'}protocol=random"
+            splits_it = role == "train" and self.protocol == "whole" and "random" in self.card.protocols
+            hint = f"; to train on a part of it write {part!r}" if splits_it else ""
+            rows = f"{role} rows{' with a MOS' * rated}"
+            raise ConfigError(f"{self.ref!r} has no {rows}{hint}; {self.describe()}")
         if limit is None or len(frame) <= limit:
             return frame
         return frame.sample(limit, random_state=seed).sort_index()

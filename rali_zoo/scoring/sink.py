@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from rali_zoo.data.attributes import SHOWN
 from rali_zoo.data.sources import Item
@@ -121,12 +121,13 @@ class Sink(AbstractContextManager["Sink"]):
         if "images" not in self.output.state:
             self._freeze(items, -(-PART // batch_size) * batch_size)
         total, part = self.output.state["images"], self.output.state.get("part")
-        if not (isinstance(total, int) and isinstance(part, int) and total > 0 and part > 0):
+        if not (isinstance(total, int) and isinstance(part, int) and total >= 0 and part > 0):
             raise self._damaged("job.json")
         self.total = self.done = total
         self.part = part
         if not self.output.complete:  # else the earlier run had only the folder left to remove
-            if not self._list.is_file() or sha256(self._list) != self.output.state.get("list"):
+            whole = self._list.is_file() and sha256(self._list) == self.output.state.get("list")
+            if not whole or sum(1 for _ in self.items()) != total:
                 raise self._damaged(self._list.name)
             self.done = sum(self._rows(n) for n in self._parts() if self._is_done(n))
 
@@ -245,13 +246,15 @@ class Sink(AbstractContextManager["Sink"]):
                     write(group)
             self.output.save({"failed": failed})
             self.output.publish(made)
-        found = cast(int, self.output.state["failed"])
+        found = self.output.state.get("failed")
+        if not isinstance(found, int):
+            raise self._damaged("job.json")
         self.output.clear()
         return found
 
     def _groups(self, sort: Sort) -> Iterator[pa.Table]:
         """The parts in order, joined to tables of about :data:`_GROUP` rows."""
-        if sort == "none":
+        if sort == "none" or not self.total:
             yield from self._joined()
             return
         import pyarrow as pa

@@ -15,7 +15,7 @@ pytest.importorskip("pyiqa")
 import rali_zoo
 from rali_zoo.baselines import list_metrics
 from rali_zoo.baselines.base import Frozen, MetricScorer, networks_in
-from rali_zoo.baselines.pyiqa import _configs, _range, facts_of
+from rali_zoo.baselines.pyiqa import _configs, _llama_watched, _range, facts_of
 from rali_zoo.baselines.pyiqa_facts import _TRAINED, REFUSED
 from rali_zoo.errors import ConfigError, UnknownNameError, UriError, WeightsUnavailableError
 
@@ -185,3 +185,15 @@ def test_a_metric_that_cannot_be_loaded_leaves_transformers_alone():
     with pytest.raises(WeightsUnavailableError):
         rali_zoo.load_model("pyiqa:qalign")
     assert modeling_llama.LlamaAttention is attention and modeling_llama.LlamaModel.forward is forward
+
+
+def test_a_metric_that_replaces_another_librarys_network_says_so():
+    from transformers.models.llama import modeling_llama
+
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.warns(UserWarning, match="replaced transformers' Llama"),
+    ):
+        patch.setattr(modeling_llama.LlamaModel, "forward", modeling_llama.LlamaModel.forward)
+        with _llama_watched("pyiqa:qalign"):
+            modeling_llama.LlamaModel.forward = lambda self: None

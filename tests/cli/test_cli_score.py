@@ -81,6 +81,17 @@ def test_shares_of_two_jobs_are_the_whole(model, photo_folder, tmp_path):
     assert all(shares) and sorted(sum(shares, [])) == sorted(str(p) for p in folder.iterdir())
 
 
+def test_a_share_without_an_image_is_an_empty_table(model, photo_folder, tmp_path, capsys):
+    folder, out = photo_folder(1)[0].parent, tmp_path / "out"
+    out.mkdir()
+    for k in (1, 2, 3):
+        words = [f"--output={out / f'{k}.csv'}", f"--shard={k}/3", "--sort=worst"]
+        assert main(["score", str(folder), f"--model={model}", *words]) == 0
+        assert main(["score", str(folder), f"--model={model}", f"--shard={k}/3"]) == 0
+    assert capsys.readouterr().err.count("holds none of the images") == 4
+    assert sorted(len(read(path)) for path in out.iterdir()) == [0, 0, 1]
+
+
 def test_table_on_the_terminal(model, photo_folder, capsys):
     good = photo_folder(2)
     assert main(["score", str(good[0].parent), f"--model={model}", "--explain"]) == 0

@@ -225,7 +225,7 @@ def test_quality_and_aesthetics_are_not_pooled(tmp_path: Path, monkeypatch: pyte
     from types import SimpleNamespace
 
     from rali_zoo.bench.engines import run_suite
-    from rali_zoo.bench.suite import Suite
+    from rali_zoo.bench.suite import parse_suite
     from rali_zoo.cli.calibrate import calibrate_command
     from rali_zoo.data.datamodule import IQADataModule
     from rali_zoo.errors import ConfigError
@@ -237,7 +237,7 @@ def test_quality_and_aesthetics_are_not_pooled(tmp_path: Path, monkeypatch: pyte
     for train, test in ((refs, []), (refs[:1], refs[1:])):
         with pytest.raises(ConfigError, match="not pooled .aadb: aesthetics; uhdiqa: quality"):
             IQADataModule(train=train, val=[], test=test).prepare_data()
-    suite = Suite.model_validate({"models": ["photo"], "datasets": refs, "split": "test", "cost": False})
+    suite = parse_suite({"models": ["photo"], "datasets": refs, "cost": False}, "mine")
     with pytest.raises(ConfigError, match="different questions"):
         run_suite(suite, tmp_path / "results")
     assert not (tmp_path / "results").exists()

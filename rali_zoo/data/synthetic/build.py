@@ -231,20 +231,22 @@ def _write(spec: Spec, folder: Path, workers: int) -> None:
     console = Console(stderr=True)
     title = f"making synthetic:{spec.domain} (once)"
     shown = track(rows, title, len(planned), console=console, disable=not console.is_terminal, transient=True)
-    pd.DataFrame(list(shown)).to_parquet(folder / TABLE, index=False)
+    pd.DataFrame(list(shown)).to_parquet(folder / TABLE, index=False, write_page_checksum=True)
 
 
 def read(folder: Path) -> pd.DataFrame:
     """The rows of a finished data set, ``path`` made absolute.
 
     Raises:
-        ScoreTableError: images have been taken out of the cache since.
+        ScoreTableError: images have been taken out of the cache since, or its table is damaged.
     """
-    import pandas as pd
-
     from rali_zoo.errors import ScoreTableError
+    from rali_zoo.settings import read_frame
 
-    frame = pd.read_parquet(folder / TABLE)
+    try:
+        frame = read_frame(folder / TABLE)
+    except ScoreTableError as error:
+        raise ScoreTableError(f"{error}; delete {folder} and it is made again") from None
     present = {entry.name for entry in os.scandir(folder / "images")}
     missing = [name for name in frame["id"] if name not in present]
     if missing:

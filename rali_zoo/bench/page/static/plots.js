@@ -48,7 +48,7 @@
     const best = front(shown).sort((a, b) => a.x - b.x);
     const width = byId("pareto-plot").clientWidth || 800;
     const title = (p) => [
-      p.row.label, `${what} ${Zoo.number(p.y)} ${Zoo.interval(p.interval)}`,
+      p.row.label, p.cell.failed ? `${what} ${Zoo.number(p.y)}, ${p.cell.failed} failed and counted as worst` : `${what} ${Zoo.number(p.y)} ${Zoo.interval(p.interval)}`,
       `${Zoo.milliseconds(p.cell.cost?.latency_p50_ms)} ms, ${Zoo.count(axes.parameters.get(p))} parameters`,
     ].join("\n");
     place("pareto-plot", Plot.plot({
@@ -59,7 +59,8 @@
       symbol: { domain: ["NR", "FR"], range: ["circle", "square"], legend: false },
       marks: [
         Plot.line(best, { x: "x", y: "y", curve: "step-after", stroke: "var(--accent)", strokeOpacity: 0.5 }),
-        Plot.ruleX(shown, { x: "x", y1: (p) => p.interval[1], y2: (p) => p.interval[2], stroke: "var(--quiet)", strokeOpacity: 0.6 }),
+        // The interval is of the images that have a score: it belongs to no point that counts failures as worst.
+        Plot.ruleX(shown.filter((p) => !p.cell.failed), { x: "x", y1: (p) => p.interval[1], y2: (p) => p.interval[2], stroke: "var(--quiet)", strokeOpacity: 0.6 }),
         Plot.dot([...shown.filter((p) => !best.includes(p)), ...best], { x: "x", y: "y", r: 5, symbol: (p) => p.row.kind, fill: (p) => (best.includes(p) ? "var(--accent)" : "var(--soft)"), stroke: "var(--page)" }),
         Plot.text(best, { x: "x", y: "y", text: (p) => short(p.row.label, 20), dy: -10, fill: "var(--text)", stroke: "var(--page)", strokeWidth: 3, textAnchor: "middle" }),
         Plot.tip(shown, Plot.pointer({ x: "x", y: "y", title })),
@@ -68,7 +69,7 @@
     const missing = points.length - shown.length;
     byId("pareto-caption").textContent =
       `Nobody is both cheaper and better than: ${best.map((p) => p.row.label).join(", ")}. ` +
-      "Circles: no-reference; squares: full-reference; lines: 95 % intervals." +
+      "Circles: no-reference; squares: full-reference; lines: 95 % intervals, of models without failures." +
       (missing ? ` ${missing} models without this cost are not shown.` : "") + warn(board.columns[index]);
   };
 
@@ -83,7 +84,8 @@
       byId("significance-caption").textContent = "";
       return nothing("significance-plot", `No comparison: ${column.note}.`);
     }
-    const order = rowsOf(index).filter((d) => d.cell.counts).sort((a, b) => b.cell.ranking - a.cell.ranking);
+    const compared = new Set(column.pairs.flatMap(([a, b]) => [a, b])); // of very many models the best
+    const order = rowsOf(index).filter((d) => compared.has(d.i)).sort((a, b) => b.cell.ranking - a.cell.ranking);
     const names = order.map((d) => d.row.label);
     const label = Object.fromEntries(order.map((d) => [d.i, d.row.label]));
     const outcome = (difference, p) => (p === null || p >= board.alpha ? "same" : difference > 0 ? "better" : "worse");
@@ -110,7 +112,7 @@
     }));
     byId("significance-caption").textContent =
       `Row against column on ${Zoo.columnName(column)}, best first: ${outcomes.map(([, m, t]) => `${m} ${t}`).join(", ")} ` +
-      `(p < ${board.alpha} after Holm’s correction over ${column.pairs.length} pairs).` + warn(column);
+      `(p < ${board.alpha} after Holm’s correction over the ${column.pairs.length} pairs of ${names.length} models).` + warn(column);
   };
 
   // ---- by distortion ----
@@ -119,7 +121,7 @@
     const index = Number(document.querySelector('[data-dataset="distortions"]').value);
     const column = board.columns[index];
     const order = rowsOf(index).filter((d) => Object.keys(d.cell.by_distortion).length)
-      .sort((a, b) => (b.cell.ranking ?? -2) - (a.cell.ranking ?? -2));
+      .sort((a, b) => (b.cell.ranking ?? -2) - (a.cell.ranking ?? -2)).slice(0, board.compared);
     if (!order.length) {
       byId("distortions-caption").textContent = "";
       return nothing("distortions-plot", "The distortions of this data set’s images are not known.");
@@ -148,7 +150,7 @@
     }));
     byId("distortions-caption").textContent =
       `${what} among the images of one distortion: red runs backwards, blue agrees; few images make it uncertain, ` +
-      `so the tip says how many. Best model first.${warn(column)}`;
+      `so the tip says how many. Best model first, ${board.compared} at most.${warn(column)}`;
   };
 
   Zoo.fill(byId("pareto-x"), Object.entries(axes).map(([key, axis]) => [key, axis.label]));
