@@ -40,7 +40,7 @@ class Tested:
     synthetic: bool
 
 
-class Row(TypedDict, total=False):
+class VariantRow(TypedDict, total=False):
     """Of a variant: its SRCC, that of each seed, and its difference to the first variant."""
 
     srcc: Interval
@@ -55,14 +55,14 @@ class TestSet(TypedDict):
 
     synthetic: bool
     n: int
-    variants: dict[str, Row]
+    variants: dict[str, VariantRow]
 
 
 class Ablations(TypedDict):
     """The variants on each test set, and on their mean."""
 
     tests: dict[str, TestSet]
-    mean: dict[str, Row]
+    mean: dict[str, VariantRow]
 
 
 def variants(folder: Path, base: str) -> dict[str, Path]:
@@ -181,9 +181,11 @@ def estimate(value: float, resampled: NDArray[np.float64]) -> Interval:
     return {"value": float(value), "low": low, "high": high}
 
 
-def _rows(names: Sequence[str], each: NDArray[np.float64], resampled: NDArray[np.float64]) -> dict[str, Row]:
+def _rows(
+    names: Sequence[str], each: NDArray[np.float64], resampled: NDArray[np.float64]
+) -> dict[str, VariantRow]:
     """Rows of the table from (variants, seeds) values and (variants, resamples) means over seeds."""
-    rows: dict[str, Row] = {}
+    rows: dict[str, VariantRow] = {}
     for i, name in enumerate(names):
         rows[name] = {"srcc": estimate(each[i].mean(), resampled[i]), "seeds": [float(x) for x in each[i]]}
         if i:

@@ -31,7 +31,7 @@ NATIVE = "rgb8/255 native size"
 
 _DEPTH = 6  # of containers in containers in which a network is looked for
 _REGISTERED = ("_parameters", "_buffers", "_modules")
-AnyRow = TypeVar("AnyRow", bound="Row")
+AnyMetric = TypeVar("AnyMetric", bound="Metric")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Row:
+class Metric:
     """What a library's documentation says of one of its metrics.
 
     Attributes:
@@ -92,7 +92,7 @@ class Row:
         )
 
 
-def row_of(uri: Uri, rows: Mapping[str, AnyRow], kind: str) -> AnyRow:
+def metric_of(uri: Uri, rows: Mapping[str, AnyMetric], kind: str) -> AnyMetric:
     """The row of a reference without options; raises :class:`UnknownNameError`, which calls it ``kind``."""
     uri.take(())
     if uri.id not in rows:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from rali_zoo.baselines.base import MetricScorer, Row, row_of
+from rali_zoo.baselines.base import Metric, MetricScorer, metric_of
 from rali_zoo.errors import MissingExtraError
 from rali_zoo.uri import Uri
 
@@ -132,7 +132,7 @@ def _size() -> Compute:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classic(Row):
+class Classic(Metric):
     """A metric that a package of its own carries (``""``: written here), and what makes its function."""
 
     make: Callable[[], Compute]
@@ -164,7 +164,7 @@ def load(uri: Uri, device: str | None = None) -> MetricScorer:
         UnknownNameError: no such metric.
         MissingExtraError: its package is not installed.
     """
-    row = row_of(uri, METRICS, "classic metric")
+    row = metric_of(uri, METRICS, "classic metric")
     try:
         compute = row.make()
     except ImportError as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rali_zoo.baselines.base import Frozen, MetricScorer, Row, networks_in, row_of
+from rali_zoo.baselines.base import Frozen, Metric, MetricScorer, metric_of, networks_in
 from rali_zoo.baselines.fetching import fetching
 from rali_zoo.errors import MissingExtraError
 from rali_zoo.uri import Uri
@@ -19,21 +19,21 @@ _PROBE = 96  # pixels; enough for the windows and scales of every metric with we
 
 #: Under piq's own names, with what its documentation says.
 METRICS = {
-    "psnr": Row(),
+    "psnr": Metric(),
     **{
-        name: Row(value_range=_UNIT)
+        name: Metric(value_range=_UNIT)
         for name in (
             *("ssim", "multi_scale_ssim", "information_weighted_ssim"),
             *("fsim", "vsi", "srsim", "haarpsi", "dss"),
         )
     },
-    "vif_p": Row(),
-    **{name: Row(lower_better=True) for name in ("gmsd", "multi_scale_gmsd", "mdsi")},
-    "LPIPS": Row(lower_better=True, training_sets=("bapps",), weights=True),
-    "DISTS": Row(lower_better=True, value_range=_UNIT, training_sets=("kadid10k",), weights=True),
-    "PieAPP": Row(lower_better=True, training_sets=("pieapp",), weights=True),
-    "brisque": Row(lower_better=True, needs_reference=False, training_sets=("live",), weights=True),
-    "CLIPIQA": Row(value_range=_UNIT, needs_reference=False, weights=True),
+    "vif_p": Metric(),
+    **{name: Metric(lower_better=True) for name in ("gmsd", "multi_scale_gmsd", "mdsi")},
+    "LPIPS": Metric(lower_better=True, training_sets=("bapps",), weights=True),
+    "DISTS": Metric(lower_better=True, value_range=_UNIT, training_sets=("kadid10k",), weights=True),
+    "PieAPP": Metric(lower_better=True, training_sets=("pieapp",), weights=True),
+    "brisque": Metric(lower_better=True, needs_reference=False, training_sets=("live",), weights=True),
+    "CLIPIQA": Metric(value_range=_UNIT, needs_reference=False, weights=True),
 }
 
 
@@ -49,7 +49,7 @@ def load(uri: Uri, device: str | None = None) -> MetricScorer:
         UnknownNameError: no such metric.
         WeightsUnavailableError: its weights are neither on this machine nor to be had.
     """
-    row = row_of(uri, METRICS, "metric of piq")
+    row = metric_of(uri, METRICS, "metric of piq")
     try:
         import piq
     except ModuleNotFoundError as error:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rali_zoo.baselines.base import Frozen, MetricScorer, Row, networks_in, row_of
+from rali_zoo.baselines.base import Frozen, Metric, MetricScorer, metric_of, networks_in
 from rali_zoo.baselines.fetching import fetching
 from rali_zoo.uri import Uri
 
@@ -17,24 +17,24 @@ _UNIT = (0.0, 1.0)
 
 
 METRICS = {
-    "PeakSignalNoiseRatio": Row(options={"data_range": 1.0}),
-    "StructuralSimilarityIndexMeasure": Row(value_range=_UNIT, options={"data_range": 1.0}),
-    "MultiScaleStructuralSimilarityIndexMeasure": Row(value_range=_UNIT, options={"data_range": 1.0}),
-    "UniversalImageQualityIndex": Row(value_range=_UNIT),
-    "VisualInformationFidelity": Row(),
-    "SpatialCorrelationCoefficient": Row(),
-    "SpectralAngleMapper": Row(lower_better=True, value_range=_UNIT),
-    "ErrorRelativeGlobalDimensionlessSynthesis": Row(lower_better=True),
-    "RelativeAverageSpectralError": Row(lower_better=True),
-    "RootMeanSquaredErrorUsingSlidingWindow": Row(lower_better=True),
-    "LearnedPerceptualImagePatchSimilarity": Row(
+    "PeakSignalNoiseRatio": Metric(options={"data_range": 1.0}),
+    "StructuralSimilarityIndexMeasure": Metric(value_range=_UNIT, options={"data_range": 1.0}),
+    "MultiScaleStructuralSimilarityIndexMeasure": Metric(value_range=_UNIT, options={"data_range": 1.0}),
+    "UniversalImageQualityIndex": Metric(value_range=_UNIT),
+    "VisualInformationFidelity": Metric(),
+    "SpatialCorrelationCoefficient": Metric(),
+    "SpectralAngleMapper": Metric(lower_better=True, value_range=_UNIT),
+    "ErrorRelativeGlobalDimensionlessSynthesis": Metric(lower_better=True),
+    "RelativeAverageSpectralError": Metric(lower_better=True),
+    "RootMeanSquaredErrorUsingSlidingWindow": Metric(lower_better=True),
+    "LearnedPerceptualImagePatchSimilarity": Metric(
         lower_better=True,
         value_range=_UNIT,
         options={"normalize": True},
         training_sets=("bapps",),
         weights=True,
     ),
-    "ARNIQA": Row(
+    "ARNIQA": Metric(
         value_range=_UNIT,
         needs_reference=False,
         options={"regressor_dataset": "koniq10k"},
@@ -55,7 +55,7 @@ def load(uri: Uri, device: str | None = None) -> MetricScorer:
         UnknownNameError: no such metric.
         WeightsUnavailableError: its weights are neither on this machine nor to be had.
     """
-    row = row_of(uri, METRICS, "metric of torchmetrics")
+    row = metric_of(uri, METRICS, "metric of torchmetrics")
     import torchmetrics
     from torchmetrics import image
     from torchmetrics.image import arniqa

@@ -37,7 +37,7 @@ Split = Literal["train", "val", "test", "all"]
 
 
 @dataclass(frozen=True)
-class Job:
+class DescribeJob:
     """What makes two runs the same one.
 
     Attributes:
@@ -122,14 +122,14 @@ def command(
     with _opened(output) as out:
         write: Callable[[], pd.DataFrame]
         if split_options(model)[0] in CAPTIONERS:
-            job = Job(model, REVISION, data or OWN, "", 0.0, seeds, 0, names)
+            job = DescribeJob(model, REVISION, data or OWN, "", 0.0, seeds, 0, names)
             write = partial(_by_captioner, model, rows, data or OWN, seeds)
         else:
             from rali_zoo.zoo import load_reasoner
 
             network = load_reasoner(model, prompt, device, others=CAPTIONERS)
             about = (network.revision, data or OWN, network.asked.text(), sampled, seeds, batch_size, names)
-            job = Job(model, *about)
+            job = DescribeJob(model, *about)
             write = partial(_by_reasoner, network, job, rows, items, out)
         if out is not None and _is_complete(out, job):
             print(f"{output} was complete already")
@@ -216,7 +216,7 @@ def _opened(output: Path | None) -> Iterator[Output | None]:
         yield out
 
 
-def _is_complete(out: Output, job: Job) -> bool:
+def _is_complete(out: Output, job: DescribeJob) -> bool:
     """Begin, or take up an earlier run of the same job; whether all that it left to do was to remove its parts."""
     out.begin({**asdict(job), "part": PART})
     if out.complete:
@@ -255,7 +255,7 @@ def _errors(output: Path) -> Path:
 
 
 def _by_reasoner(
-    network: VLMNetwork, job: Job, rows: pd.DataFrame, items: Sequence[Item], out: Output | None
+    network: VLMNetwork, job: DescribeJob, rows: pd.DataFrame, items: Sequence[Item], out: Output | None
 ) -> pd.DataFrame:
     """Write what parts are missing, then join all: one row a text, with the table's columns and ``error``."""
     import pandas as pd
@@ -295,7 +295,7 @@ def _by_reasoner(
     return pd.concat(tables, ignore_index=True)
 
 
-def _features(network: VLMNetwork, job: Job, rows: pd.DataFrame) -> Tensor | None:
+def _features(network: VLMNetwork, job: DescribeJob, rows: pd.DataFrame) -> Tensor | None:
     """What a pretrained vision encoder makes of the images of a data set, from the cache; ``None`` of other encoders,
     and where an image cannot be decoded.
     """
@@ -309,7 +309,7 @@ def _features(network: VLMNetwork, job: Job, rows: pd.DataFrame) -> Tensor | Non
 
 
 def _rows(
-    texts: Sequence[Text], part: Sequence[tuple[int, int]], ids: Sequence[str], job: Job
+    texts: Sequence[Text], part: Sequence[tuple[int, int]], ids: Sequence[str], job: DescribeJob
 ) -> pd.DataFrame:
     """A part of the table."""
     import pandas as pd

@@ -288,7 +288,9 @@ def _scored(sink: Sink, scorer: Scorer, how: How, workers: int) -> Iterator[tupl
     if how.engine == "local":
         _use_onnx(scorer, how.runtime)
         return run(batches, how.stages(scorer), workers)
-    from rali_zoo.scoring.ray import Recipe, run_ray
+    from rali_zoo.scoring.ray import WorkerModel, run_ray
 
-    recipe = Recipe(how.model, how.decode, how.device, how.precision, how.compile, how.threads, how.runtime)
+    recipe = WorkerModel(
+        how.model, how.decode, how.device, how.precision, how.compile, how.threads, how.runtime
+    )
     return run_ray(batches, scorer, recipe, how.actors)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rali_zoo.protocols import Scorer
     from rali_zoo.scoring.pipeline import Stages
     from rali_zoo.scoring.runtime import Sort
-    from rali_zoo.scoring.selection import Row, Section, Share
+    from rali_zoo.scoring.selection import ScoredImage, Section, Share
     from rali_zoo.types import Score
 
 
@@ -128,11 +128,11 @@ class After:
             heads: whether parts of what is printed have headings.
             explained: whether the scores have their explanations.
         """
-        from rali_zoo.scoring.selection import Row, near_duplicates, rank, sections
+        from rali_zoo.scoring.selection import ScoredImage, near_duplicates, rank, sections
         from rali_zoo.scoring.sheet import check_sheet
 
         sorting = self.sorting
-        rows = rank((Row(item, score) for item, score in found), sorting.by_folder)
+        rows = rank((ScoredImage(item, score) for item, score in found), sorting.by_folder)
         groups = near_duplicates(rows, self.workers) if sorting.duplicates else None
         worst, best = sorting.shares()
         parts = sections(
@@ -212,7 +212,7 @@ def _print(parts: Sequence[Section], show: Callable[[Score], str], heads: bool) 
                 print(f"  near-duplicate {show(row.score)}" if heads else show(row.score))
 
 
-def _rate(rows: Sequence[Row], naming: Literal["darktable", "adobe"]) -> None:
+def _rate(rows: Sequence[ScoredImage], naming: Literal["darktable", "adobe"]) -> None:
     from rali_zoo.scoring.sidecars import write_ratings
 
     rated = write_ratings(rows, naming)

@@ -33,7 +33,7 @@ MEMORY = 2**29 + 3 * MAX_PIXELS
 
 
 @dataclass(frozen=True)
-class Recipe:
+class WorkerModel:
     """How each actor makes its scorer, and how images are decoded; see :mod:`rali_zoo.cli.score`."""
 
     model: str
@@ -46,7 +46,7 @@ class Recipe:
 
 
 def run_ray(
-    batches: Iterable[Slice], scorer: Scorer, recipe: Recipe, actors: int = 1
+    batches: Iterable[Slice], scorer: Scorer, recipe: WorkerModel, actors: int = 1
 ) -> Iterator[tuple[Slice, list[Score]]]:
     """Score batches on the cluster at ``RAY_ADDRESS``, else on this machine, in whatever order they finish.
 
@@ -82,7 +82,7 @@ def run_ray(
 
 
 def _run(
-    rows: list[dict[str, Any]], scorer: NetworkScorer, recipe: Recipe, actors: int, folder: str
+    rows: list[dict[str, Any]], scorer: NetworkScorer, recipe: WorkerModel, actors: int, folder: str
 ) -> Iterator[tuple[Slice, list[Score]]]:
     import ray
 
@@ -126,7 +126,7 @@ def _fitting(actors: int, on_gpu: bool, resources: dict[str, float]) -> int:
 
 
 def _stream(
-    rows: list[dict[str, Any]], scorer: NetworkScorer, recipe: Recipe, actors: int, folder: str
+    rows: list[dict[str, Any]], scorer: NetworkScorer, recipe: WorkerModel, actors: int, folder: str
 ) -> Iterator[tuple[Slice, list[Score]]]:
     import ray
 
@@ -202,7 +202,7 @@ class _Decoder:
 class _Worker:
     """An actor: loads the model once and scores rows."""
 
-    def __init__(self, recipe: Recipe, folder: str) -> None:
+    def __init__(self, recipe: WorkerModel, folder: str) -> None:
         import torch
 
         from rali_zoo.export.encoder import use_onnx

@@ -29,7 +29,7 @@ Order = Literal["worst", "best"]
 NEAR = 8
 
 
-class Row(NamedTuple):
+class ScoredImage(NamedTuple):
     """An image with its score.
 
     Attributes:
@@ -63,10 +63,10 @@ class Section:
     title: str
     scores: tuple[float, float, float]
     images: int
-    groups: list[list[Row]]
+    groups: list[list[ScoredImage]]
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[ScoredImage]:
         """Its images, one after the other."""
         return [row for group in self.groups for row in group]
 
@@ -103,12 +103,12 @@ class Share:
         return str(self.number or f"{self.percent:g} %")
 
 
-def folder_of(row: Row) -> str:
+def folder_of(row: ScoredImage) -> str:
     """The folder that an image lies in; of a member of a shard, with the shard's name."""
     return os.path.dirname(row.item.path) or "."
 
 
-def rank(rows: Iterable[Row], by_folder: bool) -> list[Row]:
+def rank(rows: Iterable[ScoredImage], by_folder: bool) -> list[ScoredImage]:
     """The rows with the quantile of each among all, or among those of its folder."""
     from scipy.stats import rankdata
 
@@ -125,7 +125,7 @@ def rank(rows: Iterable[Row], by_folder: bool) -> list[Row]:
 
 
 def sections(
-    rows: Sequence[Row],
+    rows: Sequence[ScoredImage],
     worst: Share | None = None,
     best: Share | None = None,
     by_folder: bool = False,
@@ -143,7 +143,7 @@ def sections(
         groups: a number for each row, the same for near-duplicates; ``None`` keeps each for itself.
     """
     numbers = list(range(len(rows))) if groups is None else list(groups)
-    parts: dict[str, list[tuple[int, Row]]] = {}
+    parts: dict[str, list[tuple[int, ScoredImage]]] = {}
     for number, row in zip(numbers, rows, strict=True):
         if row.score.score is not None:
             parts.setdefault(folder_of(row) if by_folder else "", []).append((number, row))
@@ -164,9 +164,9 @@ def sections(
     return found
 
 
-def _grouped(members: Sequence[tuple[int, Row]], order: Order) -> list[list[Row]]:
+def _grouped(members: Sequence[tuple[int, ScoredImage]], order: Order) -> list[list[ScoredImage]]:
     """Groups in the order of their first-placed image: of their worst for the worst, their best for the best."""
-    groups: dict[int, list[Row]] = {}
+    groups: dict[int, list[ScoredImage]] = {}
     for number, row in members:
         groups.setdefault(number, []).append(row)
     inside = [sorted(group, key=lambda row: -row.value) for group in groups.values()]
@@ -178,7 +178,7 @@ def _grouped(members: Sequence[tuple[int, Row]], order: Order) -> list[list[Row]
 # ---- near-duplicates ----
 
 
-def near_duplicates(rows: Sequence[Row], workers: int = 2) -> list[int]:
+def near_duplicates(rows: Sequence[ScoredImage], workers: int = 2) -> list[int]:
     """A number for each row, the same for shots of one scene: bursts, copies, small edits.
 
     Images whose perceptual hashes (of the 8x8 lowest frequencies) differ in at most :data:`NEAR` of 64 bits are
@@ -198,7 +198,7 @@ def near_duplicates(rows: Sequence[Row], workers: int = 2) -> list[int]:
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "imagehash", "sort") from None
 
-    def hashed(row: Row) -> NDArray[np.bool_] | None:
+    def hashed(row: ScoredImage) -> NDArray[np.bool_] | None:
         if row.score.score is None:
             return None
         try:

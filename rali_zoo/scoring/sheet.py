@@ -21,7 +21,7 @@ from rali_zoo.data.video import Clip, is_video, sample_frames
 from rali_zoo.errors import ConfigError, ImageDecodeError
 from rali_zoo.models.maps import overlay, where
 from rali_zoo.outputs import printable, write_new
-from rali_zoo.scoring.selection import Row, Section
+from rali_zoo.scoring.selection import ScoredImage, Section
 from rali_zoo.types import MOS_RANGE, Score
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def check_sheet(path: Path, images: int) -> None:
         )
 
 
-def _thumbnail(row: Row) -> tuple[bytes, bytes] | str:
+def _thumbnail(row: ScoredImage) -> tuple[bytes, bytes] | str:
     """A small JPEG, and another with the map on it where there is one; or why there is none."""
     try:
         source = row.item.source()
@@ -165,7 +165,7 @@ def _embedded(data: bytes, alt: str) -> str:
 
 
 def _figure(
-    row: Row,
+    row: ScoredImage,
     small: tuple[bytes, bytes] | str,
     folder: Path,
     ends: tuple[float, float] | None,

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 from rali_zoo.outputs import OutputError, explained, write_new
 from rali_zoo.paths import atomic_path
-from rali_zoo.scoring.selection import Row
+from rali_zoo.scoring.selection import ScoredImage
 
 #: How a sidecar is named: ``IMG.jpg.xmp`` (darktable, digiKam, Immich) or ``IMG.xmp`` (Lightroom, Bridge).
 Naming = Literal["darktable", "adobe"]
@@ -73,7 +73,7 @@ def sidecar(path: str, naming: Naming) -> Path:
     return Path(f"{path}.xmp") if naming == "darktable" else Path(path).with_suffix(".xmp")
 
 
-def write_ratings(rows: Iterable[Row], naming: Naming) -> list[Rated]:
+def write_ratings(rows: Iterable[ScoredImage], naming: Naming) -> list[Rated]:
     """Give each image a sidecar with its stars, by its quantile.
 
     Args:

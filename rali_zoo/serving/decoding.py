@@ -32,7 +32,7 @@ _SIZES = struct.Struct("<II")
 _READY, _IMAGE, _REASON = b"r", b"p", b"e"
 
 
-class Decoded(NamedTuple):
+class SentImage(NamedTuple):
     """An image as it comes out of the other process.
 
     Attributes:
@@ -52,10 +52,10 @@ class Decoded(NamedTuple):
         return Image.frombytes("RGB", (self.width, self.height), self.pixels)
 
 
-Decode = Callable[[bytes, int, int, Colour], Decoded]
+Decode = Callable[[bytes, int, int, Colour], SentImage]
 
 
-def decode(data: bytes, max_pixels: int, preview: int, colour: Colour) -> Decoded:
+def decode(data: bytes, max_pixels: int, preview: int, colour: Colour) -> SentImage:
     """Decode one image; runs in the other process.
 
     Args:
@@ -73,7 +73,7 @@ def decode(data: bytes, max_pixels: int, preview: int, colour: Colour) -> Decode
         copy = image.copy()
         copy.thumbnail((preview, preview))
         copy.save(small, "JPEG", quality=85)
-    return Decoded(image.tobytes(), image.width, image.height, small.getvalue())
+    return SentImage(image.tobytes(), image.width, image.height, small.getvalue())
 
 
 def confine(spare: int) -> None:
@@ -125,7 +125,7 @@ class _Decoder:
         self.process.start()
         other.close()  # so that the end of the process is the end of the pipe
 
-    def __call__(self, data: bytes, seconds: float) -> Decoded:
+    def __call__(self, data: bytes, seconds: float) -> SentImage:
         """Decode one image; raises TimeoutError, EOFError or OSError when the process is of no more use."""
         if not self._ready:
             self._answer(_START_SECONDS)
@@ -147,7 +147,7 @@ class _Decoder:
             if kind == _REASON:
                 raise ImageDecodeError(rest.decode())
             width, height = _SIZES.unpack_from(rest)
-            return Decoded(self._pipe.recv_bytes(), width, height, rest[_SIZES.size :])
+            return SentImage(self._pipe.recv_bytes(), width, height, rest[_SIZES.size :])
         except (EOFError, OSError):
             if late.is_set():
                 raise TimeoutError from None
@@ -209,7 +209,7 @@ class DecodePool:
     def _start(self) -> _Decoder:
         return _Decoder(self.max_pixels, self.preview, self.colour)
 
-    def __call__(self, data: bytes) -> Decoded:
+    def __call__(self, data: bytes) -> SentImage:
         """Decode one image; may be called from several threads.
 
         Raises:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from PIL import Image
 
 from rali_zoo.errors import ConfigError, ImageDecodeError, RaliZooError
-from rali_zoo.serving.decoding import Decoded, DecodePool
+from rali_zoo.serving.decoding import DecodePool, SentImage
 from rali_zoo.types import Score
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Answer(NamedTuple):
 class _Job:
     upload: Upload
     answer: Future[Answer] = field(default_factory=Future)
-    decoded: Decoded | None = None
+    decoded: SentImage | None = None
     prepared: Any = None
 
 

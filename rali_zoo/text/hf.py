@@ -28,7 +28,7 @@ ADVICE = "'hf:local-dir:FOLDER' (config.json, tokenizer files and weights)"
 Pooling = Literal["model", "mean", "cls", "max"]
 
 
-class Recipe(NamedTuple):
+class PoolingRule(NamedTuple):
     """How tokens become a vector."""
 
     pooling: Pooling  #: ``model`` = the text encoder's own
@@ -45,7 +45,7 @@ class HFText(TextEncoder):
         tokenizer: PreTrainedTokenizerBase,
         uri: str,
         long_text: LongText,
-        recipe: Recipe,
+        recipe: PoolingRule,
     ) -> None:
         config = net.config
         dim = config.hidden_size
@@ -116,7 +116,7 @@ def build(uri: Uri, place: str, revision: str) -> TextEncoder:
         config = transformers.AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
         tower, config = _tower(uri, config)
         extra: dict[str, bool] = {}
-        recipe = Recipe("model", False, None) if tower else _recipe(uri, place, revision)
+        recipe = PoolingRule("model", False, None) if tower else _recipe(uri, place, revision)
         if tower is None:
             tower, extra = plain_encoder(uri, config, "input_ids", "texts")
         net, report = tower.from_pretrained(
@@ -161,11 +161,11 @@ def _tower(uri: Uri, config: PretrainedConfig) -> tuple[Any, PretrainedConfig]:
     return None, config
 
 
-def _recipe(uri: Uri, place: str, revision: str) -> Recipe:
+def _recipe(uri: Uri, place: str, revision: str) -> PoolingRule:
     """What sentence-transformers' own files say; the mean of the tokens where there are none."""
     modules = _json(place, "modules.json", revision)
     if not isinstance(modules, list):
-        return Recipe("mean", False, None)
+        return PoolingRule("mean", False, None)
     kinds = {str(module["type"]).rpartition(".")[2]: str(module["path"]) for module in modules}
     unknown = kinds.keys() - {"Transformer", "Pooling", "Normalize"}
     if unknown:
@@ -175,7 +175,7 @@ def _recipe(uri: Uri, place: str, revision: str) -> Recipe:
     pooling = _pooling(uri, _json(place, f"{kinds.get('Pooling', '')}/config.json", revision))
     limits = _json(place, "sentence_bert_config.json", revision)
     context = limits.get("max_seq_length") if isinstance(limits, dict) else None
-    return Recipe(pooling, "Normalize" in kinds, context)
+    return PoolingRule(pooling, "Normalize" in kinds, context)
 
 
 def _pooling(uri: Uri, config: object) -> Pooling:

@@ -14,7 +14,7 @@ from rali_zoo.cli.main import main
 from rali_zoo.data.sources import Item
 from rali_zoo.errors import ConfigError
 from rali_zoo.scoring.pipeline import Slice
-from rali_zoo.scoring.ray import Recipe, _Decoder, _fitting, _unpack, _Worker, run_ray
+from rali_zoo.scoring.ray import WorkerModel, _Decoder, _fitting, _unpack, _Worker, run_ray
 
 
 def test_images_survive_the_journey_exactly(model, photo_folder):
@@ -49,7 +49,7 @@ def test_a_scorer_that_decodes_itself_is_refused():
         name = "piq:brisque"
 
     with pytest.raises(ConfigError, match="piq:brisque decodes .* use --engine local, with --shard K/N"):
-        run_ray([Slice(0, 0, [Item("a.jpg")])], Foreign(), Recipe("piq:brisque", "exact"))  # type: ignore[arg-type]
+        run_ray([Slice(0, 0, [Item("a.jpg")])], Foreign(), WorkerModel("piq:brisque", "exact"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_an_actor_finds_a_model_of_the_drivers_folder(model, tmp_path, monkeypat
     """Ray starts workers wherever it likes; what was typed is relative to where it was typed."""
     file = Path(model.removeprefix("local-dir:"))
     monkeypatch.chdir(tmp_path)
-    worker = _Worker(Recipe(f"local-dir:{file.name}", "exact"), str(file.parent))
+    worker = _Worker(WorkerModel(f"local-dir:{file.name}", "exact"), str(file.parent))
     assert Path.cwd() == tmp_path and worker.scorer.name == f"local-dir:{file.name}"
 
 

@@ -15,7 +15,7 @@ import pytest
 from rali_zoo.cli.main import main
 from rali_zoo.data.sources import Item
 from rali_zoo.errors import ConfigError
-from rali_zoo.scoring.selection import Row, Share, near_duplicates, rank, sections
+from rali_zoo.scoring.selection import ScoredImage, Share, near_duplicates, rank, sections
 from rali_zoo.scoring.sheet import write_sheet
 from rali_zoo.scoring.sidecars import stars, write_ratings
 from rali_zoo.types import Score
@@ -25,7 +25,7 @@ EVIL = "<img src=x onerror=alert(1)>\"'&${x}.jpg"
 
 def rows(values, folder="a"):
     return [
-        Row(
+        ScoredImage(
             Item(f"{folder}/{i}.jpg"),
             Score(v, error=None if v is not None else "why", path=f"{folder}/{i}.jpg"),
         )
@@ -87,9 +87,9 @@ def test_near_duplicates_of_photographs(shared, tmp_path):
         for j, shot in enumerate(shots):
             place = tmp_path / f"{k:02d}_{j}.jpg"
             shot.save(place, quality=85 - 20 * j)
-            found.append(Row(Item(str(place)), Score(3.0)))
+            found.append(ScoredImage(Item(str(place)), Score(3.0)))
     numbers = np.array(
-        near_duplicates([*found, Row(Item(str(tmp_path / "gone.jpg")), Score(None, error="gone"))])
+        near_duplicates([*found, ScoredImage(Item(str(tmp_path / "gone.jpg")), Score(None, error="gone"))])
     )
     scenes = np.repeat(np.arange(12), 3)
     same = numbers[:-1, None] == numbers[None, :-1]
@@ -101,7 +101,7 @@ def test_near_duplicates_of_photographs(shared, tmp_path):
 
 
 def rated(folder: Path, count=5):
-    found = [Row(Item(str(folder / f"{i}.jpg")), Score(1.0 + i)) for i in range(count)]
+    found = [ScoredImage(Item(str(folder / f"{i}.jpg")), Score(1.0 + i)) for i in range(count)]
     for row in found:
         Path(row.item.path).write_bytes(b"an image")
     return rank(found, False)
@@ -172,7 +172,9 @@ def test_a_rating_is_put_into_a_sidecar_that_has_none(tmp_path):
     for reader in readers()[1:]:
         assert reader(target) == "3"
     assert (
-        write_ratings(rank([Row(Item(str(tmp_path / "0.jpg")), Score(2.0))], False), "darktable")[0].outcome
+        write_ratings(rank([ScoredImage(Item(str(tmp_path / "0.jpg")), Score(2.0))], False), "darktable")[
+            0
+        ].outcome
         == "kept"
     )
 
@@ -219,7 +221,11 @@ def test_what_has_no_place_for_a_sidecar_is_a_row_with_a_reason(tmp_path):
         Item(str(tmp_path / "gone" / "x.jpg")),
     ]
     found = rank(
-        [*(Row(item, Score(2.0)) for item in items), Row(Item("bad.jpg"), Score(None, error="why"))], False
+        [
+            *(ScoredImage(item, Score(2.0)) for item in items),
+            ScoredImage(Item("bad.jpg"), Score(None, error="why")),
+        ],
+        False,
     )
     adobe = write_ratings(found, "adobe")
     assert [o.outcome for o in adobe] == ["written", "refused", "refused", "written", "refused"]
@@ -228,7 +234,7 @@ def test_what_has_no_place_for_a_sidecar_is_a_row_with_a_reason(tmp_path):
         and "shard" in adobe[2].reason
         and adobe[4].reason == "no score"
     )
-    (linked,) = write_ratings(rank([Row(Item(str(link)), Score(2.0))], False), "darktable")
+    (linked,) = write_ratings(rank([ScoredImage(Item(str(link)), Score(2.0))], False), "darktable")
     assert "link" in linked.reason and target.read_text() == "mine"
 
 
@@ -256,7 +262,7 @@ def test_the_sheet_is_one_file_without_scripts_and_names_are_escaped(tmp_path, p
     bad = Score(None, error=EVIL, path=EVIL)
     explanation = ((0.6, 2.0, (EVIL, "blurred")),)
     scores = [Score(1.0 + i, 0.5, path=str(p), explanation=explanation) for i, p in enumerate([*good, evil])]
-    found = rank([Row(Item(s.path), s) for s in scores], False)
+    found = rank([ScoredImage(Item(s.path), s) for s in scores], False)
     path = tmp_path / "sheets" / "sheet.html"
     write_sheet(path, sections(found, order="best"), [bad], EVIL, EVIL)
     text = path.read_text(encoding="utf-8")
@@ -288,7 +294,7 @@ def test_the_sheet_in_a_browser(tmp_path, photo_folder, scheme):
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
     good = photo_folder(4)
-    found = rank([Row(Item(str(p)), Score(1.5 + i, path=str(p))) for i, p in enumerate(good)], False)
+    found = rank([ScoredImage(Item(str(p)), Score(1.5 + i, path=str(p))) for i, p in enumerate(good)], False)
     path = tmp_path / "sheet.html"
     write_sheet(path, sections(found, groups=[0, 0, 1, 2]), [], "a-model-" * 20, "caution")
     with sync_api.sync_playwright() as running:

@@ -129,7 +129,7 @@ def until(true: Callable[[], bool], seconds: float = 60) -> None:
 # ---- in the place of rali_zoo.serving.decoding.decode; in the other process ----
 
 
-def misbehave(data: bytes, max_pixels: int, preview: int, colour: Colour) -> decoding.Decoded:
+def misbehave(data: bytes, max_pixels: int, preview: int, colour: Colour) -> decoding.SentImage:
     if data == b"sleep":
         time.sleep(600)
     if data == b"crash":

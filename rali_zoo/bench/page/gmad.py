@@ -18,7 +18,7 @@ _WINDOW = 4  # images at least, that the defender scores alike
 
 
 @dataclass(frozen=True)
-class Pair:
+class GmadPair:
     """Two images that the defender scores alike and the attacker does not.
 
     Attributes:
@@ -38,7 +38,7 @@ class Pair:
     mos: tuple[float, float]
 
 
-def gmad_pairs(column: Column, board: Board) -> list[Pair]:
+def gmad_pairs(column: Column, board: Board) -> list[GmadPair]:
     """Pairs of the best models of a data set whose scores are published; none for fewer than two."""
     from rali_zoo import metrics
 
@@ -58,7 +58,7 @@ def gmad_pairs(column: Column, board: Board) -> list[Pair]:
         for level, pair in enumerate(found):
             a, b = pair.better, pair.worse
             pairs.append(
-                Pair(defender.model.key, attacker.model.key, level, ids[a], ids[b], (mos[a], mos[b]))
+                GmadPair(defender.model.key, attacker.model.key, level, ids[a], ids[b], (mos[a], mos[b]))
             )
     return pairs
 
