@@ -7,9 +7,12 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
-from typing import get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, get_args, get_origin, get_type_hints
 
 from rali_zoo.errors import UsageError, near_miss
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 _only_reading: ContextVar[bool] = ContextVar("only_reading", default=False)
 
@@ -57,7 +60,7 @@ def run_function(function: Callable[..., None], words: Sequence[str]) -> None:
             each.
         words: the command's name, then what the user typed after it.
     """
-    from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentParser
+    from jsonargparse import ActionConfigFile, ArgumentParser
 
     description, helps = _docstring(function)
     hints, parameters = get_type_hints(function), inspect.signature(function).parameters
@@ -65,46 +68,44 @@ def run_function(function: Callable[..., None], words: Sequence[str]) -> None:
     function.__annotations__ = hints
     positional = [p.name for p in parameters.values() if p.kind is inspect.Parameter.POSITIONAL_ONLY]
     parser = ArgumentParser(prog=f"rali-zoo {words[0]}", description=description, allow_abbrev=False)
-    for name in positional:
-        default = parameters[name].default
-        if get_origin(hints[name]) is list:
-            several = (
-                {"nargs": "+"} if default is inspect.Parameter.empty else {"nargs": "*", "default": default}
-            )
-            parser.add_argument(name, **several, type=get_args(hints[name])[0], help=helps.get(name))
-        elif default is inspect.Parameter.empty:
-            parser.add_argument(name, type=hints[name], help=helps.get(name))
-        else:
-            parser.add_argument(name, nargs="?", type=hints[name], default=default, help=helps.get(name))
-    switches = [name for name, hint in hints.items() if hint is bool and name not in positional]
-    for name in switches:  # --explain, --no_explain
-        parser.add_argument(
-            f"--{name}", action=ActionYesNo, default=parameters[name].default, help=helps.get(name)
-        )
     shared = {name: hint for name, hint in hints.items() if is_dataclass(hint) and isinstance(hint, type)}
-    parser.add_function_arguments(function, as_group=False, skip={*positional, *switches, *shared})
-    for kind in shared.values():
-        kinds, said = get_type_hints(kind), _docstring(kind)[1]
-        for field in fields(kind):
-            if kinds[field.name] is bool:
-                helped = said.get(field.name)
-                parser.add_argument(f"--{field.name}", action=ActionYesNo, default=field.default, help=helped)
-                continue
-            required = field.default is MISSING
-            default = {} if required else {"default": field.default}
-            parser.add_argument(
-                f"--{field.name}",
-                type=kinds[field.name],
-                required=required,
-                help=said.get(field.name),
-                **default,
+    for name, parameter in parameters.items():
+        if name not in shared:
+            _add(
+                parser,
+                name if name in positional else f"--{name}",
+                hints[name],
+                parameter.default,
+                helps.get(name),
             )
+            continue
+        kinds, said = get_type_hints(shared[name]), _docstring(shared[name])[1]
+        for field in fields(shared[name]):
+            _add(parser, f"--{field.name}", kinds[field.name], field.default, said.get(field.name))
     parser.add_argument("--config", action=ActionConfigFile, help="yaml file with the options")
-    given = parser.instantiate_classes(parser.parse_args([_spelt(word) for word in words[1:]]))
+    given = parser.instantiate(parser.parse_args([_spelt(word) for word in words[1:]]))
     built = {n: kind(**{f.name: given[f.name] for f in fields(kind)}) for n, kind in shared.items()}
     if not _only_reading.get():
         named = {name: built.get(name, given.get(name)) for name in parameters if name not in positional}
         function(*(given[name] for name in positional), **named)
+
+
+def _add(parser: ArgumentParser, name: str, hint: object, default: object, helped: str | None) -> None:
+    """Add an option, or a word given by place, of a type."""
+    from jsonargparse import ActionYesNo
+
+    required = default is inspect.Parameter.empty or default is MISSING
+    settings: dict[str, object] = {} if required else {"default": default}
+    if hint is bool:  # --explain, --no_explain
+        parser.add_argument(name, action=ActionYesNo, help=helped, **settings)
+        return
+    if name.startswith("--"):
+        settings |= {"required": required}
+    elif get_origin(hint) is list:
+        hint, settings = get_args(hint)[0], settings | {"nargs": "+" if required else "*"}
+    elif not required:
+        settings |= {"nargs": "?"}
+    parser.add_argument(name, type=hint, help=helped, **settings)
 
 
 def _spelt(word: str) -> str:
