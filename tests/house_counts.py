@@ -30,7 +30,7 @@ HOMES = {
     "seeded sample of a split": r"(?:rows|frame|table)\.sample\(.*random_state=",
     "loader of a reasoner": r"^def (?:load_reasoner|_reasoner)\(",
     "reader of typed settings": (
-        r"^def (?:_build\(|_value\((?:value|ref)|_table\(raw|as_settings\(|read_settings\(|_integer\(|take_number\()"
+        r"^def (?:_build\(|_value\((?:value|ref)|_table\(raw|as_settings\(|read_settings\(|_integer\(|take_whole\()"
         r"|^class Shape|def read\(cls, uri"
     ),
 }

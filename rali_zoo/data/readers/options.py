@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
 from rali_zoo.data.card import DatasetCard, Protocol
 from rali_zoo.errors import UriError
 from rali_zoo.types import MOS_RANGE
-
-Number = TypeVar("Number", int, float)
 
 
 def number_pair(ref: str, options: dict[str, str], key: str) -> tuple[float, float]:
@@ -41,16 +38,8 @@ def truth(ref: str, options: dict[str, str], key: str, default: bool) -> bool:
     return value == "true"
 
 
-def take_number(
-    ref: str,
-    options: Mapping[str, str],
-    key: str,
-    default: float,
-    low: float,
-    high: float,
-    kind: Callable[[str], Number] = int,  # type: ignore[assignment]
-) -> Number:
-    """A number in a range; raises :class:`UriError` for anything else.
+def take_whole(ref: str, options: Mapping[str, str], key: str, default: int, low: int, high: int) -> int:
+    """A whole number in a range; raises :class:`UriError` for anything else.
 
     Args:
         ref: the reference, for messages.
@@ -59,15 +48,14 @@ def take_number(
         default: where it is absent.
         low: smallest that is possible.
         high: largest that is possible.
-        kind: ``int`` or ``float``.
     """
     text = options.get(key, str(default))
     try:
-        value = kind(text)
+        value = int(text)
     except ValueError:
-        raise UriError(f"{ref!r}: {key}={text!r} is no {'whole ' * (kind is int)}number") from None
+        raise UriError(f"{ref!r}: {key}={text!r} is no whole number") from None
     if not low <= value <= high:
-        raise UriError(f"{ref!r}: {key}={text} is out of range: {low:.10g} to {high:.10g}")
+        raise UriError(f"{ref!r}: {key}={text} is out of range: {low} to {high}")
     return value
 
 

@@ -8,7 +8,6 @@ photograph is better than its degraded copies, and a lower level better than a h
 from __future__ import annotations
 
 import json
-import math
 import os
 import zlib
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
-from rali_zoo.data.readers.options import take_number
+from rali_zoo.data.readers.options import take_whole
 from rali_zoo.data.synthetic.distortions import DISTORTIONS, KADID_TYPES, LEVELS, Apply, Image3
 from rali_zoo.data.tables import TABLES
 from rali_zoo.errors import ConfigError, UnknownNameError, UriError, near_miss
@@ -262,20 +261,20 @@ def open(path: str, options: Mapping[str, str]) -> tuple[DatasetCard, pd.DataFra
     ref = f"degraded:{path}"
     Uri("degraded", path, dict(options)).take(OPTIONS)
     types = _types(ref, options.get("types", "kadid"))
-    seed = take_number(ref, options, "seed", 0, 0, 2**31)
+    seed = take_whole(ref, options, "seed", 0, 0, 2**31)
     contents = _contents(ref, path, options)
-    most = take_number(ref, options, "contents", len(contents), 1, 1_000_000)
+    most = take_whole(ref, options, "contents", len(contents), 1, 1_000_000)
     if most < len(contents):
         chosen = np.sort(np.random.default_rng([seed, 0]).permutation(len(contents))[:most])
         contents = [contents[i] for i in chosen]
     spec = Spec(
         tuple(contents),
         types,
-        take_number(ref, options, "each", len(types), 1, len(types)),
-        take_number(ref, options, "size", 0, 0, 4096),
+        take_whole(ref, options, "each", len(types), 1, len(types)),
+        take_whole(ref, options, "size", 0, 0, 4096),
         seed,
     )
-    workers = take_number(ref, options, "workers", os.cpu_count() or 1, 1, 256)
+    workers = take_whole(ref, options, "workers", os.cpu_count() or 1, 1, 256)
     frame = read(build(spec, workers))
     frame["mos"] = float("nan")
     frame["std"] = float("nan")
@@ -321,7 +320,10 @@ def _rated(path: str, options: Mapping[str, str]) -> list[str]:
     _, frame = csv_table.open(path, scale)
     if "split" in frame and (frame["split"] == "train").any():
         frame = frame[frame["split"] == "train"]
-    least = take_number(f"degraded:{path}", options, "least", -math.inf, -math.inf, math.inf, float)
+    try:
+        least = float(options.get("least", "-inf"))
+    except ValueError:
+        raise UriError(f"degraded:{path}: least={options['least']!r} is no number") from None
     taken = frame[frame["mos"] >= least] if "least" in options else frame
     if taken.empty:
         raise ConfigError(f"degraded:{path}: no training photograph has a MOS of at least {least:g}")

@@ -85,7 +85,7 @@ def open(path: str, options: Mapping[str, str]) -> tuple[DatasetCard, pd.DataFra
         UriError: an unknown option, or a value out of range.
         ConfigError: no such part, or no images in the folder.
     """
-    from rali_zoo.data.readers.options import take_number
+    from rali_zoo.data.readers.options import take_whole
     from rali_zoo.data.synthetic.build import Spec, build, read
     from rali_zoo.data.synthetic.sources import MAX_SIZE, TEXTURES_PER_KIND, own_photographs
 
@@ -93,11 +93,11 @@ def open(path: str, options: Mapping[str, str]) -> tuple[DatasetCard, pd.DataFra
         raise UnknownNameError("synthetic domain", path, DOMAINS)
     ref = f"synthetic:{path}"
     Uri("synthetic", path, dict(options)).take(OPTIONS)
-    n = take_number(ref, options, "n", DOMAINS[path][0], 50, 100_000)
-    size = take_number(ref, options, "size", SIZE, 64, MAX_SIZE)
-    seed = take_number(ref, options, "seed", 0, 0, 2**31)
-    workers = take_number(ref, options, "workers", min(os.cpu_count() or 1, 256), 1, 256)
-    textures = take_number(ref, options, "textures", TEXTURES_PER_KIND, TEXTURES_PER_KIND, 10_000)
+    n = take_whole(ref, options, "n", DOMAINS[path][0], 50, 100_000)
+    size = take_whole(ref, options, "size", SIZE, 64, MAX_SIZE)
+    seed = take_whole(ref, options, "seed", 0, 0, 2**31)
+    workers = take_whole(ref, options, "workers", min(os.cpu_count() or 1, 256), 1, 256)
+    textures = take_whole(ref, options, "textures", TEXTURES_PER_KIND, TEXTURES_PER_KIND, 10_000)
     photos = options.get("photos", "")
     if photos and not own_photographs(photos):
         raise ConfigError(
