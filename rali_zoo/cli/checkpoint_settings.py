@@ -89,7 +89,8 @@ def read(line: CommandLine, base: type[LightningModule]) -> CheckpointSettings |
     class_path = ""
     if isinstance(model, dict) and model.get("class_path"):
         named = str(model["class_path"])
-        class_path = named if line.trusting or named in said else known_class(named, base, path)
+        file = path if saved.get("_class_path") else Path(source)
+        class_path = named if line.trusting or named in said else known_class(named, base, file)
         config["model"] = {**model, "class_path": class_path}
     if not line.trusting:
         _check_outside(config, said, line, source)

@@ -101,7 +101,15 @@ def read_calibration(path: str | Path, refs: Iterable[str]) -> dict[str, Scale]:
             ref: Scale(float(row["scale"]), float(row["offset"]), float(row["plcc"] or "nan"), int(row["n"]))
             for ref, row in rows.items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise ConfigError(
             f"data.calibration={path} cannot be read ({type(error).__name__}: {error}); 'rali-zoo calibrate' "
             "writes such files"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_REVISION = "2"  #: raise it whenever another image is refused, or one is no longer
+_REVISION = "3"  #: raise it whenever another image is refused, or one is no longer
 _DECODERS = ("pillow", "pillow-heif", "av")
 
 
@@ -61,27 +61,34 @@ def undecodable(frame: pd.DataFrame) -> pd.DataFrame:
     keys = [_versions(), *map(file_key, paths)]
     digest = text_sha256("\n".join(keys))[:24]
     memory = cache_dir("checked") / f"{digest}.json"
-    reasons = _remembered(memory, len(paths))
+    reasons = _remembered(memory)
     if reasons is None:
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:  # decoding frees the GIL
             found = list(pool.map(_try, paths))
         reasons = {i: str(error) for i, error in enumerate(found) if error is not None}
         if not any(isinstance(error, ImageUnavailableError) for error in found):
             with atomic_path(memory) as temporary:
-                temporary.write_text(json.dumps(reasons))
+                temporary.write_text(_signed(json.dumps(reasons)))
     bad = frame.iloc[list(reasons)].copy()
     bad["reason"] = list(reasons.values())
     return bad
 
 
-def _remembered(memory: Path, count: int) -> dict[int, str] | None:
+def _signed(text: str) -> str:
+    """A text behind its checksum: a damaged one would leave sound images out."""
+    return f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}"
+
+
+def _remembered(memory: Path) -> dict[int, str] | None:
     """Reasons by position, if they were written and are whole."""
     try:
-        reasons = {int(i): reason for i, reason in json.loads(memory.read_text()).items()}
+        content = memory.read_text()
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+    except (OSError, ValueError):
+        content = ""
+    text = content.partition("\n")[2]
+    if content != _signed(text):
         log.warning("%s is damaged; the images are looked at again", memory)
         return None
-    whole = all(0 <= i < count and isinstance(reason, str) for i, reason in reasons.items())
-    return reasons if whole else None
+    return {int(i): reason for i, reason in json.loads(text).items()}

@@ -173,6 +173,9 @@ def _table(
     frame["mos_native"] = frame["mos"]
     frame["mos"] = card.to_mos(frame["mos"]).clip(*MOS_RANGE)  # the card's range is checked with a tolerance
     frame["std"] = card.to_std(frame["std"])
-    frame["split"] = splits.assign(card, frame, plan, folder)
+    try:
+        frame["split"] = splits.assign(card, frame, plan, folder)
+    except ConfigError as error:
+        raise type(error)(str(error) if ref in str(error) else f"{ref!r}: {error}") from None
     used = frame[frame["split"] != ""].reset_index(drop=True)
     return DataTable(ref, card, used, plan.protocol, len(frame) - len(used))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from mutations import flipped, mutated
 from safetensors.torch import save_file
 
 from rali_zoo.errors import RaliZooError
@@ -19,38 +18,6 @@ from rali_zoo.models.regression import RegressionNetwork
 from rali_zoo.paths import SHIPPED
 
 COUNTS = [40, pytest.param(2000, marks=pytest.mark.slow)]
-JUNK: list[Any] = [
-    *(None, True, -1, 0, 3.5, float("nan"), 10**9, 10**30, "", "x", [], {}, [1], {"a": 1}),
-    *("rali:small", "hf:local-dir:/etc", "../../x", "os:system", "RALI", "Regression"),
-]
-
-
-def places(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where in nested values something stands."""
-    if before:
-        yield before
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, part in list(inner)[:12]:
-        yield from places(part, (*before, key))
-
-
-def mutated(content: dict[str, Any], rng: random.Random) -> dict[str, Any]:
-    """A copy with one to three places deleted, added to, or replaced."""
-    content = copy.deepcopy(content)
-    for _ in range(rng.randint(1, 3)):
-        place = rng.choice([*places(content)])
-        parent: Any = content
-        for key in place[:-1]:
-            parent = parent[key]
-        if isinstance(parent, dict) and rng.random() < 0.3:
-            del parent[place[-1]]
-        else:
-            parent[place[-1]] = copy.deepcopy(rng.choice(JUNK))
-        if isinstance(parent, dict) and rng.random() < 0.1:
-            parent[rng.choice(["lr", "plugins", "zzz"])] = copy.deepcopy(rng.choice(JUNK))
-        if not content:
-            break
-    return content
 
 
 def attempt(load: Any, source: str) -> None:
@@ -73,14 +40,6 @@ def test_headers_of_scorer_files(name, count):
 @pytest.fixture(scope="module")
 def network():
     return RegressionNetwork(hidden=4)
-
-
-def flipped(data: bytes, rng: random.Random) -> bytes:
-    """Bytes with some of the first ones changed, or the end cut off."""
-    wrong = bytearray(data)
-    for _ in range(rng.randint(1, 8)):
-        wrong[rng.randrange(min(len(wrong), 3000))] = rng.randrange(256)
-    return bytes(wrong[: rng.randrange(len(wrong))]) if rng.random() < 0.2 else bytes(wrong)
 
 
 @pytest.mark.parametrize("count", COUNTS)

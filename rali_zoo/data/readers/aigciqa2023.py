@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zipfile import BadZipFile
 
 from rali_zoo.data.card import DatasetCard
-from rali_zoo.data.readers.frame import finish, load_mat, need
+from rali_zoo.data.readers.frame import finish, load_mat, need, read_workbook
 from rali_zoo.errors import ScoreTableError
 
 if TYPE_CHECKING:
@@ -76,12 +75,7 @@ def read(root: Path) -> pd.DataFrame:
 
 
 def _prompts(path: Path) -> list[str]:
-    import pandas as pd
-
-    try:
-        table = pd.read_excel(path, header=None)
-    except (ValueError, BadZipFile) as error:
-        raise ScoreTableError(f"{path} is no readable workbook: {error}") from error
+    table = read_workbook(path)
     if table.shape[1] < 3:
         raise ScoreTableError(
             f"{path}: the prompts are expected in its third column, and it has {table.shape[1]}"

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zipfile import BadZipFile
 
 from rali_zoo.data.card import DatasetCard
-from rali_zoo.data.readers.frame import finish, need
+from rali_zoo.data.readers.frame import finish, need, read_workbook
 from rali_zoo.errors import ScoreTableError
 
 if TYPE_CHECKING:
@@ -50,13 +49,13 @@ def read(root: Path) -> pd.DataFrame:
     import pandas as pd
 
     source = need(CARD, root, "DatabaseGrades.xlsx")
+    table = read_workbook(source).dropna(how="all")
     try:
-        table = pd.read_excel(source).dropna(how="all")
         count = pd.to_numeric(table.iloc[:, 0]).astype(int)
         mos = pd.to_numeric(table.iloc[:, 1]).astype("float64")
         std = pd.to_numeric(table["std"]).astype("float64") if "std" in table else np.nan
-    except (ValueError, IndexError, BadZipFile) as error:
-        raise ScoreTableError(f"{source} is no readable workbook of numbers and scores: {error}") from error
+    except (ValueError, IndexError, TypeError) as error:
+        raise ScoreTableError(f"{source} holds no numbers and scores: {error}") from error
     folder = root / "ImageDatabase" if (root / "ImageDatabase").is_dir() else root
     names = [f"DatabaseImage{number:04d}.JPG" for number in count]
     frame = pd.DataFrame({"id": names, "path": [str(folder / n) for n in names], "mos": mos, "std": std})

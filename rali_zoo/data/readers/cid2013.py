@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zipfile import BadZipFile
 
 from rali_zoo.data.card import DatasetCard
-from rali_zoo.data.readers.frame import finish, named, need, need_columns
-from rali_zoo.errors import ScoreTableError
+from rali_zoo.data.readers.frame import finish, named, need, need_columns, read_workbook
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,15 +47,10 @@ def read(root: Path) -> pd.DataFrame:
         DatasetNotFoundError: a file or folder is missing.
         ScoreTableError: rows that cannot be trusted.
     """
-    import pandas as pd
-
     found = sorted(root.glob("CID2013 data*.xlsx"))
     source = found[-1] if found else need(CARD, root, "CID2013 data - version 12112014.xlsx")
     need(CARD, root, "IS1")
-    try:
-        table = pd.read_excel(source, sheet_name="CID2013 MOS")
-    except (ValueError, BadZipFile) as error:
-        raise ScoreTableError(f"{source} is no readable workbook: {error}") from error
+    table = read_workbook(source, "CID2013 MOS")
     need_columns(table, ("Source_ID", "Realigned MOS"), source)
     table["name"] = [f"{name}.jpg" for name in table["Source_ID"]]
     there = {path.name: str(path) for path in root.glob("IS*/**/*.jpg")}

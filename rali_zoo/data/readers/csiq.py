@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zipfile import BadZipFile
 
 from rali_zoo.data.card import DatasetCard
 from rali_zoo.data.readers.frame import (
@@ -20,6 +19,7 @@ from rali_zoo.data.readers.frame import (
     need_columns,
     numbers,
     read_csv,
+    read_workbook,
     real_names,
     some,
 )
@@ -107,12 +107,7 @@ def read(root: Path) -> pd.DataFrame:
 
 def _sheet(path: Path) -> pd.DataFrame:
     """The sheet ``all_by_image``, wherever on it the header stands; rows without an image are padding."""
-    import pandas as pd
-
-    try:
-        cells = pd.read_excel(path, sheet_name="all_by_image", header=None, dtype=object)
-    except (ValueError, BadZipFile) as error:
-        raise ScoreTableError(f"{path} has no readable sheet 'all_by_image': {error}") from error
+    cells = read_workbook(path, "all_by_image", header=None)
     heads = cells.index[[set(COLUMNS) <= set(row) for row in cells.itertuples(index=False)]]
     if not len(heads):
         raise ScoreTableError(f"{path}: no row of 'all_by_image' holds the names {', '.join(COLUMNS)}")

@@ -8,6 +8,7 @@ predict. Others' tables are read as they are: ``csv:own.csv?sep=;&image=filename
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from rali_zoo.data.card import DatasetCard, Protocol
 from rali_zoo.data.readers.frame import (
     decode_text,
     finish,
+    image_names,
     need_table,
     numbers,
     read_csv,
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OPTIONS = ("mos_range", "higher_is_better", "root", "sep", "image", "mos")
+
+_LEVELS = 1_000_000
 
 LAYOUT = """\
 scores.csv (or .tsv, .jsonl, .parquet) with the columns
@@ -59,13 +63,16 @@ def open(path: str, options: dict[str, str]) -> tuple[DatasetCard, pd.DataFrame]
     scored = "mos" in table
     root = Path(options.get("root", source.parent))
     frame = table.drop(columns="image")
-    frame["id"] = table["image"].astype(str)
+    frame["id"] = image_names(table, "image", source)
     frame["path"] = [str(_place(root, n)) for n in frame["id"]]
     frame["mos"] = numbers(table, "mos", source) if scored else np.nan
     if "std" in table:
         frame["std"] = numbers(table, "std", source, empty_is_nan=True)
     if "level" in table:
-        frame["level"] = numbers(table, "level", source).astype(int)
+        levels = numbers(table, "level", source)
+        if not levels.between(0, _LEVELS).all():
+            raise ScoreTableError(f"{source}: levels of a distortion lie between 0 and {_LEVELS}")
+        frame["level"] = levels.astype(int)
     if "split" in table:
         frame["split"] = split_words(table["split"].fillna(""), source)
     card = _card(ref, options, frame, scored)
@@ -94,10 +101,9 @@ def _named(table: pd.DataFrame, options: dict[str, str], source: Path) -> pd.Dat
     for wanted in ("image", "mos"):
         name = options.get(wanted, wanted)
         if name not in table and (wanted == "image" or wanted in options):
-            raise ScoreTableError(
-                f"{source} has no column {name}; it has {some(table.columns, 12)}; say which one it is, e.g. "
-                f"?{wanted}={table.columns[0]}"
-            )
+            there = f"it has {some(table.columns, 12)}; say which one it is, e.g. "
+            there += f"?{wanted}={next(iter(table.columns), 'NAME')}"
+            raise ScoreTableError(f"{source} has no column {name}; {there}")
         if name != wanted:
             table = table.drop(columns=wanted, errors="ignore").rename(columns={name: wanted})
     return table
@@ -106,7 +112,7 @@ def _named(table: pd.DataFrame, options: dict[str, str], source: Path) -> pd.Dat
 def _place(root: Path, name: str) -> Path:
     """Where an image lies; a list written on Windows parts folders by backslashes."""
     place = root / name
-    return root / name.replace("\\", "/") if "\\" in name and not place.exists() else place
+    return root / name.replace("\\", "/") if "\\" in name and not os.path.exists(place) else place
 
 
 def _load(ref: str, path: Path, options: dict[str, str]) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from rali_zoo.data.card import DatasetCard, Protocol
-from rali_zoo.data.readers.frame import finish, need_columns, need_table, numbers
+from rali_zoo.data.readers.frame import finish, image_names, need_columns, need_table, numbers
 from rali_zoo.data.readers.options import unknown_card
 from rali_zoo.errors import ScoreTableError
 
@@ -96,7 +96,7 @@ def _rows(file: Path, part: str, root: Path) -> pd.DataFrame:
 
     table = load_metas(file)
     need_columns(table, ("image", "gt_score_norm"), file)
-    images = table["image"].astype(str)
+    images = image_names(table, "image", file)
     frame = pd.DataFrame(
         {
             "id": [PurePosixPath(n).name for n in images],

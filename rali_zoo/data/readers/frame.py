@@ -9,6 +9,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,6 +113,9 @@ def read_csv(path: Path, separator: str = ",", header: bool = True) -> pd.DataFr
     while names and not names[-1]:  # a comma at the end of each line is not one more column
         names.pop()
     width = len(names)
+    if len(set(names)) < width:
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ScoreTableError(f"{path} has two columns of the name {twice!r}")
     other = next((c for c in ";\t|" if header and width == 1 and c in names[0]), "")
     if other:
         raise ScoreTableError(
@@ -127,14 +131,29 @@ def read_csv(path: Path, separator: str = ",", header: bool = True) -> pd.DataFr
     return pd.DataFrame(cells, columns=names if header else list(range(width)), dtype=str)
 
 
+def read_workbook(path: Path, sheet: str | int = 0, header: int | None = 0) -> pd.DataFrame:
+    """A sheet of an Excel file; raises :class:`ScoreTableError` for whatever a damaged one makes of its reader.
+
+    Args:
+        path: of the file.
+        sheet: its name, or its place.
+        header: the row of the names; ``None`` = there is none, and cells stay what they are.
+    """
+    import pandas as pd
+
+    try:
+        return pd.read_excel(path, sheet_name=sheet, header=header, dtype=object if header is None else None)
+    except Exception as error:  # openpyxl and the archive raise a dozen kinds
+        raise ScoreTableError(f"{path} is no readable workbook: {error}") from error
+
+
 def load_mat(path: Path, *names: str) -> list[np.ndarray]:
     """Variables of a MATLAB file, flattened; raises :class:`ScoreTableError` when one is not there."""
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     try:
         content = loadmat(str(path))
-    except (ValueError, OSError, NotImplementedError, MatReadError) as error:
+    except Exception as error:  # a damaged one may end anywhere in scipy
         raise ScoreTableError(f"{path} is no readable MATLAB file: {error}") from error
     absent = [n for n in names if n not in content]
     if absent:
@@ -178,6 +197,20 @@ def numbers(frame: pd.DataFrame, column: str | int, source: object, empty_is_nan
     return values
 
 
+def image_names(frame: pd.DataFrame, column: str, source: object) -> pd.Series:
+    """A column as texts; raises :class:`ScoreTableError` naming the rows that hold no name of a file."""
+    values = frame[column]
+    bad = [
+        i
+        for i, v in values.items()
+        if not isinstance(v, str | Integral) or not str(v).strip() or "\0" in str(v)
+    ]
+    if bad:
+        rows = [f"row {i} ({values.loc[i]!r:.80})" for i in bad]
+        raise ScoreTableError(f"{source}: {column!r} holds no name in {some(rows)}")
+    return values.astype(str)
+
+
 def named(
     table: pd.DataFrame, source: object, folder: Path, image: str, mos: str, std: str = ""
 ) -> pd.DataFrame:
@@ -197,7 +230,7 @@ def named(
     import pandas as pd
 
     need_columns(table, [image, mos, *([std] if std else [])], source)
-    names = table[image].astype(str)
+    names = image_names(table, image, source)
     frame = pd.DataFrame(
         {"id": names, "path": [str(folder / n) for n in names], "mos": numbers(table, mos, source)}
     )
@@ -277,7 +310,7 @@ def complete(card: DatasetCard, frame: pd.DataFrame, source: object) -> pd.DataF
     if "content" not in frame:
         frame["content"] = frame["id"]
     for column in ("id", "path", "split", "content", "distortion"):
-        frame[column] = frame[column].astype(str)
+        frame[column] = frame[column].fillna("").astype(str)
     frame["mos"], frame["std"] = frame["mos"].astype("float64"), frame["std"].astype("float64")
     frame["level"] = frame["level"].astype("int64")
     _check(card, frame, source)

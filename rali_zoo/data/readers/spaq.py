@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zipfile import BadZipFile
 
 from rali_zoo.data.card import DatasetCard
-from rali_zoo.data.readers.frame import finish, need, need_columns, numbers
-from rali_zoo.errors import ScoreTableError
+from rali_zoo.data.readers.frame import finish, image_names, need, need_columns, numbers, read_workbook
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,12 +50,9 @@ def read(root: Path) -> pd.DataFrame:
 
     name = "MOS and Image attribute scores.xlsx"
     source, folder = need(CARD, root, f"Annotations/{name}", name), need(CARD, root, "TestImage")
-    try:
-        table = pd.read_excel(source)
-    except (ValueError, BadZipFile) as error:
-        raise ScoreTableError(f"{source} is no readable workbook: {error}") from error
+    table = read_workbook(source)
     need_columns(table, ("Image name", "MOS"), source)
-    names = table["Image name"].astype(str)
+    names = image_names(table, "Image name", source)
     frame = pd.DataFrame(
         {"id": names, "path": [str(folder / n) for n in names], "mos": numbers(table, "MOS", source)}
     )

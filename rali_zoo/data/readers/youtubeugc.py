@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zipfile import BadZipFile
 
 from rali_zoo.data.card import DatasetCard
-from rali_zoo.data.readers.frame import finish, named, need, need_columns, real_names
-from rali_zoo.errors import ScoreTableError
+from rali_zoo.data.readers.frame import finish, named, need, need_columns, read_workbook, real_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,13 +47,8 @@ def read(root: Path) -> pd.DataFrame:
         DatasetNotFoundError: a file or folder is missing.
         ScoreTableError: rows that cannot be trusted.
     """
-    import pandas as pd
-
     source, folder = need(CARD, root, f"{_NAME}.xlsx"), need(CARD, root, "original_videos_h264", "videos")
-    try:
-        table = pd.read_excel(source, sheet_name="MOS")
-    except (ValueError, BadZipFile) as error:
-        raise ScoreTableError(f"{source} is no readable workbook: {error}") from error
+    table = read_workbook(source, "MOS")
     need_columns(table, ("vid", "MOS full"), source)
     table["vid"] = table["vid"].astype(str)
     frame = named(table, source, folder, "vid", "MOS full")
