@@ -76,7 +76,7 @@ def undecodable(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _signed(text: str) -> str:
     """A text behind its checksum: a damaged one would leave sound images out."""
-    return f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}"
+    return f"{text_sha256(text)}\n{text}"
 
 
 def _remembered(memory: Path) -> dict[int, str] | None:
