@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: The checkpoint of configs/photo/photo.yaml; benchmarks/studies/photo.py makes it.
 PHOTO = f"local-dir:{SHIPPED['photo']}"
-#: The checkpoint of configs/quickstart/rali_synthetic.yaml.
+#: The checkpoint of configs/quickstart/from_scratch.yaml.
 RALI_TINY = f"local-dir:{SHIPPED['rali-tiny-synthetic']}"
 #: Those of configs/reasoner/release_tiny_1_vision.yaml and release_tiny_2_cold_start.yaml.
 REGRESSION_TINY = f"local-dir:{SHIPPED['regression-tiny-synthetic']}"

@@ -45,11 +45,13 @@ def read_cells(results: Path) -> list[Cell]:
     cells, wrong, new = [], [], []
     for path in find_cells(results):
         try:
-            digest, cell = sha256(path), read_cell(path)
-            lines = (
-                list(_place(path, path.resolve().parents[2], cell)) if digest in known else _wrong(cell, path)
-            )
-        except ScoreTableError as error:
+            if (digest := sha256(path)) in known:
+                cell = read_cell(path, path.read_bytes())
+                lines = list(_place(path, results, cell))
+            else:
+                cell = read_cell(path)
+                lines = _wrong(cell, path)
+        except (OSError, ScoreTableError) as error:
             lines = str(error).splitlines()
         if lines:
             wrong.append(f"{path}: " + "\n  ".join(lines))
