@@ -1,7 +1,7 @@
 """Image quality assessment by reasoning as representation.
 
 >>> import rali_zoo
->>> scorer = rali_zoo.load_model("ckpt:runs/rali_synthetic/checkpoints/last.ckpt")  # doctest: +SKIP
+>>> scorer = rali_zoo.load_model("ckpt:runs/synthetic/checkpoints/last.ckpt")  # doctest: +SKIP
 >>> print(scorer.score("photo.jpg")[0].explain())  # doctest: +SKIP
 """
 

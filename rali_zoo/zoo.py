@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: The checkpoints of configs/photo/photo.yaml and photo_small.yaml; benchmarks/studies/photo.py makes them.
 PHOTO = f"local-dir:{SHIPPED['photo']}"
 PHOTO_SMALL = f"local-dir:{SHIPPED['photo-small']}"
-#: The checkpoint of configs/quickstart/rali_synthetic.yaml.
+#: The checkpoint of configs/quickstart/from_scratch.yaml.
 RALI_TINY = f"local-dir:{SHIPPED['rali-tiny-synthetic']}"
 #: Those of configs/reasoner/release_tiny_1_vision.yaml and release_tiny_2_cold_start.yaml.
 REGRESSION_TINY = f"local-dir:{SHIPPED['regression-tiny-synthetic']}"

@@ -7,6 +7,9 @@ pixels, so that a crop may lie anywhere on JPEG's own 8x8 grid. Any input size f
 
 Related: block-DCT statistics for no-reference quality, Saad, Bovik and Charrier, "Blind image quality
 assessment: a natural scene statistics approach in the DCT domain", TIP 2012.
+
+``weights=shipped`` takes the weights that a scorer of this package learned on synthetic distortions
+(``rali:small``: ``regression-tiny-synthetic``; ``rali:tiny``: ``rali-tiny-synthetic``).
 """
 
 from __future__ import annotations
@@ -19,8 +22,10 @@ from torch.nn import functional as F
 
 from rali_zoo.backbones import efficientnet_lite
 from rali_zoo.backbones.base import Backbone, Features, finish, map_tokens, pool_tokens
-from rali_zoo.backbones.options import Options
-from rali_zoo.errors import ConfigError, UnknownNameError
+from rali_zoo.backbones.options import Options, choice
+from rali_zoo.backbones.weights import load_strict, read_state
+from rali_zoo.errors import ConfigError, UnknownNameError, UriError
+from rali_zoo.paths import SHIPPED
 from rali_zoo.types import Preprocess
 from rali_zoo.uri import Uri
 
@@ -31,6 +36,8 @@ _SMALLEST = 32
 # Noise floor of the energies: the square of half a grey level in 255, far below what can be seen.
 _FLOOR = (0.5 / 255) ** 2
 _NAMES = ("small", "tiny", "tiny-vit")
+#: net to the scorer of this package that has its trained weights
+_SHIPPED = {"small": "regression-tiny-synthetic", "tiny": "rali-tiny-synthetic"}
 
 
 def dct_filters() -> Tensor:
@@ -190,13 +197,13 @@ class TinyBackbone(Backbone):
 
 
 def create(uri: Uri, pretrained: bool) -> Backbone:
-    """Build ``uri`` with random weights, or those of ``?checkpoint=``; none of this family are published.
+    """Build ``uri`` with random weights, or those of ``?weights=shipped`` or ``?checkpoint=``.
 
     An EfficientNet-Lite is built by :mod:`~rali_zoo.backbones.efficientnet_lite`.
     """
     if uri.id in efficientnet_lite.NAMES:
         return efficientnet_lite.create(uri, pretrained)
-    options = Options.read(uri)
+    options = Options.read(uri, own=("weights",))
     if uri.id not in _NAMES:
         raise UnknownNameError("rali backbone", uri.id, names())
     net: ConvNet | ViT
@@ -207,7 +214,16 @@ def create(uri: Uri, pretrained: bool) -> Backbone:
     else:
         net = ConvNet(fine=32, width=48, top=80, blocks=2)
     backbone = TinyBackbone(net, str(uri), options.preprocess(Preprocess(size=(160, 160))))
-    return finish(backbone, options, from_library=False, pretrained=pretrained)
+    shipped = choice(uri, "weights", options.own.get("weights"), ("shipped",)) is not None
+    if shipped and uri.id not in _SHIPPED:
+        raise UriError(f"'{uri}': weights=shipped is for {' and '.join(f'rali:{name}' for name in _SHIPPED)}")
+    shipped = shipped and pretrained and options.pretrained and options.checkpoint is None
+    if shipped:
+        prefix = "backbone.net."
+        whole = read_state(SHIPPED[_SHIPPED[uri.id]])
+        state = {name.removeprefix(prefix): part for name, part in whole.items() if name.startswith(prefix)}
+        load_strict(net, state, uri)
+    return finish(backbone, options, from_library=shipped, pretrained=pretrained)
 
 
 def names() -> list[str]:

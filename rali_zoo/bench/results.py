@@ -11,10 +11,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, JsonValue, PrivateAttr, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    JsonValue,
+    PrivateAttr,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from rali_zoo.bench.response import Response
 from rali_zoo.bench.schema import Correlation, Count, Name, NotNegative, Part, checked, read_json
@@ -467,7 +476,7 @@ def find_cells(folder: Path) -> list[Path]:
     for pattern in ("*/*/*.json", "*/*.json", "*.json"):
         found = [p for p in folder.glob(pattern) if not p.name.endswith(".cost.json")]
         if cells := [p for p in found if TARGETS not in p.parts[-3:-1]]:
-            return sorted(cells)
+            return sorted(cells, key=lambda p: p.parts)
     return []
 
 
@@ -479,13 +488,22 @@ def write_cell(path: Path, cell: Cell) -> None:
     write_json(path, cell.model_dump(mode="json", by_alias=True))
 
 
-def read_cell(path: Path) -> Cell:
+def read_cell(path: Path, before: bytes | None = None) -> Cell:
     """A cell, with what stands beside it.
+
+    Args:
+        path: of the cell.
+        before: its bytes, if they fitted the schema before: keys that stand twice are not looked for again.
 
     Raises:
         ScoreTableError: the file, or the one beside it, does not fit the schema; every fault is named.
     """
-    cell = checked(Cell, _upgraded(read_json(path)), f"{path} does not fit the schema", ScoreTableError)
+    cell = None
+    if before is not None:
+        with suppress(ValidationError):  # what is of an older schema
+            cell = Cell.model_validate_json(before)
+    if cell is None:
+        cell = checked(Cell, _upgraded(read_json(path)), f"{path} does not fit the schema", ScoreTableError)
     beside = cost_path(path)
     if beside.is_file():
         cell._beside = checked(CostFile, read_json(beside), str(beside), ScoreTableError)

@@ -50,7 +50,7 @@ _PAGES = {
         "--config FILE.yaml [--key=value ...]",
         "Train a model, then test its best checkpoint. Everything goes into one run folder, runs/NAME; a second run\n"
         "of the same name becomes runs/NAME-2, and nothing is replaced.",
-        "  rali-zoo fit --config configs/quickstart/rali_synthetic.yaml\n"
+        "  rali-zoo fit --config configs/quickstart/synthetic.yaml\n"
         "  rali-zoo fit --model=Regression --data.train=csv:scores.csv --trainer.max_epochs=20\n"
         "  rali-zoo fit --ckpt_path runs/NAME/checkpoints/last.ckpt      # goes on where it was stopped\n",
         "  --run NAME                  name of the run folder, below runs/\n"

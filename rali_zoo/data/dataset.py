@@ -130,6 +130,8 @@ class ImageDataset(Dataset[Sample]):
             id=[self.ids[row] for row in rows],
             features=cast(Tensor, self.features)[index],
         )
+        if draws[0].chain is not None:
+            batch["chain"] = torch.tensor([draw.chain for draw in draws])
         if self.texts is not None:
             batch["text"] = [
                 self._text(d.row, generator(self.seed, d.epoch, f"{self.ref}|{self.ids[d.row]}", d.visit))

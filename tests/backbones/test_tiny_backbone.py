@@ -13,7 +13,8 @@ from torch import nn
 
 from rali_zoo.backbones import create_backbone
 from rali_zoo.backbones.tiny import LogEnergy, dct_filters
-from rali_zoo.errors import ConfigError
+from rali_zoo.errors import ConfigError, UriError
+from rali_zoo.zoo import load_model
 
 NAMES = ["rali:tiny", "rali:small", "rali:tiny-vit"]
 
@@ -105,6 +106,21 @@ def images(photos, count, seed):
         images.append(np.asarray(image)[dy : dy + 64, dx : dx + 64])
         levels.append(level)
     return torch.tensor(np.stack(images)).permute(0, 3, 1, 2) / 255, torch.tensor(levels).float()
+
+
+@pytest.mark.parametrize(
+    ("name", "scorer"), [("small", "regression-tiny-synthetic"), ("tiny", "rali-tiny-synthetic")]
+)
+def test_shipped_weights_are_those_of_the_scorer(name, scorer):
+    backbone = create_backbone(f"rali:{name}?weights=shipped").eval()
+    theirs = load_model(scorer).network.backbone.eval()
+    image = torch.rand(2, 3, 64, 64)
+    assert torch.equal(backbone(image).pooled, theirs(image).pooled) and backbone.revision != "random"
+    assert create_backbone(f"rali:{name}?weights=shipped", pretrained=False).revision == "random"
+    with pytest.raises(UriError, match="rali:small and rali:tiny"):
+        create_backbone("rali:tiny-vit?weights=shipped")
+    with pytest.raises(UriError, match="shipped"):
+        create_backbone(f"rali:{name}?weights=shiped")
 
 
 def test_it_learns_distortion_strength_of_unseen_photos_in_seconds():
