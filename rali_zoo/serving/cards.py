@@ -62,7 +62,7 @@ def header(model: str, ends: Range, caution: str) -> str:
     scale = "The model's own scale; higher is better." if ends is None else f"{_low(ends)}, {_high(ends)}."
     return (
         f'<div class="rz"><h1>Image quality</h1><p class="quiet">Model <code>{_text(model)}</code> · {scale} '
-        f"± is the spread that the model states itself; it is not calibrated. "
+        "±, where a model gives one, is its own spread, not calibrated. "
         "Images go to no other service.</p>"
         f'<p class="caution">{_text(caution)}</p></div>'
     )
