@@ -1,15 +1,14 @@
 """What is written: by one process at a time, whole or absent, and never over what is somebody else's.
 
 :class:`Output` is for one file that takes long to make (the table of a run): its parts and its job are kept in
-a folder beside it, ``NAME.parts``. :func:`locked`, :func:`publish`, :class:`Manifest` and :func:`numbered` are
-its pieces, for whoever writes a folder. A disk that is full or read-only, a name that is too long or not
+a folder beside it, ``NAME.parts``. :func:`locked`, :func:`publish` and :func:`numbered` are its
+pieces, for whoever writes a folder. A disk that is full or read-only, a name that is too long or not
 permitted end in one :class:`OutputError`.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -18,7 +17,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from pathlib import Path
 
 from rali_zoo.errors import RaliZooError
-from rali_zoo.paths import atomic_path
+from rali_zoo.paths import atomic_path, sha256
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -88,15 +87,6 @@ def locked(lock: Path, target: str | Path) -> Iterator[None]:
             held.release()
         with suppress(OSError):
             lock.parent.rmdir()  # only where nothing else is in it
-
-
-def sha256(path: Path) -> str:
-    """Of a file's bytes, in hexadecimal; empty if there is no such file."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except (FileNotFoundError, IsADirectoryError):
-        return ""
 
 
 def publish(made: Path, target: Path, overwrite: bool = False) -> None:
@@ -182,43 +172,6 @@ def printable(text: str) -> str:
     """A text as a terminal may show it: control characters and bytes that are no UTF-8 become ``\\xNN``."""
     readable = os.fsencode(text).decode("utf-8", "backslashreplace") if not text.isprintable() else text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in readable)
-
-
-class Manifest:
-    """The files of a folder that the program has written, by their contents; others are not its own.
-
-    Args:
-        path: the json file that keeps it; a damaged one owns nothing.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._files = {k: v for k, v in read_state(path).items() if isinstance(v, str)}
-
-    def record(self, file: Path) -> None:
-        """Note a file that was just written."""
-        self._files[self._name(file)] = sha256(file)
-        write_state(self.path, self._files)
-
-    def owns(self, file: Path) -> bool:
-        """Whether a file is as it was written here, or is not there at all."""
-        return not os.path.lexists(file) or self._files.get(self._name(file), "-") == sha256(file)
-
-    def remove(self, file: Path) -> None:
-        """Remove a file of our own.
-
-        Raises:
-            OutputError: a file that was not written here, or was changed since.
-        """
-        if not self.owns(file):
-            raise OutputError(
-                f"{file} was not written by this program, or was changed since; remove it yourself"
-            )
-        with explained(file):
-            file.unlink(missing_ok=True)
-
-    def _name(self, file: Path) -> str:
-        return os.path.relpath(file, self.path.parent)
 
 
 def read_state(path: Path) -> dict[str, object]:
@@ -336,7 +289,8 @@ class Output(AbstractContextManager["Output"]):
     def publish(self, made: Path) -> None:
         """Give the finished file its name; it is known as this job's from then on."""
         self.save({"sha256": sha256(made)})
-        if sha256(self.target) != self.state["sha256"]:  # else another process has made the very same
+        # else another process has made the very same
+        if not self.target.is_file() or sha256(self.target) != self.state["sha256"]:
             publish(made, self.target, self.overwrite)
         self.complete = True
 

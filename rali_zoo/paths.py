@@ -1,7 +1,8 @@
-"""Where things are kept on disk, and how a file is written so that it is whole or absent."""
+"""Where things are kept on disk, what identifies them, and how a file is written so that it is whole or absent."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -54,3 +55,14 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, 64 hexadecimal digits; raises :class:`OSError` if it cannot be read."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def text_sha256(text: str) -> str:
+    """SHA-256 of a text in UTF-8, 64 hexadecimal digits; names of files that are no UTF-8 keep their bytes."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from rali_zoo.errors import RaliZooError, UsageError
-from rali_zoo.paths import atomic_path
+from rali_zoo.outputs import write_state
+from rali_zoo.paths import sha256, text_sha256
 from rali_zoo.recipe import Recipe, Stage
-from rali_zoo.report import sha256
 from rali_zoo.settings import read_settings
 
 Action = Literal["skip", "run", "resume"]
@@ -85,8 +85,7 @@ class State:
     def write(self, content: Mapping[str, object]) -> None:
         """Replace the file, whole."""
         self.content = dict(content)
-        with atomic_path(self.path) as path:
-            path.write_text(json.dumps(content, indent=2) + "\n")
+        write_state(self.path, content)
 
     def output_hash(self, path: str) -> str:
         """:func:`content_hash`, without reading a file of the size and time that it was recorded with."""
@@ -166,7 +165,7 @@ class Runner:
         for need in stage.needs:
             files |= {p: self.states[need].output_hash(p) for p in self.recipe.stage(need).outputs}
         made_from = {"words": [*stage.launcher, *stage.run], "files": files}
-        return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+        return text_sha256(json.dumps(made_from, sort_keys=True))
 
     def decide(self, stage: Stage, force: bool) -> Decision:
         """Whether a stage is skipped, run anew or resumed; what it needs must be done."""
@@ -183,7 +182,7 @@ class Runner:
         other = (
             f"{path} is not what the stage wrote"
             for path in stage.outputs
-            if state.output_hash(path) != before["outputs"][path]["sha256"]
+            if state.output_hash(path) != before.get("outputs", {}).get(path, {}).get("sha256")
         )
         reason = gone[0] if gone else next(other, "")
         return Decision("run", reason) if reason else Decision("skip", "unchanged")
@@ -394,4 +393,4 @@ def seconds(folder: str | os.PathLike[str]) -> Mapping[str, float]:
     """How long each finished stage below a recipe's folder took, in seconds."""
     files = sorted((Path(folder) / "stages").glob("*.json"))
     contents = {file.stem: _state(file) for file in files}
-    return {name: float(c["seconds"]) for name, c in contents.items() if c["status"] == "done"}
+    return {name: float(c.get("seconds", 0)) for name, c in contents.items() if c["status"] == "done"}

@@ -97,6 +97,11 @@ class TrainingData(Protocol):
     left_out: dict[tuple[str, str], pd.DataFrame]
 
     @property
+    def smallest(self) -> int:
+        """Shorter side in pixels of the smallest rated training images; 0 where there is none to look at."""
+        ...
+
+    @property
     def streams(self) -> Sequence[str]:
         """References of shards, which have no length."""
         ...

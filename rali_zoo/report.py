@@ -7,7 +7,6 @@ heavy is imported here: formulas are looked up when they are called.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -21,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rali_zoo.paths import atomic_path
+from rali_zoo.paths import atomic_path, text_sha256
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -170,21 +169,6 @@ def slug(name: str) -> str:
     """A file name for a reference; different references get different ones."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80]
     return plain if plain == name else f"{plain}-{text_sha256(name)[:6]}"
-
-
-def sha256(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, 64 hexadecimal digits.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def text_sha256(text: str) -> str:
-    """SHA-256 of a text in UTF-8, 64 hexadecimal digits."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def six(value: float | None) -> float | None:

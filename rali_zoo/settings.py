@@ -24,9 +24,10 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from rali_zoo.errors import ConfigError, RaliZooError, near_miss
+from rali_zoo.errors import ConfigError, RaliZooError, ScoreTableError, near_miss
 
 if TYPE_CHECKING:
+    import pandas as pd
     from pydantic import BaseModel, ValidationError
     from yaml import SafeLoader
 
@@ -97,6 +98,21 @@ def read_yaml(path: Path, error: type[RaliZooError] = ConfigError) -> dict[str, 
     if not isinstance(content, dict | None):
         raise error(f"{path}: expected keys and values, got {_short(content)}")
     return {str(key): value for key, value in (content or {}).items()}
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """A parquet file as a table; its pages' checksums must hold, where it was written with some.
+
+    Raises:
+        ScoreTableError: whatever a damaged file, or one of another kind, makes of its reader.
+    """
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path, page_checksum_verification=True)
+    except Exception as problem:  # pyarrow raises a dozen kinds, pandas a few more
+        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+        raise ScoreTableError(f"{path} is no readable table: {reason}") from problem
 
 
 @cache

@@ -113,6 +113,7 @@ class Score:
         map_texts: what is said of each region, row by row; empty where nothing is.
         attributes: measured beside the score (:data:`rali_zoo.data.attributes.SHOWN`); empty where not asked for.
         words: for the attributes.
+        warning: why the score is to be taken with care: an image smaller than any that the model was trained on.
     """
 
     score: float | None
@@ -126,6 +127,7 @@ class Score:
     map_texts: tuple[tuple[str, ...], ...] = field(default=(), repr=False, compare=False)
     attributes: Mapping[str, float] = field(default_factory=dict, repr=False, compare=False)
     words: str = field(default="", repr=False, compare=False)
+    warning: str = field(default="", repr=False, compare=False)
 
     def explain(self) -> str:
         """The score in words: its heaviest prototypes with the descriptions nearest to them, or its text."""

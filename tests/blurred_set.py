@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image, ImageFilter
+
+if TYPE_CHECKING:
+    import lightning as L
+
+
+def quiet_trainer(folder: Path, epochs: int, **options: object) -> L.Trainer:
+    """A trainer on one CPU that shows nothing and, unless asked, keeps nothing."""
+    import lightning as L
+
+    return L.Trainer(
+        **{
+            "max_epochs": epochs,
+            "default_root_dir": folder,
+            "accelerator": "cpu",
+            "devices": 1,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            **options,
+        }
+    )
 
 
 @pytest.fixture(scope="session")

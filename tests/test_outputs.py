@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rali_zoo.outputs import (
-    Manifest,
     Output,
     OutputError,
     csv_cell,
@@ -77,16 +76,6 @@ def test_files_of_others_in_the_folder_stay(tmp_path: Path) -> None:
         make(tmp_path / "a.txt")
     make(tmp_path / "a.txt", overwrite=True)
     assert (folder / "notes.txt").read_text() == "mine"
-    manifest = Manifest(tmp_path / "manifest.json")
-    (tmp_path / "own.txt").write_text("1")
-    manifest.record(tmp_path / "own.txt")
-    again = Manifest(tmp_path / "manifest.json")
-    assert again.owns(tmp_path / "own.txt") and not again.owns(tmp_path / "a.txt")
-    with pytest.raises(OutputError, match="not written by this program"):
-        again.remove(tmp_path / "a.txt")
-    (tmp_path / "own.txt").write_text("changed")
-    with pytest.raises(OutputError, match="changed since"):
-        again.remove(tmp_path / "own.txt")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,10 @@ WORDS = {
     r"contenders?": "entry",
     r"text towers?": "text encoder",
     r"read-?outs?": "linear probe",
+    r"rulers?": "reference model",
+    r"dealt": "split, sharded",
+    r"lonely|let_go|pour(?:ed|s)?": "singleton, reshard, load weights",
+    r"spread_\w+|their spread|its spread|predicted spread": "std",
 }
 _FOUND = re.compile(rf"\b({'|'.join(WORDS)})\b", re.IGNORECASE)
 #: Texts that the shipped reasoner was trained on and asked with, word by word.

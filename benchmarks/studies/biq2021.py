@@ -26,7 +26,8 @@ from rali_zoo.cli.main import main as rali_zoo
 from rali_zoo.data.features import cached_features
 from rali_zoo.data.tables import load_table
 from rali_zoo.metrics import bootstrap_ci, paired_bootstrap, plcc, plcc_mapped, rmse, srcc
-from rali_zoo.report import provenance, text_sha256, write_json
+from rali_zoo.paths import text_sha256
+from rali_zoo.report import provenance, write_json
 from rali_zoo.views import View
 
 CONFIGS = {

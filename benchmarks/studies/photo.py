@@ -30,8 +30,8 @@ from rali_zoo.data.tables import load_table
 from rali_zoo.metrics import bootstrap_ci, paired_bootstrap, plcc, srcc
 from rali_zoo.metrics.response import degradation_response
 from rali_zoo.models.files import load_checkpoint, save_scorer
-from rali_zoo.paths import SHIPPED
-from rali_zoo.report import provenance, text_sha256, write_json
+from rali_zoo.paths import SHIPPED, text_sha256
+from rali_zoo.report import provenance, write_json
 from rali_zoo.trainers.base import BackboneModule
 from rali_zoo.views import View
 

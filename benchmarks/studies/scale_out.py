@@ -19,8 +19,8 @@ from typing import Any
 
 SPEED = Path(__file__).resolve().parents[1] / "results" / "speed.json"
 #: Rows of the results file of ``speed.py`` that are computed with.
-DECODE = "preprocessing 1024x768, grainy: Pillow / fast"
-_MEMORY = "peak memory: "
+DECODE = "a JPEG of 1024x768, fast"
+_MEMORY = "memory of `score` on "
 #: LAION-5B, NeurIPS 2022: https://openreview.net/forum?id=M3Y74vmsMcY
 LAION = 5.85e9
 SIZES = (1e6, 1e8, LAION)

@@ -1,23 +1,22 @@
-"""How fast scoring is, as ratios measured side by side in one run.
+"""How fast what a person waits for is, as ratios of two sides that take turns in one run.
 
-    python benchmarks/studies/speed.py                     # everything; a quarter of an hour on two quiet cores
-    python benchmarks/studies/speed.py --only preprocessing fast
-    python benchmarks/studies/speed.py --quick             # small sizes, to see that it runs; three minutes
+    python benchmarks/studies/speed.py                     # everything; needs ../shared/data/biq2021 for some rows
+    python benchmarks/studies/speed.py --only startup jpeg
+    python benchmarks/studies/speed.py --quick             # small sizes, to see that it runs
 
 writes ``benchmarks/results/speed.json``, a section as soon as it is measured; ``tables.py`` makes the tables of
-docs/speed.md and docs/scale_out.md of it. A run that was stopped goes on; ``--fresh`` measures everything again.
-A section that fails is noted in the file, and the others go on. Weights are random where speed alone is
-measured; the change in score is measured on the checkpoint that the package carries. Times of different runs
-on a machine that others use too cannot be compared; those of alternate rounds can.
+docs/speed.md and docs/scale_out.md of it; ``speed_runtimes.py`` adds exports, Ray and a GPU to the same file. A run
+that was stopped goes on; ``--fresh`` measures everything again. A section that fails is noted in the file, and the
+others go on. Weights are random where speed alone is measured. Times of different runs on a machine that others use
+too cannot be compared; those of alternate rounds can.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import io
-import itertools
 import json
+import math
 import os
 import resource
 import statistics
@@ -26,12 +25,13 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
 # Before torch is imported: one thread is what can be compared on a machine that others use too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -42,40 +42,36 @@ import torch
 from PIL import Image
 from tables import number
 
-import rali_zoo
-from rali_zoo.backbones import create_backbone
 from rali_zoo.data.images import load_image
 from rali_zoo.data.sources import Item
-from rali_zoo.data.tables import load_table
 from rali_zoo.models.files import save_scorer
 from rali_zoo.models.regression import RegressionNetwork
-from rali_zoo.models.scorer import NetworkScorer
 from rali_zoo.paths import atomic_path
-from rali_zoo.report import provenance
+from rali_zoo.report import provenance, write_json
 from rali_zoo.scoring.decode import decode_fast
-from rali_zoo.scoring.pipeline import Slice, make_stages, run, slices
+from rali_zoo.scoring.pipeline import make_stages, run, slices
 from rali_zoo.scoring.preprocess import FastView
-from rali_zoo.scoring.runtime import available_cores
 from rali_zoo.scoring.sink import Job, Sink
 from rali_zoo.types import Preprocess, Score
 from rali_zoo.views import View
-from rali_zoo.zoo import load_ours
+from rali_zoo.zoo import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = ROOT / "benchmarks" / "results" / "speed.json"
 QUICK = ROOT / "runs" / "speed_quick.json"
-ROUNDS = 7
+PHOTOS = ROOT.parent / "shared" / "data" / "biq2021" / "images"
+ROUNDS = 5
 CLIP = Preprocess((224, 224), resize="center_crop")
-#: The released RALI's encoder; weights do not matter for speed.
-LARGE = "timm:vit_large_patch14_clip_quickgelu_336?pretrained=false"
-
 
 # ---- rows: two ways to do the same thing, timed in turn ----
 
 Clock = Literal["wall", "cpu"]
 _CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 #: Rounds below which nothing is said about the range.
-LEAST_ROUNDS = 5
+LEAST_ROUNDS = 3
+#: How a value is meant; more is better of speed and of SRCC, less of all others.
+Unit = Literal["× the time", "× the speed", "× the memory", "s", "SRCC", "of 255", "of a score", ""]
+_MORE = ("× the speed", "SRCC")
 
 
 @dataclass(frozen=True)
@@ -83,12 +79,13 @@ class Row:
     """One line of the results.
 
     Attributes:
-        name: what was compared.
-        ratio: median over the rounds; how many times faster the candidate is than the baseline, unless the
-            name says that it is something else.
+        name: what a person waits for.
+        against: what it is compared with; empty for seconds.
+        unit: of the value and the goal.
+        value: median over the rounds.
         low: smallest of a round.
         high: largest of a round.
-        goal: ``">= 0.97"`` or ``"<= 3"``, for ``ratio``; empty where there is none.
+        goal: at most, or of a speed at least.
         note: what else was measured, with units.
         limit: why the goal may be out of reach here, with the number that was measured to show it; said
             only where it is not met.
@@ -96,10 +93,12 @@ class Row:
     """
 
     name: str
-    ratio: float
+    against: str
+    unit: Unit
+    value: float
     low: float
     high: float
-    goal: str = ""
+    goal: float | None = None
     note: str = ""
     limit: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
@@ -107,86 +106,86 @@ class Row:
     @property
     def met(self) -> bool | None:
         """Whether the median reaches the goal; ``None`` without one."""
-        if not self.goal:
+        if self.goal is None:
             return None
-        sign, value = self.goal.split()
-        return self.ratio >= float(value) if sign == ">=" else self.ratio <= float(value)
+        return self.value >= self.goal if self.unit in _MORE else self.value <= self.goal
 
     @property
     def reason(self) -> str:
         """Why the goal is not met; empty where it is, or where there is none."""
-        if self.met is not False:
-            return ""
-        return self.limit or "no physical reason is known"
+        return "" if self.met is not False else self.limit or "no physical reason is known"
 
 
 def ab(
-    baseline: Callable[[], object],
-    candidate: Callable[[], object],
-    rounds: int = 7,
+    theirs: Callable[[], object],
+    ours: Callable[[], object],
+    rounds: int = ROUNDS,
     repeat: int = 1,
-    clock: Clock = "wall",
-) -> tuple[list[float], float, float]:
+    clock: Clock = "cpu",
+) -> tuple[list[float], list[float]]:
     """Time two functions in turn, each first in every other round, after one call of each for warming up.
 
     Args:
-        baseline: what the candidate is compared with.
-        candidate: the other.
+        theirs: what is compared with.
+        ours: the other.
         rounds: at least :data:`LEAST_ROUNDS`.
         repeat: calls of each in a round.
         clock: ``cpu`` counts the time of all threads of this process, whatever else the machine does.
 
     Returns:
-        Baseline's time over candidate's for each round, and the median time of a call of each in seconds.
+        Seconds of a call of each in each round.
     """
     if rounds < LEAST_ROUNDS:
         raise ValueError(f"fewer than {LEAST_ROUNDS} rounds say nothing about the range")
-    baseline(), candidate()
-    times: dict[int, list[float]] = {0: [], 1: []}
+    theirs(), ours()
+    times: tuple[list[float], list[float]] = ([], [])
     for turn in range(rounds):
         for which in ((0, 1), (1, 0))[turn % 2]:
-            function = (baseline, candidate)[which]
             begun = _CLOCKS[clock]()
             for _ in range(repeat):
-                function()
+                (theirs, ours)[which]()
             times[which].append((_CLOCKS[clock]() - begun) / repeat)
-    ratios = [a / b for a, b in zip(times[0], times[1], strict=True)]
-    return ratios, statistics.median(times[0]), statistics.median(times[1])
+    return times
 
 
 def compare(
     name: str,
-    baseline: Callable[[], object],
-    candidate: Callable[[], object],
-    goal: str = "",
+    against: str,
+    theirs: Sequence[float],
+    ours: Sequence[float],
+    unit: Unit,
+    goal: float | None = None,
     note: str = "",
-    rounds: int = 7,
-    repeat: int = 1,
-    clock: Clock = "wall",
+    clock: Clock = "cpu",
     limit: Callable[[float, float], str] | None = None,
     values: Mapping[str, float] | None = None,
 ) -> Row:
-    """:func:`ab` as a row, whose note also has both times."""
-    ratios, slow, fast = ab(baseline, candidate, rounds, repeat, clock)
-    measured = f"{slow * 1e3:.1f} ms against {fast * 1e3:.1f} ms of {clock} time, {rounds} rounds"
+    """A row of the seconds that both sides took in each round, as :func:`ab` gives them."""
+    slow, fast = statistics.median(theirs), statistics.median(ours)
+    ratios = [a / b if unit in _MORE else b / a for a, b in zip(theirs, ours, strict=True)]
+    measured = f"{fast * 1e3:,.1f} ms against {slow * 1e3:,.1f} ms of {clock} time, {len(ratios)} rounds"
     numbers = {**(values or {}), "baseline_s": slow, "candidate_s": fast}
     why = "" if limit is None else limit(slow, fast)
-    return from_values(name, ratios, goal, f"{measured}; {note}" if note else measured, why, numbers)
+    note = f"{measured}; {note}" if note else measured
+    return from_values(name, ratios, unit, goal, note, why, numbers, against)
 
 
 def from_values(
     name: str,
     found: Sequence[float],
-    goal: str = "",
+    unit: Unit,
+    goal: float | None = None,
     note: str = "",
     limit: str = "",
     values: Mapping[str, float] | None = None,
+    against: str = "",
 ) -> Row:
     """A row of one value a round."""
-    return Row(name, statistics.median(found), min(found), max(found), goal, note, limit, values or {})
+    ends = min(found), max(found)
+    return Row(name, against, unit, statistics.median(found), *ends, goal, note, limit, values or {})
 
 
-def seconds(function: Callable[[], object], rounds: int = 7, clock: Clock = "cpu") -> float:
+def seconds(function: Callable[[], object], rounds: int = ROUNDS, clock: Clock = "cpu") -> float:
     """Median time of a call, after one for warming up."""
     function()
     times = []
@@ -197,7 +196,89 @@ def seconds(function: Callable[[], object], rounds: int = 7, clock: Clock = "cpu
     return statistics.median(times)
 
 
-# ---- images and models ----
+def process(words: Sequence[str], **environment: str) -> float:
+    """Seconds of processor time of a command and all that it starts; raises what it wrote where it fails."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, **environment}, cwd=ROOT)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)}: {done.stderr[-500:]}")
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def photographs(count: int) -> list[str]:
+    """Paths of photographs of BIQ2021, spread over the set."""
+    found = sorted(str(p) for p in PHOTOS.glob("*.jpg"))
+    if len(found) < count:
+        raise RuntimeError(f"{PHOTOS} has {len(found)} photographs; {count} are needed")
+    return found[:: len(found) // count][:count]
+
+
+# ---- sections: starting, the quick start ----
+
+CLI = [sys.executable, "-m", "rali_zoo"]
+_PIQE = "import pyiqa, sys; print(float(pyiqa.create_metric('piqe')(sys.argv[1])))"
+
+
+def startup(quick: bool) -> list[Row]:
+    """The first score of a photograph, and help, from the start of Python."""
+    with tempfile.TemporaryDirectory() as folder:
+        image = str(Path(folder) / "one.jpg")
+        Path(image).write_bytes(photograph(1024, 768))
+        words = {
+            "ours": [*CLI, "score", image],
+            "torch": [sys.executable, "-c", "import torch"],
+            "pyiqa": [sys.executable, "-c", _PIQE, image],
+            "help": [*CLI, "--help"],
+            "list": [*CLI, "list", "models"],
+            "fit": [*CLI, "fit", "--help"],
+        }
+        times: dict[str, list[float]] = {name: [] for name in words}
+        for turn in range(-1, 1 if quick else ROUNDS):
+            for name in list(words)[:: -1 if turn % 2 else 1]:
+                took = process(words[name])
+                times[name] += [took] * (turn >= 0)  # the first round only warms up
+    score = "`rali-zoo score one.jpg`"
+    return [
+        compare(score, "`import torch`", times["torch"], times["ours"], "× the time", 1.6),
+        compare(score, "pyiqa's first score by piqe", times["pyiqa"], times["ours"], "× the time", 1.0),
+        from_values("`rali-zoo --help`", times["help"], "s", 0.5, "of processor time"),
+        from_values("`rali-zoo list models`", times["list"], "s", 0.5, "of processor time"),
+        from_values("`rali-zoo fit --help`", times["fit"], "s", 2.0, "of processor time"),
+    ]
+
+
+def quickstart(quick: bool) -> list[Row]:
+    """README's command for a synthetic data set, from an empty cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [
+            *CLI,
+            "fit",
+            "--config",
+            "configs/quickstart/synthetic.yaml",
+            "--trainer.default_root_dir",
+            folder,
+        ]
+        small = ["--data.limit=32", "--trainer.max_epochs=1"] if quick else []
+        begun = time.perf_counter()
+        work = process([*words, *small], RALI_ZOO_CACHE=f"{folder}/cache", OMP_NUM_THREADS="2")
+        wall = time.perf_counter() - begun
+        tests = json.loads((Path(folder) / "results.json").read_text())["datasets"]
+    (name, found), *_ = tests.items()
+    note = (
+        f"from an empty cache, data included; {work:.0f} s of processor time; load {os.getloadavg()[0]:.1f}"
+    )
+    limit = f"{work:.0f} s of processor time are {work / 2:.0f} s of two cores that nobody else uses"
+    command = "`rali-zoo fit --config configs/quickstart/synthetic.yaml`"
+    return [
+        from_values(command, [wall], "s", 100, note, limit, {"cpu_s": work}),
+        from_values(
+            f"its test on `{name}`", [found["srcc"]], "SRCC", 0.8, f"n = {found['n']}, synthetic labels"
+        ),
+    ]
+
+
+# ---- sections: photographs ----
 
 
 def photograph(width: int, height: int, seed: int = 0, grain: float = 5.0) -> bytes:
@@ -216,59 +297,12 @@ def photograph(width: int, height: int, seed: int = 0, grain: float = 5.0) -> by
     return buffer.getvalue()
 
 
-def clip_folder(folder: Path, quick: bool) -> Path:
-    """A CLIP model with random weights as transformers saves it: ViT-B/32, or two of its layers."""
-    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
-
-    layers = 2 if quick else 12
-    config = CLIPVisionConfig(
-        hidden_size=768, intermediate_size=3072, num_hidden_layers=layers, num_attention_heads=12,
-        image_size=224, patch_size=32, projection_dim=512,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    CLIPVisionModelWithProjection(config).save_pretrained(folder)
-    CLIPImageProcessor().save_pretrained(folder)
-    return folder
-
-
-def tiny(width: int = 32, height: int = 32, format: str = "PNG") -> bytes:
-    """An image of noise."""
+def tiny(width: int = 32, height: int = 32) -> bytes:
+    """A PNG of noise."""
     buffer = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(buffer, format)
+    Image.fromarray(noise).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-# ---- sections: encoder, decoding, folders, Ray ----
-
-
-@torch.inference_mode()
-def encoder(quick: bool) -> list[Row]:
-    """Our encoder against transformers on the same weights and pixels."""
-    from transformers import CLIPVisionModelWithProjection
-
-    with tempfile.TemporaryDirectory() as folder:
-        place = clip_folder(Path(folder), quick)
-        theirs = CLIPVisionModelWithProjection.from_pretrained(place).eval()
-        module = RegressionNetwork(f"hf:local-dir:{place}").eval()
-    ours = module.backbone
-    image = torch.rand(1 if quick else 4, 3, 224, 224)
-    pixels = (image - ours.mean) / ours.std
-
-    def plain() -> torch.Tensor:
-        return theirs(pixel_values=pixels).image_embeds
-
-    apart = float((plain() - ours(image).pooled).abs().max())
-    scores = [module.predict_features(x).score for x in (plain(), ours(image).pooled)]
-    same = (
-        f"its values are up to {float(plain().abs().max()):.1f}; a score of a random head on it differs by "
-        f"{float((scores[0] - scores[1]).abs().max()):.1g}"
-    )
-    name, note = "encoder: transformers / ours", f"ViT-B/32, {len(image)} images"
-    return [
-        compare(name, plain, lambda: ours(image).pooled, ">= 0.97", note, ROUNDS, 2, "cpu"),
-        from_values("encoder: difference of a value of the embedding", [apart], "<= 1e-05", same),
-    ]
 
 
 def straight(data: bytes) -> torch.Tensor:
@@ -281,164 +315,290 @@ def straight(data: bytes) -> torch.Tensor:
     return torch.from_numpy(array).permute(2, 0, 1).float() / 255
 
 
-def decoding_limit(data: bytes, least: Callable[[int, int], tuple[int, int] | None]) -> Callable[..., str]:
-    """What decoding alone allows, however fast the rest were."""
-    alone = seconds(lambda: decode_fast(data, least))
+def jpeg(quick: bool) -> list[Row]:
+    """Decoding and cutting a JPEG to 224 pixels: Pillow's usual way against both modes."""
+    view, rows = FastView(View(), CLIP), []
+    for width, height, repeat, goal in ((4000, 3000, 1, 4.0), (1024, 768, 3 if quick else 20, 2.5)):
+        data = photograph(width, height)
+        alone = seconds(lambda d=data: decode_fast(d, view.least), 3)
 
-    def why(slow: float, fast: float) -> str:
-        return (
-            f"decoding alone (libjpeg-turbo) takes {alone * 1e3:.1f} of the {fast * 1e3:.1f} ms, so that "
-            f"without any resizing it were {slow / alone:.2f} times"
-        )
+        def why(slow: float, fast: float, alone: float = alone) -> str:
+            return (
+                f"decoding alone (libjpeg-turbo) takes {alone * 1e3:.1f} of the {fast * 1e3:.1f} ms, so that "
+                f"without any resizing it were {slow / alone:.2f} times"
+            )
 
-    return why
-
-
-def preprocessing(quick: bool) -> list[Row]:
-    """Decoding and cutting a 1024x768 JPEG: Pillow's usual way against both modes, smooth and grainy."""
-    fast, rows = FastView(View(), CLIP), []
-    repeat = 3 if quick else 20
-    for content, data in (
-        ("smooth", photograph(1024, 768, seed=2, grain=0)),
-        ("grainy", photograph(1024, 768)),
-    ):
-        ways = (("exact", lambda d: View()(load_image(d), CLIP), ""), ("fast", fast.prepare, ">= 2.5"))
-        for mode, prepare, goal in ways:
-            apart = float((prepare(data) - straight(data)).abs().max() * 255)
-            name = f"1024x768, {content}"
+        for mode, prepare, wanted in (
+            ("exact", lambda d: View()(load_image(d), CLIP), 1.0),
+            ("fast", view.prepare, goal),
+        ):
+            apart = (prepare(data) - straight(data)).square().mean().sqrt() * 255
+            note = f"{len(data) // 1000} KB; pixels differ by {apart:.2f} of 255 (root mean square)"
             rows.append(
                 compare(
-                    f"preprocessing {name}: Pillow / {mode}", partial(straight, data), partial(prepare, data),
-                    goal, f"{len(data) // 1000} KB", ROUNDS, repeat, "cpu", decoding_limit(data, fast.least),
-                    {"bytes": len(data)},
+                    f"a JPEG of {width}x{height}, {mode}", "Pillow",
+                    *ab(partial(straight, data), partial(prepare, data), repeat=repeat),
+                    "× the speed", wanted, note, limit=why, values={"bytes": len(data)},
                 )
             )  # fmt: skip
-            rows.append(
-                from_values(
-                    f"preprocessing {name}: {mode}, difference of a pixel of 255", [apart], "<= 2", "largest"
-                )
-            )
     return rows
 
 
-def fast(quick: bool) -> list[Row]:
-    """A 12 megapixel JPEG: the exact mode against the fast one, with the change in score."""
-    size = (2000, 1500) if quick else (4000, 3000)
-    images = [photograph(*size, seed=i) for i in range(3)]
-    scorer = rali_zoo.load_model("rali-tiny-synthetic")
-    quick_view = FastView(scorer.network.view, scorer.network.preprocess)
-    exact = [s.score for s in scorer.score(images)]
-    found = scorer.score_prepared([quick_view.prepare(p) for p in images], ["", "", ""])
-    change = max(abs(a - b.score) for a, b in zip(exact, found, strict=True))
-    clip, data = FastView(View(), CLIP), images[0]
-    apart = (clip.prepare(data) - View()(load_image(data), CLIP)).square().mean().sqrt() * 255
+@torch.inference_mode()
+def folder(quick: bool) -> list[Row]:
+    """A folder of photographs: the scorer with ONNX Runtime against a loop with timm and Pillow, by 16."""
+    import timm
+    from timm.data import create_transform, resolve_model_data_config
+
+    each = 16 if quick else 100
+    files = photographs(each * ROUNDS)
+    torch.manual_seed(0)
+    network = RegressionNetwork("timm:mobilenetv2_100?pretrained=false").eval()
+    scorer = load_model(network, runtime="auto")
+    model = timm.create_model("mobilenetv2_100", num_classes=1).eval()
+    transform = create_transform(**resolve_model_data_config(model), is_training=False)
+
+    def loop(files: Sequence[str]) -> None:
+        for start in range(0, len(files), 16):
+            model(torch.stack([transform(Image.open(p).convert("RGB")) for p in files[start : start + 16]]))
+
+    def ours(files: Sequence[str]) -> None:
+        for _ in run(slices([(0, [Item(p) for p in files])], 16), make_stages(scorer), 2):
+            pass
+
+    turns: dict[Clock, tuple[list[float], list[float]]] = {"cpu": ([], []), "wall": ([], [])}
+    for turn, start in enumerate(range(-each, len(files), each)):
+        chosen = files[:16] if start < 0 else files[start : start + each]
+        for which in ((0, 1), (1, 0))[turn % 2]:
+            begun = {clock: read() for clock, read in _CLOCKS.items()}
+            (loop, ours)[which](chosen)
+            for clock, read in _CLOCKS.items():
+                turns[clock][which].extend([read() - begun[clock]] * (start >= 0))
+    wall = statistics.median(a / b for a, b in zip(*turns["wall"], strict=True))
     note = (
-        f"{len(data) // 1000} KB; pixels differ by {apart:.2f} of 255 (root mean square); largest change of "
-        f"3 scores of rali-tiny-synthetic {change:.3f} on [1, 5], whose view reads "
-        f"{'reduced images' if quick_view.least(*size) else 'native pixels'}"
+        f"MobileNetV2, {len(files)} photographs of BIQ2021; by the clock {wall:.2f} times on a machine in use"
     )
+    name = f"`score` of {len(files)} photographs with `[onnx]`"
+    return [compare(name, "timm and Pillow, by 16", *turns["cpu"], "× the speed", 1.5, note)]
+
+
+# ---- sections: training on frozen features ----
+
+
+def features(quick: bool) -> list[Row]:
+    """The features of photographs at 384 pixels, for the cache, against the encoder alone on ready pixels."""
+    import pandas as pd
+
+    from rali_zoo.data.features import CPU_BATCH, cached_features
+    from rali_zoo.data.images import load_views
+    from rali_zoo.trainers.regression import Regression
+
+    files = photographs(CPU_BATCH if quick else 4 * CPU_BATCH)
+    trainer = Regression("rali:efficientnet-lite0?pretrained=false&size=384&resize=squash").eval()
+    frame = pd.DataFrame({"id": files, "path": files, "mos": 3.0, "std": math.nan})
+    ready = [load_views(path, View(), trainer.preprocess) for path in files]
+    batches = [torch.stack(ready[k : k + CPU_BATCH]) for k in range(0, len(ready), CPU_BATCH)]
+
+    def cached() -> torch.Tensor:
+        return cached_features(
+            "photographs", frame, trainer.encode_frozen, trainer.encoder_key, View(), trainer.preprocess, CPU_BATCH, 0
+        )  # fmt: skip
+
+    def afresh() -> None:
+        with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, RALI_ZOO_CACHE=folder):
+            cached()
+
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, RALI_ZOO_CACHE=folder):
+        apart = float((cached() - torch.cat([trainer.encode_frozen(b) for b in batches])).abs().max())
+        again = seconds(cached, 3)
+    note = f"EfficientNet-Lite0, {len(files)} photographs; equal to {apart:.0e}; another head: {again * 1e3:.0f} ms"
+    alone = lambda: [trainer.encode_frozen(batch) for batch in batches]  # noqa: E731
+    decode = seconds(lambda: [load_views(path, View(), trainer.preprocess) for path in files[:CPU_BATCH]], 3)
+
+    def why(slow: float, fast: float) -> str:
+        return (
+            f"decoding and cutting take {decode / CPU_BATCH * len(files) / slow:.2f} of the encoder's time; with "
+            "data.num_workers=1 another core does it"
+        )
+
+    name = "the feature cache of a frozen encoder, 384 pixels"
+    return [compare(name, "the encoder alone", *ab(alone, afresh, 3), "× the time", 1.1, note, limit=why)]
+
+
+def fit(quick: bool) -> list[Row]:
+    """A fit of a head on cached features, by Lightning, against a loop over the same batches."""
+    import lightning
+    import pandas as pd
+
+    from rali_zoo.data.datamodule import IQADataModule
+    from rali_zoo.data.dataset import ImageDataset
+    from rali_zoo.trainers.regression import Regression
+
+    rows, epochs, width = (512, 2, 100) if quick else (4096, 8, 1000)
+    made, mos = torch.randn(rows, width), np.random.default_rng(0).uniform(1, 5, rows)
+
+    class Features(IQADataModule):
+        def _images(self, ref: str, frame: pd.DataFrame, view: View, texts: object) -> ImageDataset:
+            table = pd.DataFrame({"id": [str(i) for i in range(rows)], "path": "", "mos": mos, "std": 0.5})
+            return ImageDataset(ref, table, view, self.module.preprocess, None, made, self.seed)
+
+    def head() -> Regression:
+        torch.manual_seed(0)
+        module = Regression("rali:tiny?size=64", encoder_lr=0.0)
+        module.network.head = type(module.network.head)("mlp", width, 1, 256, 0.1)
+        return module
+
+    def by_lightning() -> None:
+        trainer = lightning.Trainer(
+            max_epochs=epochs, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0, num_sanity_val_steps=0,
+        )  # fmt: skip
+        trainer.fit(head(), datamodule=Features("synthetic:lab?n=60&size=64", batch_size=64))
+
+    def by_hand() -> None:
+        module, labels = head().train(), torch.from_numpy(mos).float()
+        optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=1e-3)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+        for _ in range(epochs):
+            for chosen in torch.randperm(rows).split(64):
+                batch: Any = {
+                    "features": made[chosen], "mos": labels[chosen], "std": torch.full((len(chosen),), 0.5),
+                    "dataset": ["x"] * len(chosen), "id": [str(i) for i in chosen.tolist()],
+                }  # fmt: skip
+                optimizer.zero_grad()
+                module.score_loss(module.predict_batch(batch).score, batch).backward()
+                optimizer.step()
+                schedule.step()
+
+    note = f"{epochs} epochs of {rows} rows of {width} features by 64"
     return [
         compare(
-            f"fast mode {size[0]}x{size[1]}: exact / fast", lambda: View()(load_image(data), CLIP),
-            lambda: clip.prepare(data), ">= 4", note, ROUNDS, 1, "cpu", decoding_limit(data, clip.least),
-            {"bytes": len(data)},
+            "`fit` on cached features", "a plain loop", *ab(by_hand, by_lightning, 3), "× the time", 1.3, note
         )
-    ]  # fmt: skip
+    ]
 
 
-def folder(quick: bool) -> list[Row]:
-    """Scoring files against the bare model on tensors: what decoding costs when it overlaps."""
-    count, batch = (8, 4) if quick else (32, 8)
-    with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        backbone = clip_folder(place / "clip", quick)
-        scorer = NetworkScorer(RegressionNetwork(f"hf:local-dir:{backbone}"), "speed")
-        items = [Item(str(place / f"{i}.jpg")) for i in range(count)]
-        for i, item in enumerate(items):
-            Path(item.path).write_bytes(photograph(1024, 768, i))
-        ready = [[scorer.prepare(i.path) for i in items[k : k + batch]] for k in range(0, count, batch)]
-
-        def bare() -> None:
-            for prepared in ready:
-                scorer.score_prepared(prepared, [""] * len(prepared))
-
-        def files(decode: str) -> Callable[[], None]:
-            stages = make_stages(scorer, decode)  # type: ignore[arg-type]
-            return lambda: [None for _ in run(slices([(0, items)], batch), stages, 2)] and None
-
-        used, cores = torch.get_num_threads(), available_cores()
-        note = f"{count} JPEGs of 1024x768 by {batch}; 2 threads decode, {used} compute; {cores} cores"
-        rows = []
-        for decode in ("exact", "fast"):
-            work = seconds(lambda d=decode: [make_stages(scorer, d).prepare(i) for i in items], 3)
-
-            def limit(model: float, both: float, work: float = work) -> str:
-                left = cores - used
-                best = 1.0 if left > 0 and work / left <= model else model / (model + work)
-                return (
-                    f"decoding takes {work / model:.0%} of the model's time on one core, and {left} of "
-                    f"{cores} cores are left beside the model, so {best:.2f} is the most that overlapping "
-                    f"can give; load of the machine {os.getloadavg()[0]:.1f}"
-                )
-
-            rows.append(
-                compare(
-                    f"folder: bare model / {decode}", bare, files(decode), ">= 0.95", note, 5, limit=limit
-                )
-            )
-        return rows
+def grpo(quick: bool) -> list[Row]:
+    """Steps of GRPO with an untrained tiny reasoner, eight answers of at most 64 tokens each: ours and TRL's."""
+    few, many = (1, 2) if quick else (2, 22)  # the difference is without the start
+    with tempfile.TemporaryDirectory() as folder:
+        ours = [
+            *CLI, "fit", "--config=configs/reasoner/grpo_tiny.yaml", "--model.init_args.vlm=rali:vlm-tiny",
+            "--model.init_args.init_from=null", "--model.init_args.sampling.rollouts=4", "--data.batch_size=2",
+            "--model.init_args.grpo.max_completion_length=64", "--data.train=synthetic:lab?n=200",
+            "--test_after_fit=false", "--trainer.limit_val_batches=0", "--trainer.logger=false",
+            f"--trainer.default_root_dir={folder}/ours", "--trainer.limit_train_batches",
+        ]  # fmt: skip
+        theirs = [
+            *CLI, "trl", "--config=configs/reasoner/trl_grpo_tiny.yaml", f"--output={folder}/theirs",
+            "--grpo.max_steps",
+        ]  # fmt: skip
+        took = [
+            [process([*words, str(many)]) - process([*words, str(few)]) for words in (theirs, ours)]
+            for _ in range(1 if quick else 3)
+        ]
+    note = f"{many - few} steps; both write to the end or to the limit, from the same distribution"
+    return [compare("a GRPO step", "TRL's trainer", *zip(*took, strict=True), "× the speed", 0.9, note)]
 
 
-def ray(quick: bool) -> list[Row]:
-    """Steady state of the Ray engine over the plain one, each with a core to decode and one for the model."""
-    if importlib.util.find_spec("ray") is None:
-        raise RuntimeError("ray is not installed: pip install 'rali-zoo[ray]'")
-    import ray as library
-
-    from rali_zoo.scoring.ray import Recipe, run_ray
-
-    count, batch = (400, 8) if quick else (2048, 32)
-    with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        for i in range(20):
-            (place / f"{i}.jpg").write_bytes(photograph(512, 384, i))
-        items = [Item(str(place / f"{i % 20}.jpg")) for i in range(count)]
-        # Heavy enough for the engine not to be all that is measured, and light enough to wait for.
-        torch.manual_seed(0)
-        network = RegressionNetwork("timm:mobilenetv3_small_100?pretrained=false")
-        ref = f"local-dir:{save_scorer(network, place / 'model.safetensors')}"
-        scorer = rali_zoo.load_model(ref)
-        library.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-        try:
-            ratios = []
-            for _ in range(2 if quick else 5):
-                plain = rate(run(slices([(0, items)], batch), make_stages(scorer), 1))
-                ratios.append(
-                    rate(run_ray(slices([(0, items)], batch), scorer, Recipe(ref, "exact"))) / plain
-                )
-        finally:
-            library.shutdown()
-    note = (
-        f"MobileNetV3-small, {count} JPEGs of 512x384 by {batch}, 1 actor, 1 CPU decodes; "
-        f"plain: {plain:.0f} a second"
-    )
-    return [from_values("ray / plain, images a second, steady state", ratios, ">= 0.9", note)]
+# ---- sections: benchmark and leaderboard ----
 
 
-def rate(results: Iterable[tuple[Slice, list[Score]]]) -> float:
-    """Images a second between the first and last quarter, where nothing starts or ends.
+def benchmark(quick: bool) -> list[Row]:
+    """A metric of pyiqa in a benchmark, predictions cached and all, against calling it on the same files."""
+    import pandas as pd
+    import pyiqa
 
-    The slope of a line through the arrivals: Ray hands over several batches at once, and the difference of
-    two of them would depend on which.
-    """
-    arrived = [(time.perf_counter(), len(scores)) for _, scores in results]
-    quarter = len(arrived) // 4
-    when = np.array([t for t, _ in arrived])[quarter : len(arrived) - quarter]
-    done = np.cumsum([n for _, n in arrived])[quarter : len(arrived) - quarter]
-    return float(np.polyfit(when - when[0], done, 1)[0])
+    from rali_zoo.bench.predict import predict
+
+    files, metric = photographs(8 if quick else 40), pyiqa.create_metric("piqe")
+    scorer = load_model("pyiqa:piqe")
+    frame = pd.DataFrame({"id": files, "path": files, "mos": 3.0, "std": math.nan})
+
+    def afresh() -> list[float | None]:
+        with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, RALI_ZOO_CACHE=folder):
+            return [outcome.score for outcome in predict(scorer, frame, "pyiqa", 8)]
+
+    direct = lambda: [float(metric(path)) for path in files]  # noqa: E731
+    apart = max(
+        abs(a + b) for a, b in zip(direct(), afresh(), strict=True)
+    )  # lower is better: its sign is turned
+    note = f"piqe, {len(files)} photographs of BIQ2021, scores differ by {apart:.1g}"
+    return [
+        compare("`benchmark` of a pyiqa metric", "pyiqa", *ab(direct, afresh, 3), "× the time", 1.1, note)
+    ]
 
 
-# ---- sections in processes of their own: memory, start-up, threads ----
+def statistics_of_entries(quick: bool) -> list[Row]:
+    """Every statistic and interval of 40 entries on 5,000 images, and their comparison in pairs."""
+    from rali_zoo.bench.comparison import compare as in_pairs
+    from rali_zoo.bench.statistics import cell_statistics
+
+    entries, n = (4, 500) if quick else (40, 5000)
+    rng = np.random.default_rng(0)
+    mos = np.clip(3 + rng.normal(size=n), 1, 5)
+    std, content = rng.uniform(0.3, 0.9, n), [f"c{i}" for i in range(n)]
+    scores = {f"m{k}": mos + rng.normal(size=n) * (0.3 + 0.02 * k) for k in range(entries)}
+    begun = time.process_time()
+    for given in scores.values():
+        cell_statistics(mos, given, std=std, content=content, on_mos_scale=True)
+    cells = time.process_time() - begun
+    in_pairs(mos, scores, content, failures="worst")
+    whole = time.process_time() - begun
+    note = f"of processor time, one run; {cells:.1f} s for the entries, {whole - cells:.1f} s for their pairs"
+    return [from_values(f"statistics of {entries} entries on {n:,} images", [whole], "s", 20, note)]
+
+
+def board(quick: bool) -> list[Row]:
+    """Tables and page of a board, from results files that were checked before."""
+    sys.path.insert(0, str(ROOT / "tests" / "bench"))
+    import board_fixtures as made
+
+    from rali_zoo.bench import check
+    from rali_zoo.bench.leaderboard import leaderboard
+    from rali_zoo.bench.page import page_files
+    from rali_zoo.bench.results import cell_path
+    from rali_zoo.cli.leaderboard import tables
+
+    models, sets = (10, 4) if quick else (200, 50)
+    known: dict[tuple[str, str], list[str]] = {}
+    real = check._recomputed
+
+    def once(cell: Any, targets: Any) -> list[str]:  # copies of a cell are as right as the cell
+        key = (cell.dataset.ref, cell.model.name[0])
+        return known.setdefault(key, real(cell, targets) if key not in known else [])
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.dict(os.environ, RALI_ZOO_CACHE=f"{folder}/cache"),
+    ):
+        results = Path(folder) / "results"
+        for name in (f"set{i:03d}" for i in range(sets)):
+            made.ROWS[name], made.REFS[name] = 60, f"csv:{name}.csv"
+            rows = made.targets(name)
+            (results / "datasets").mkdir(parents=True, exist_ok=True)
+            write_json(results / "datasets" / f"{name}.json", rows)
+            for kind in ("good", made.ODD_NAME):
+                cell = made.measured({"name": kind}, name, rows)
+                for k in range(models // 2):
+                    model = {**cell["model"], "name": f"{kind[:1].strip('<') or 'b'}{k:04d}"}
+                    path = cell_path(results, model["name"], model["revision"], name)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text(json.dumps({**cell, "model": {**model, "ref": f"ckpt:{model['name']}"}}))
+        with mock.patch.object(check, "_recomputed", once):
+            check.read_cells(results)
+        times = []
+        for _ in range(LEAST_ROUNDS):
+            begun = time.process_time()
+            found = leaderboard(results)
+            read = time.process_time() - begun
+            size = len(page_files(found)["data.js"]) + sum(map(len, tables(found).values()))
+            times.append(time.process_time() - begun)
+    note = f"{models} models on {sets} data sets of 60 images; {read:.1f} s to read and compare; {size / 1e6:.0f} MB"
+    return [from_values(f"`leaderboard` from {models * sets:,} results files", times, "s", 5, note)]
+
+
+# ---- section: memory ----
 
 #: The command, then its own peak memory in KiB; what wait() reports would not be below its parent's.
 _SCORE = """
@@ -499,347 +659,32 @@ def memory(quick: bool) -> list[Row]:
         f"{first:.0f} MiB and {second:.0f} MiB, one run each; a table of {many:,} different scores and "
         f"stds has {size:.0f} bytes a row"
     )
-    name = f"peak memory: {many:,} images / {few:,}"
-    return [Row(name, ratio, ratio, ratio, "<= 1.05", note, "", {"bytes_a_row": size})]
-
-
-_THIN = """
-import sys
-from PIL import Image
-from rali_zoo.data.images import load_image
-from rali_zoo.views import View
-from rali_zoo.types import Preprocess
-
-how, usual, thin = sys.argv[1:]
-seen = Preprocess((336, 336), resize="center_crop")
-
-
-def resize_then_crop(path):
-    image = Image.open(path).convert("RGB")
-    scale = 336 / min(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-    left, top = (image.width - 336) // 2, (image.height - 336) // 2
-    return image.crop((left, top, left + 336, top + 336)).load()
-
-
-def exact(path):
-    return View()(load_image(path), seen)
-
-
-def fast(path):
-    from rali_zoo.scoring.preprocess import FastView
-
-    return FastView(View(), seen).prepare(path)
-
-
-prepare = {"usual": resize_then_crop, "exact": exact, "fast": fast}[how]
-
-
-def kib(what):
-    return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith(what)))
-
-
-prepare(usual)
-with open("/proc/self/clear_refs", "w") as file:
-    file.write("5")  # the peak is counted from here
-before = kib("VmRSS")
-prepare(thin)
-print((kib("VmHWM") - before) / 1024)
-"""
-
-
-def thin(quick: bool) -> list[Row]:
-    """What a 5000x2 image costs in memory, seen at 336 pixels: a process each, after a usual image."""
-    rounds = 1 if quick else 3
-    with tempfile.TemporaryDirectory() as folder:
-        usual, narrow = Path(folder) / "usual.jpg", Path(folder) / "thin.jpg"
-        usual.write_bytes(tiny(1024, 768, "JPEG"))
-        narrow.write_bytes(tiny(5000, 2, "JPEG"))
-        grown: dict[str, list[float]] = {"exact": [], "fast": [], "usual": []}
-        for _ in range(rounds):
-            for how, found in grown.items():
-                words = [sys.executable, "-c", _THIN, how, str(usual), str(narrow)]
-                found.append(float(subprocess.run(words, check=True, capture_output=True, text=True).stdout))
-    note = f"resizing all of it before cutting, with Pillow: {statistics.median(grown['usual']):.0f} MiB"
-    return [
-        from_values(f"memory of a 5000x2 image, {how}, MiB", grown[how], "<= 50", note)
-        for how in ("exact", "fast")
-    ]
-
-
-def startup(quick: bool) -> list[Row]:
-    """Seconds from the start of Python to the first score, less those of importing torch."""
-    with tempfile.TemporaryDirectory() as folder:
-        image = Path(folder) / "one.png"
-        image.write_bytes(tiny())
-        first = f"import rali_zoo; rali_zoo.load_model('rali-tiny-synthetic').score({str(image)!r})"
-        codes = ("import torch", "import torch, lightning", first)
-        times: dict[str, list[float]] = {code: [] for code in codes}
-        for _ in range(2 if quick else 5):
-            for code, found in times.items():
-                found.append(_time_of(code, cpu=quick))
-    beyond = [b - a for a, b in zip(times[codes[0]], times[first], strict=True)]
-    library = statistics.median(b - a for a, b in zip(times[codes[0]], times[codes[1]], strict=True))
-    rest = statistics.median(beyond) - library
-    note = (
-        f"importing torch alone {statistics.median(times[codes[0]]):.1f} s; of what is beyond it, importing "
-        f"lightning takes {library:.1f} s and all else {rest:.1f} s"
-    )
-    limit = (
-        f"`import lightning`, with torchmetrics, torchvision and SciPy, takes {library:.1f} s beyond torch"
-    )
-    numbers = {"lightning_s": library, "rest_s": rest}
-    return [
-        from_values("start-up to first score beyond torch, seconds", beyond, "<= 3", note, limit, numbers)
-    ]
-
-
-def _time_of(code: str, cpu: bool) -> float:
-    """Seconds of a Python process: on the clock, or on the processor, which a busy machine changes less."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    begun = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], check=True)
-    wall = time.perf_counter() - begun
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime if cpu else wall
-
-
-_THREADS = """
-import json, sys, time
-import torch
-from rali_zoo.backbones import create_backbone
-from rali_zoo.scoring.runtime import free_cores
-
-default, chosen, rounds = torch.get_num_threads(), free_cores(), int(sys.argv[2])
-encoder = create_backbone(sys.argv[1]).eval()
-image = torch.rand(4, 3, *encoder.preprocess.size)
-times = {default: [], chosen: []}
-with torch.inference_mode():
-    for number in range(-1, rounds):
-        for threads in (default, chosen) if number % 2 else (chosen, default):
-            torch.set_num_threads(threads)
-            begun = time.perf_counter()
-            encoder(image)
-            if number >= 0:
-                times[threads].append(time.perf_counter() - begun)
-print(json.dumps({"default": default, "chosen": chosen, "times": [times[default], times[chosen]]}))
-"""
-
-
-def threads(quick: bool) -> list[Row]:
-    """An encoder beside a busy process a core: torch's own number of threads against the one we choose."""
-    encoder = "rali:tiny" if quick else "open_clip:ViT-B-32?pretrained=false"
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(available_cores())]
-    plain = {k: v for k, v in os.environ.items() if not k.startswith("OMP_")}
-    try:
-        time.sleep(3 if quick else 75)  # the load average is that of a minute
-        words = [sys.executable, "-c", _THREADS, encoder, "5" if quick else "15"]
-        done = subprocess.run(words, check=True, capture_output=True, text=True, env=plain)
-    finally:
-        for other in others:
-            other.kill()
-            other.wait()
-    found = json.loads(done.stdout.strip().splitlines()[-1])
-    note = f"{found['default']} threads by default, {found['chosen']} chosen, {len(others)} others busy"
-    if found["default"] == found["chosen"]:
-        return [
-            Row(
-                "threads on a busy machine: torch's default / chosen",
-                1.0,
-                1.0,
-                1.0,
-                ">= 1",
-                f"{note}: the same",
-            )
-        ]
-    ratios = [a / b for a, b in zip(*found["times"], strict=True)]
-    return [from_values("threads on a busy machine: torch's default / chosen", ratios, ">= 1", note)]
-
-
-# ---- section: an accelerator ----
-
-
-def gpu(quick: bool) -> list[Row]:
-    """ViT-L/14-336 in bfloat16, compiled, where there is a GPU; nothing elsewhere."""
-    if not torch.cuda.is_available():
-        return []
-    return [throughput(LARGE, "cuda", torch.bfloat16, batch=32 if quick else 256, compiled=not quick)]
-
-
-@torch.no_grad()
-def throughput(uri: str, device: str, dtype: torch.dtype, batch: int, compiled: bool, rounds: int = 7) -> Row:
-    """Images a second of an encoder, as a share of those that its matrix products alone would allow.
-
-    Args:
-        uri: of the backbone.
-        device: where to compute.
-        dtype: that autocast computes in.
-        batch: images a pass.
-        compiled: whether torch.compile is used.
-        rounds: passes that are timed; the matrix product is timed in turn with them.
-    """
-    backbone = create_backbone(uri).eval().to(device)
-    image = torch.rand(batch, 3, *backbone.preprocess.size, device=device)
-    work = operations(backbone, image[:1])
-    run = torch.compile(backbone) if compiled else backbone
-    side = 8192 if device == "cuda" else 512
-    one, two = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-
-    def encode() -> None:
-        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
-            run(image)
-
-    rates, peaks = [], []
-    for turn in range(-2, rounds):
-        took, bare = _timed(encode, device), _timed(lambda: one @ two, device)
-        if turn >= 0:
-            rates.append(batch / took)
-            peaks.append(2 * side**3 / bare)
-    rate, peak = statistics.median(rates), statistics.median(peaks)
-    shares = [r * work / p for r, p in zip(rates, peaks, strict=True)]
-    note = (
-        f"{rate:.0f} images a second by {batch}, {work / 1e9:.1f} GFLOP each; a matrix product of {side} "
-        f"does {peak / 1e12:.1f} TFLOP/s, enough for {peak / work:.0f} a second"
-    )
-    name = f"{uri} on {device}, {str(dtype).removeprefix('torch.')}: share of a bare matrix product's rate"
-    return from_values(name, shares, note=note, values={"images_a_second": rate, "peak_flops": peak})
-
-
-def _timed(function: Callable[[], object], device: str) -> float:
-    def wait() -> None:
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    wait()
-    begun = time.perf_counter()
-    function()
-    wait()
-    return time.perf_counter() - begun
-
-
-def operations(module: torch.nn.Module, image: torch.Tensor) -> int:
-    """Floating-point operations of a pass, a multiplication and an addition counting two."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module(image)
-    return counter.get_total_flops()
-
-
-# ---- section: exports ----
-
-NAMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
-#: Goals of speed. In int8 that of the runtime which is recommended for the encoder; the other is shown.
-GOALS = {("onnx", "fp32"): ">= 1.05", ("onnx", "int8"): ">= 1.5"}
-#: What makes products of 8-bit numbers cheaper than those of floats.
-EIGHT_BITS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}
-NETWORKS = (
-    ("ViT-B/32, random", "open_clip:ViT-B-32?pretrained=false"),
-    ("ResNet-18, random", "timm:resnet18?pretrained=false"),
-)
-_BATCH = 2
-
-
-def exports(quick: bool) -> Iterator[Row]:
-    """float32 and int8 in each runtime against torch, one thread, processor time; parity of float32."""
-    from rali_zoo.export import onnx, openvino
-    from rali_zoo.export.graph import trace
-    from rali_zoo.export.int8 import export_int8, quantise
-
-    files = {"onnx": onnx, "openvino": openvino}
-    rng, rounds = np.random.default_rng(0), 5 if quick else ROUNDS
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for title, backbone in NETWORKS[1:] if quick else NETWORKS:
-            torch.manual_seed(0)
-            scorer = NetworkScorer(RegressionNetwork(backbone), title)
-            size = scorer.network.preprocess.size
-            images, proto = rng.random((8, 3, *size), dtype=np.float32), trace(scorer)
-            for (kind, maker), precision in itertools.product(files.items(), ("fp32", "int8")):
-                graph = proto if precision == "fp32" else quantise(proto, np.split(images, 4), kind)
-                path = folder / f"{precision}{maker.SUFFIX}"
-                maker.write(graph, path)
-                ours = (scorer, maker.load_module(path, threads=1), f"{title}: {NAMES[kind]} {precision}")
-                limit = _float_limit(scorer, size) if precision == "fp32" else _int8_limit
-                yield from _exported(*ours, images[:2], GOALS.get((kind, precision), ""), rounds, limit)
-        scorer, table = load_ours("rali-tiny-synthetic"), load_table("synthetic:lab")
-        images = rng.random((8, 3, *scorer.network.preprocess.size), dtype=np.float32)
-        for kind, maker in files.items():
-            whole, path = folder / f"whole{maker.SUFFIX}", folder / f"tiny{maker.SUFFIX}"
-            maker.write(trace(scorer), whole)
-            title = f"rali-tiny-synthetic: {NAMES[kind]}"
-            yield _exported(scorer, maker.load_module(whole, threads=1), f"{title} fp32", images, "", rounds)[
-                1
-            ]
-            tests = 60 if quick else 500
-            change = export_int8(scorer, path, table, kind, max_loss=1.0, test_images=tests)
-            ours = (scorer, maker.load_module(path, threads=1), f"{title} int8")
-            row = _exported(*ours, images, GOALS.get((kind, "int8"), ""), rounds, _int8_limit)[0]
-            yield replace(row, note=f"{row.note}; {change} of synthetic:lab (synthetic labels)")
-            yield from_values(f"{title} int8, loss of SRCC or PLCC", [change.loss], "<= 0.01", str(change))
-
-
-def _exported(
-    scorer: NetworkScorer,
-    module: Callable[[torch.Tensor], torch.Tensor],
-    name: str,
-    images: np.ndarray,
-    goal: str,
-    rounds: int,
-    limit: Callable[[float, float], str] | None = None,
-) -> list[Row]:
-    """Torch's time over the runtime's; of float32 also the largest difference of a score."""
-    image = torch.from_numpy(images)
-
-    def by_torch() -> torch.Tensor:
-        with torch.inference_mode():
-            return scorer.network(image)
-
-    scores = by_torch()
-    apart = float((scores - module(image)).abs().max())
-    note = f"{len(images)} images, a score differs by {apart:.1g}"
-    title = f"{name}, torch / it"
-    row = compare(title, by_torch, lambda: module(image), goal, note, rounds, 1, "cpu", limit)
-    if not name.endswith("fp32"):
-        return [row]
-    note = f"{len(images)} images, scores from {float(scores.min()):.2f} to {float(scores.max()):.2f}"
-    return [row, from_values(f"{name}, difference of a score", [apart], "<= 1e-05", note)]
-
-
-def _float_limit(scorer: NetworkScorer, size: tuple[int, int]) -> Callable[[float, float], str]:
-    """How near torch is to what the chip's matrix products do, which no runtime can beat."""
-    work = operations(scorer.network, torch.rand(2, 3, *size))
-
-    def why(slow: float, fast: float) -> str:
-        one, two = torch.randn(1024, 1024), torch.randn(1024, 1024)
-        peak = 2 * 1024**3 / seconds(lambda: one @ two)
-        return (
-            f"torch does {work / slow / 1e9:.0f} GFLOP/s and a bare matrix product {peak / 1e9:.0f}, so that "
-            f"no runtime gets beyond {peak * slow / work:.2f} times"
-        )
-
-    return why
-
-
-def _int8_limit(slow: float, fast: float) -> str:
-    flags = set(Path("/proc/cpuinfo").read_text().split()) if Path("/proc/cpuinfo").is_file() else set[str]()
-    if flags & EIGHT_BITS:
-        return ""
-    return f"the chip has no instruction for sums of 8-bit products ({', '.join(sorted(EIGHT_BITS))})"
+    name, against = f"memory of `score` on {many:,} images", f"on {few:,}"
+    return [from_values(name, [ratio], "× the memory", 1.05, note, "", {"bytes_a_row": size}, against)]
 
 
 # ---- the file, section by section ----
 
-SECTIONS = (encoder, preprocessing, fast, thin, folder, exports, threads, startup, memory, ray, gpu)
-ALL: dict[str, Callable[[bool], Iterable[Row]]] = {f.__name__: f for f in SECTIONS}
+Section = Callable[[bool], Iterable[Row]]
+ALL: dict[str, Section] = {
+    "startup": startup, "quickstart": quickstart, "folder": folder, "jpeg": jpeg, "features": features, "fit": fit,
+    "benchmark": benchmark, "statistics": statistics_of_entries, "board": board, "grpo": grpo, "memory": memory,
+}  # fmt: skip
 
 
-def measure(names: Iterable[str], path: Path, about: Mapping[str, Any], quick: bool, again: bool) -> int:
+def measure(
+    sections: Mapping[str, Section],
+    names: Iterable[str],
+    path: Path,
+    about: Mapping[str, Any],
+    quick: bool,
+    again: bool,
+) -> int:
     """Measure sections, each written as soon as it is done; how many failed.
 
     Args:
-        names: of :data:`ALL`.
+        sections: by name.
+        names: of those to measure.
         path: results file; what a run that was stopped has left in it is kept.
         about: where the numbers come from: versions, hardware.
         quick: whether sizes are small; a file of the other kind is begun anew.
@@ -856,13 +701,14 @@ def measure(names: Iterable[str], path: Path, about: Mapping[str, Any], quick: b
         print(f"# {name}", file=sys.stderr, flush=True)
         begun, rows, error = time.perf_counter(), list[Row](), ""
         try:
-            rows = list(ALL[name](quick))
+            rows = list(sections[name](quick))
         except (
             Exception
         ) as problem:  # the other sections can still be measured; the file says what is missing
             traceback.print_exc()
             error, failed = f"{type(problem).__name__}: {problem}".splitlines()[0], failed + 1
         content["sections"][name] = {
+            "script": Path(sys.argv[0]).name,
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - begun, 1),
             "load_average": [round(x, 2) for x in os.getloadavg()],
@@ -872,17 +718,18 @@ def measure(names: Iterable[str], path: Path, about: Mapping[str, Any], quick: b
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         for row in rows:
-            ends = f"[{number(row.low)}, {number(row.high)}]"
             met = {True: "met", False: "not met", None: ""}[row.met]
-            print(f"{row.name:58} {number(row.ratio):>8} {ends:18} {row.goal:9} {met:8}\n    {row.note}")
-            print(f"    reason: {row.reason}\n" * bool(row.reason), end="")
+            print(f"{row.name}: {number(row.value)} {row.unit} {row.against}, goal {row.goal}: {met}")
+            print(f"    {row.note}\n" + f"    reason: {row.reason}\n" * bool(row.reason), end="")
     return failed
 
 
-def main() -> None:
+def main(sections: Mapping[str, Section] = ALL) -> None:
     """Measure, print, and write what was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=ALL, help="these sections, measured again")
+    parser = argparse.ArgumentParser(
+        description=sys.modules["__main__"].__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=sections, help="these sections, measured again")
     parser.add_argument("--fresh", action="store_true", help="measure again what is in the file")
     parser.add_argument("--quick", action="store_true", help=f"small sizes; writes {QUICK.relative_to(ROOT)}")
     parser.add_argument("--output", type=Path, help="results file")
@@ -891,7 +738,7 @@ def main() -> None:
     output = options.output or (QUICK if options.quick else TARGET)
     again = options.fresh or options.quick or options.only is not None
     about = provenance({"quick": options.quick})
-    failed = measure(options.only or ALL, output, about, options.quick, again)
+    failed = measure(sections, options.only or sections, output, about, options.quick, again)
     print(f"written to {output}; python benchmarks/studies/tables.py shows it in the docs", file=sys.stderr)
     if failed:
         raise SystemExit(

@@ -271,7 +271,7 @@ def number(value: float) -> str:
 
 
 def speed(content: Content | None = None) -> str:
-    """Goals, measured values with smallest and largest round, and whether a goal is met; safe for no results.
+    """What a person waits for: measured values, smallest and largest round, goals; safe for no results.
 
     Args:
         content: of a results file of ``speed.py``; that of the repository by default.
@@ -282,19 +282,28 @@ def speed(content: Content | None = None) -> str:
         return "Nothing has been measured yet: run `python benchmarks/studies/speed.py`."
     rows, notes = [], []
     for name, section in sections.items():
+        command = f"`{section['script']} --only {name}`"
         if section["error"]:
             notes.append(f"- {name}: not measured: {section['error']}")
         for row in section["rows"]:
             met = {True: "met", False: "not met", None: "–"}[row["met"]]
+            sign = "≥" if row["unit"] in ("× the speed", "SRCC") else "≤"
+            goal = "–" if row["goal"] is None else f"{sign} {number(row['goal'])}"
             ends = f"{number(row['low'])} – {number(row['high'])}"
-            rows.append([row["name"], row["goal"] or "–", number(row["ratio"]), ends, met])
+            value = f"{number(row['value'])} {row['unit']}".rstrip()
+            rows.append([row["name"], row["against"] or "–", goal, value, ends, met, command])
             why = f" **Not met:** {row['reason']}." if row["reason"] else ""
-            notes.append(f"- {row['name']}: {row['note']}.{why}")
+            notes.append(
+                f"- {row['name']}{', against ' * bool(row['against'])}{row['against']}: {row['note']}.{why}"
+            )
     small = "Small sizes (`--quick`): no result, only a sign that it runs. " if content["quick"] else ""
     loads = [section["load_average"][0] for section in sections.values()]
-    machine, _, day = provenance(content).rpartition("; ")
-    foot = f"{small}{machine}; load of the machine {min(loads):.1f} to {max(loads):.1f}; {day}."
-    heading = ["what", "goal", "measured", "smallest and largest round", "outcome"]
+    days = sorted({section["written"][:10] for section in sections.values()})
+    machine = provenance(content).rpartition("; ")[0]
+    foot = (
+        f"{small}{machine}; load of the machine {min(loads):.1f} to {max(loads):.1f}; {' and '.join(days)}."
+    )
+    heading = ["what", "against", "goal", "measured", "smallest and largest round", "outcome", "command"]
     return table(heading, rows, *notes, "", foot)
 
 

@@ -5,7 +5,6 @@ The command makes the runs stages of a pipeline: what is done is skipped, what w
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,12 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
+from rali_zoo.analysis.common import predictions_of
 from rali_zoo.analysis.intervals import Interval
 from rali_zoo.errors import ConfigError, UnknownNameError
 from rali_zoo.metrics import holm, plcc, srcc
 from rali_zoo.metrics.bootstrap import Resamples, p_of_no_difference, percentile_interval
+from rali_zoo.settings import read_frame
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,12 +92,10 @@ def read(names: Sequence[str], seeds: Sequence[int], output: Path, root: str) ->
     Raises:
         ConfigError: runs that were tested on different data sets or images.
     """
-    import pandas as pd
-
     from rali_zoo.data.tables import load_table
 
     runs = {(name, seed): Path(output) / "runs" / f"{name}-{seed}" for name in names for seed in seeds}
-    listed = {key: json.loads((run / "results.json").read_text())["datasets"] for key, run in runs.items()}
+    listed = {key: predictions_of(run / "results.json") for key, run in runs.items()}
     refs = list(next(iter(listed.values())))
     found = {}
     for ref in refs:
@@ -106,7 +105,7 @@ def read(names: Sequence[str], seeds: Sequence[int], output: Path, root: str) ->
         for key, run in runs.items():
             if list(listed[key]) != refs:
                 raise ConfigError(f"{run} was tested on {list(listed[key])}, others on {refs}")
-            frame = pd.read_parquet(run / listed[key][ref]["predictions"]).set_index("id")
+            frame = read_frame(listed[key][ref]).set_index("id")
             if not rows.index.isin(frame.index).all():
                 raise ConfigError(f"{run}: its predictions of {ref} are not of all test images")
             columns.append(frame.loc[rows.index, "score"].to_numpy(float))

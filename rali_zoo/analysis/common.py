@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from rali_zoo.errors import ConfigError
-from rali_zoo.paths import atomic_path, cache_dir
+from rali_zoo.errors import ConfigError, ScoreTableError
+from rali_zoo.paths import atomic_path, cache_dir, text_sha256
 from rali_zoo.report import provenance, write_json
+from rali_zoo.settings import read_frame
+from rali_zoo.trust import names_outside
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,13 +99,9 @@ def choose(refs: Sequence[str], settings: Settings) -> dict[str, pd.DataFrame]:
     found = {}
     for ref in refs:
         table = load_table(ref, settings.root)
-        frame = table.frame if settings.split == "all" else table.split(settings.split)
-        frame = frame[frame["mos"].notna()]
-        if frame.empty:
-            raise ConfigError(f"{ref!r} has no {settings.split} rows with a MOS; {table.describe()}")
-        chosen = frame.sample(min(settings.limit, len(frame)), random_state=settings.seed).sort_index()
-        chosen.attrs = {"of": len(frame), "synthetic": table.card.synthetic}
-        found[ref] = chosen
+        every = len(table.sample(settings.split, None, rated=True))
+        found[ref] = table.sample(settings.split, settings.limit, settings.seed, rated=True).copy()
+        found[ref].attrs = {"of": every, "synthetic": table.card.synthetic}
     return found
 
 
@@ -157,13 +156,15 @@ def written(module: VLMNetwork, ref: str, frame: pd.DataFrame, settings: Setting
     names = "\n".join(frame["id"].astype(str) + "\t" + frame["path"].astype(str))
     question, limit = module.asked, module.limit
     key = "|".join((module.revision, module.vlm.fingerprint, str(question), str(limit), ref, names))
-    path = cache_dir("analysis") / f"texts-{hashlib.sha256(key.encode()).hexdigest()[:24]}.parquet"
+    path = cache_dir("analysis") / f"texts-{text_sha256(key)[:24]}.parquet"
+    answers = None
     if path.is_file():
-        answers = pd.read_parquet(path)
-    else:
+        with suppress(ScoreTableError):  # one that is damaged is made again
+            answers = read_frame(path)
+    if answers is None:
         answers = _write(module, frame["path"].tolist(), settings.batch_size)
         with atomic_path(path) as temporary:
-            answers.to_parquet(temporary, index=False)
+            answers.to_parquet(temporary, index=False, write_page_checksum=True)
     kept = frame[["id", "path", "mos", "content"]].reset_index(drop=True)
     return pd.concat([kept, answers], axis=1)
 
@@ -240,3 +241,22 @@ def write_result(
     target = Path(folder) / f"{name}.json"
     write_json(target, content, digits=6)
     return target
+
+
+def predictions_of(results: Path) -> dict[str, Path]:
+    """Files of predictions by data set, as a ``results.json`` of ``fit`` or ``test`` lists them.
+
+    Raises:
+        ConfigError: no such file, or one that names files outside of its folder.
+    """
+    try:
+        listed = json.loads(results.read_bytes())["datasets"]
+        files = {ref: facts["predictions"] for ref, facts in listed.items() if "predictions" in facts}
+        outside = [file for file in files.values() if names_outside(file)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(
+            f"{results} is no results.json of fit or test ({type(error).__name__}: {error})"
+        ) from None
+    if outside:
+        raise ConfigError(f"{results} names {outside[0]!r}, which does not lie below its folder")
+    return {ref: results.parent / file for ref, file in files.items()}

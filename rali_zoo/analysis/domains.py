@@ -8,7 +8,6 @@ under, such as ``before`` and ``after`` a training across data sets, on the same
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from rali_zoo.analysis.common import batches, decodable, written
+from rali_zoo.analysis.common import batches, decodable, predictions_of, written
 from rali_zoo.analysis.intervals import jackknife, mean_interval
 from rali_zoo.errors import ConfigError, ImageDecodeError
 from rali_zoo.metrics.domains import common_scale, covariance_cka, linear_cka, mmd, separability
 from rali_zoo.report import JsonDict
+from rali_zoo.settings import read_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -350,16 +350,11 @@ def on_one_scale(path: str | Path, data: Sequence[str]) -> JsonDict:
     Raises:
         ConfigError: no such file, a data set that it lacks, or no score at all.
     """
-    import pandas as pd
-
-    try:
-        listed = json.loads(Path(path).read_text())["datasets"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"--results {path} is no results.json of fit or test ({error})") from None
-    lacking = [ref for ref in data if "predictions" not in listed.get(ref, {})]
+    listed = predictions_of(Path(path))
+    lacking = [ref for ref in data if ref not in listed]
     if lacking:
         raise ConfigError(f"{path} was not tested on {', '.join(lacking)}, but on {', '.join(listed)}")
-    frames = {r: pd.read_parquet(Path(path).parent / listed[r]["predictions"]) for r in data}
+    frames = {ref: read_frame(listed[ref]) for ref in data}
     known = {ref: f[f["mos"].notna() & f["score"].notna()] for ref, f in frames.items()}
     pairs = {ref: (f["score"].to_numpy(float), f["mos"].to_numpy(float)) for ref, f in known.items()}
     try:

@@ -122,7 +122,7 @@ def jackknife(
     """A smooth statistic of several samples with a delete-a-group jackknife interval.
 
     A bootstrap would not do for MMD and CKA, which see an image that is drawn twice as a very near pair. The
-    contents of each sample are dealt into 20 groups (fewer where there are fewer), and the statistic is taken
+    contents of each sample are split into 20 groups (fewer where there are fewer), and the statistic is taken
     without each (Shao, Tu, The Jackknife and Bootstrap, 1995, section 5.5).
 
     Args:
@@ -143,9 +143,12 @@ def jackknife(
     if units < _LEAST:
         return {"value": value, "low": math.nan, "high": math.nan}
     groups, rng = min(_GROUPS, units), np.random.default_rng(seed)
-    dealt = [(rng.permutation(int(code.max()) + 1) % groups)[code] for code in codes]
+    memberships = [(rng.permutation(int(code.max()) + 1) % groups)[code] for code in codes]
     without = np.array(
-        [statistic([part[of != g] for part, of in zip(parts, dealt, strict=True)]) for g in range(groups)]
+        [
+            statistic([part[of != g] for part, of in zip(parts, memberships, strict=True)])
+            for g in range(groups)
+        ]
     )
     deviation = math.sqrt((groups - 1) / groups * np.square(without - without.mean()).sum())
     wide = float(stats.t.isf(0.025, groups - 1)) * deviation

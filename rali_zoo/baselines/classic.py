@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from rali_zoo.baselines.base import Facts, MetricScorer
-from rali_zoo.errors import MissingExtraError, UnknownNameError
+from rali_zoo.baselines.base import MetricScorer, Row, row_of
+from rali_zoo.errors import MissingExtraError
 from rali_zoo.uri import Uri
 
 #: From an image (H, W, 3), 8-bit RGB, to one number.
@@ -50,14 +50,6 @@ def tenengrad(rgb: NDArray[np.uint8]) -> float:
     """
     grey = _grey(rgb).astype(np.float64)
     return float(sum((ndimage.sobel(grey, axis, mode="mirror") ** 2).mean() for axis in (0, 1)))
-
-
-def _laplacian() -> Compute:
-    return laplacian
-
-
-def _tenengrad() -> Compute:
-    return tenengrad
 
 
 def _brisque() -> Compute:
@@ -139,37 +131,25 @@ def _size() -> Compute:
     return lambda rgb: float(check.calculate(Image.fromarray(rgb))["size"])
 
 
-@dataclass(frozen=True)
-class Row:
-    """What is known of one of them.
-
-    Attributes:
-        make: imports its package and gives what computes it.
-        package: that carries it; "" = written here.
-        licence: of that package.
-        lower_better: whether a smaller value means better quality.
-        value_range: nominal range; ``None`` where an end is open.
-        training_sets: rated data sets that it was fitted to.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Classic(Row):
+    """A metric that a package of its own carries (``""``: written here), and what makes its function."""
 
     make: Callable[[], Compute]
     package: str = ""
-    licence: str = "Apache-2.0"
-    lower_better: bool = False
-    value_range: tuple[float, float] | None = None
-    training_sets: tuple[str, ...] = ()
+    needs_reference: bool = False
 
 
 #: ``cleanvision_odd_size`` is the size alone: cleanvision calls one odd against the others of a folder, and a scorer
 #: sees one image.
 METRICS = {
-    "brisque": Row(_brisque, "brisque", lower_better=True, training_sets=("live",)),
-    "cleanvision_blurry": Row(_check("blurry"), "cleanvision", value_range=(0, 1)),
-    "cleanvision_dark": Row(_check("dark"), "cleanvision", value_range=(0, 1)),
-    "cleanvision_odd_size": Row(_size, "cleanvision"),
-    "laplacian": Row(_laplacian),
-    "niqe": Row(_niqe, "scikit-video", "BSD-3-Clause", lower_better=True),
-    "tenengrad": Row(_tenengrad),
+    "brisque": Classic(make=_brisque, package="brisque", lower_better=True, training_sets=("live",)),
+    "cleanvision_blurry": Classic(make=_check("blurry"), package="cleanvision", value_range=(0, 1)),
+    "cleanvision_dark": Classic(make=_check("dark"), package="cleanvision", value_range=(0, 1)),
+    "cleanvision_odd_size": Classic(make=_size, package="cleanvision"),
+    "laplacian": Classic(make=lambda: laplacian),
+    "niqe": Classic(make=_niqe, package="scikit-video", licence="BSD-3-Clause", lower_better=True),
+    "tenengrad": Classic(make=lambda: tenengrad),
 }
 
 
@@ -184,23 +164,12 @@ def load(uri: Uri, device: str | None = None) -> MetricScorer:
         UnknownNameError: no such metric.
         MissingExtraError: its package is not installed.
     """
-    uri.take(())
-    row = METRICS.get(uri.id)
-    if row is None:
-        raise UnknownNameError("classic metric", uri.id, METRICS)
+    row = row_of(uri, METRICS, "classic metric")
     try:
         compute = row.make()
     except ImportError as error:
         raise MissingExtraError(row.package, "classic") from error
-    facts = Facts(
-        name=f"{uri.scheme}:{uri.id}",
-        version=f"{row.package}-{version(row.package)}" if row.package else "1",
-        licence=row.licence,
-        needs_reference=False,
-        lower_better=row.lower_better,
-        value_range=row.value_range,
-        training_sets=row.training_sets,
-    )
+    facts = row.facts(uri, f"{row.package}-{version(row.package)}" if row.package else "1")
 
     def of_tensor(image: torch.Tensor, _: object) -> float:
         return compute((image[0] * 255).round().byte().permute(1, 2, 0).numpy())

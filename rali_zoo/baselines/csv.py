@@ -35,11 +35,11 @@ class TableScorer(Foreign):
         revision: hash of the file.
         higher: whether a higher native score is a better one.
         training_sets: rated data sets that whatever made the scores was fitted to; ``None`` = not known.
-        score_range: nominal range of the native scores; ``None`` = not told.
+        score_range: nominal range of the native scores; ``None`` = not stated.
 
     Attributes:
         needs_reference: never.
-        score_range: of the scores it gives, sign turned; ``None`` = not told.
+        score_range: of the scores it gives, sign turned; ``None`` = not stated.
         native_scale: whether scores are in units of their own instead of MOS in [1, 5].
         preprocess_id: empty.
     """

@@ -2,62 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.metadata import version
 from inspect import isclass
 from typing import Any
 
 import torch
 
-from rali_zoo.baselines.base import Facts, Frozen, MetricScorer, networks_in
+from rali_zoo.baselines.base import Frozen, MetricScorer, Row, networks_in, row_of
 from rali_zoo.baselines.fetching import fetching
-from rali_zoo.errors import MissingExtraError, UnknownNameError
+from rali_zoo.errors import MissingExtraError
 from rali_zoo.uri import Uri
 
 _UNIT = (0.0, 1.0)
 _PROBE = 96  # pixels; enough for the windows and scales of every metric with weights
 
 
-@dataclass(frozen=True)
-class Row:
-    """What piq's documentation says of a metric.
-
-    Attributes:
-        lower_better: whether a smaller value means better quality.
-        value_range: nominal range; ``None`` where an end is open.
-        needs_reference: whether it compares two images.
-        training_sets: rated data sets that it was fitted to.
-        weights: whether it fetches a file.
-    """
-
-    lower_better: bool = False
-    value_range: tuple[float, float] | None = _UNIT
-    needs_reference: bool = True
-    training_sets: tuple[str, ...] = ()
-    weights: bool = False
-
-
+#: Under piq's own names, with what its documentation says.
 METRICS = {
-    "psnr": Row(value_range=None),
-    "ssim": Row(),
-    "multi_scale_ssim": Row(),
-    "information_weighted_ssim": Row(),
-    "vif_p": Row(value_range=None),
-    "fsim": Row(),
-    "vsi": Row(),
-    "srsim": Row(),
-    "haarpsi": Row(),
-    "dss": Row(),
-    "gmsd": Row(lower_better=True, value_range=None),
-    "multi_scale_gmsd": Row(lower_better=True, value_range=None),
-    "mdsi": Row(lower_better=True, value_range=None),
-    "LPIPS": Row(lower_better=True, value_range=None, training_sets=("bapps",), weights=True),
-    "DISTS": Row(lower_better=True, training_sets=("kadid10k",), weights=True),
-    "PieAPP": Row(lower_better=True, value_range=None, training_sets=("pieapp",), weights=True),
-    "brisque": Row(
-        lower_better=True, value_range=None, needs_reference=False, training_sets=("live",), weights=True
-    ),
-    "CLIPIQA": Row(needs_reference=False, weights=True),
+    "psnr": Row(),
+    **{
+        name: Row(value_range=_UNIT)
+        for name in (
+            *("ssim", "multi_scale_ssim", "information_weighted_ssim"),
+            *("fsim", "vsi", "srsim", "haarpsi", "dss"),
+        )
+    },
+    "vif_p": Row(),
+    **{name: Row(lower_better=True) for name in ("gmsd", "multi_scale_gmsd", "mdsi")},
+    "LPIPS": Row(lower_better=True, training_sets=("bapps",), weights=True),
+    "DISTS": Row(lower_better=True, value_range=_UNIT, training_sets=("kadid10k",), weights=True),
+    "PieAPP": Row(lower_better=True, training_sets=("pieapp",), weights=True),
+    "brisque": Row(lower_better=True, needs_reference=False, training_sets=("live",), weights=True),
+    "CLIPIQA": Row(value_range=_UNIT, needs_reference=False, weights=True),
 }
 
 
@@ -73,10 +49,7 @@ def load(uri: Uri, device: str | None = None) -> MetricScorer:
         UnknownNameError: no such metric.
         WeightsUnavailableError: its weights are neither on this machine nor to be had.
     """
-    uri.take(())
-    row = METRICS.get(uri.id)
-    if row is None:
-        raise UnknownNameError("metric of piq", uri.id, METRICS)
+    row = row_of(uri, METRICS, "metric of piq")
     try:
         import piq
     except ModuleNotFoundError as error:
@@ -89,15 +62,7 @@ def load(uri: Uri, device: str | None = None) -> MetricScorer:
                 made = Frozen(getattr(piq, uri.id)().to(where))
             # brisque looks for its file only when it is called.
             made(*[torch.rand(1, 3, _PROBE, _PROBE, device=where)] * (1 + row.needs_reference))
-    facts = Facts(
-        name=ref,
-        version=f"piq-{version('piq')}",
-        licence="Apache-2.0",
-        needs_reference=row.needs_reference,
-        lower_better=row.lower_better,
-        value_range=row.value_range,
-        training_sets=row.training_sets,
-    )
+    facts = row.facts(uri, f"piq-{version('piq')}")
     compute = made if row.needs_reference else lambda image, _: made(image)
     return MetricScorer(facts, compute, where, networks_in(made))
 

@@ -6,6 +6,7 @@ pyiqa is under the PolyForm Noncommercial licence and is an optional extra; noth
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import version
@@ -15,11 +16,12 @@ import torch
 
 from rali_zoo.baselines.base import Facts, Frozen, MetricScorer, networks_in
 from rali_zoo.baselines.fetching import fetching
-from rali_zoo.baselines.pyiqa_facts import CORRECTED, OFFLINE, REFUSED, training_sets
+from rali_zoo.baselines.pyiqa_facts import BYTES_A_PIXEL, CORRECTED, OFFLINE, REFUSED, training_sets
 from rali_zoo.data.readers.options import truth
-from rali_zoo.errors import ConfigError, MissingExtraError, UnknownNameError
+from rali_zoo.errors import ConfigError, ImageDecodeError, MissingExtraError, UnknownNameError
 from rali_zoo.uri import Uri
 
+_MOST_BYTES = 8 * 2**30  # what one image may take
 LICENCE = "PolyForm-Noncommercial-1.0.0"
 
 
@@ -50,12 +52,22 @@ def load(uri: Uri, device: str | None = None) -> MetricScorer:
         if name in OFFLINE:
             metric = Frozen(create_metric(name, device=where))
         else:
-            with _llama_restored(), fetching(ref, "pyiqa", trust):
+            with _llama_watched(ref), fetching(ref, "pyiqa", trust):
                 metric = Frozen(create_metric(name, device=where))
     facts = facts_of(name, config)
+
+    def alone(image: torch.Tensor, _: object) -> torch.Tensor:
+        needed = BYTES_A_PIXEL.get(name, 0) * image.shape[-1] * image.shape[-2]
+        if needed > _MOST_BYTES:
+            raise ImageDecodeError(
+                f"{ref} takes {needed / 2**30:.0f} GiB of memory for an image of {image.shape[-1]}x{image.shape[-2]}; "
+                f"not computed above {_MOST_BYTES / 2**30:.0f} GiB"
+            )
+        return metric(image)
+
     return MetricScorer(
         facts,
-        metric if facts.needs_reference else lambda image, _: metric(image),
+        metric if facts.needs_reference else alone,
         device=where,
         networks=networks_in(metric),
     )
@@ -81,7 +93,7 @@ def list_metrics(offline: bool = False) -> list[str]:
 
 
 def _range(text: str) -> tuple[float, float] | None:
-    """``"~0, ~100"`` as two numbers; ``None`` unless both ends are told."""
+    """``"~0, ~100"`` as two numbers; ``None`` unless both ends are stated."""
     parts = [part.strip().removeprefix("~") for part in text.split(",")]
     try:
         low, high = (float(part) for part in parts)
@@ -91,11 +103,12 @@ def _range(text: str) -> tuple[float, float] | None:
 
 
 @contextmanager
-def _llama_restored() -> Iterator[None]:
-    """Give transformers its Llama back where loading fails.
+def _llama_watched(ref: str) -> Iterator[None]:
+    """Give transformers its Llama back where loading fails, and warn where it is replaced.
 
     Importing pyiqa's Q-Align and Compare2Score puts their own Llama into transformers, for every other model
-    of this process too, even if their weights then cannot be had.
+    of this process too, even if their weights then cannot be had. ``benchmark`` runs them in a process of
+    their own.
     """
     from transformers.models.llama import configuration_llama, modeling_llama
 
@@ -111,6 +124,11 @@ def _llama_restored() -> Iterator[None]:
         for kind, forward in forwards:
             kind.forward = forward  # type: ignore[method-assign]
         raise
+    if any(kind.forward is not forward for kind, forward in forwards):
+        warnings.warn(
+            f"{ref} has replaced transformers' Llama in this process: load no other language model beside it",
+            stacklevel=2,
+        )
 
 
 def _configs() -> Mapping[str, Mapping[str, Any]]:

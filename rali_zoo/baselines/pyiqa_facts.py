@@ -35,6 +35,10 @@ REFUSED = {
     "fgresq_pair": "it says which of two images is the better one",
 }
 
+#: Bytes that a metric takes for each pixel where a large photograph would end the process: pyiqa 0.1.16 spreads each
+#: pixel over the 256 bins of its histogram in 64 bits.
+BYTES_A_PIXEL = {"entropy": 2048}
+
 #: Metadata that are wrong in pyiqa 0.1.16. DMM sums squared differences of features: 0 for equal images,
 #: more for worse ones, yet it lacks ``lower_better``.
 CORRECTED: dict[str, dict[str, Any]] = {"dmm": {"lower_better": True}}

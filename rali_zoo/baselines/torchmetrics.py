@@ -4,39 +4,16 @@ from __future__ import annotations
 
 import warnings
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rali_zoo.baselines.base import Facts, Frozen, MetricScorer, networks_in
+from rali_zoo.baselines.base import Frozen, MetricScorer, Row, networks_in, row_of
 from rali_zoo.baselines.fetching import fetching
-from rali_zoo.errors import UnknownNameError
 from rali_zoo.uri import Uri
 
 _UNIT = (0.0, 1.0)
-
-
-@dataclass(frozen=True)
-class Row:
-    """What the documentation of torchmetrics says of a metric.
-
-    Attributes:
-        lower_better: whether a smaller value means better quality.
-        value_range: nominal range; ``None`` where an end is open.
-        needs_reference: whether it compares two images.
-        options: of its constructor.
-        training_sets: rated data sets that it was fitted to.
-        weights: whether it fetches a file.
-    """
-
-    lower_better: bool = False
-    value_range: tuple[float, float] | None = None
-    needs_reference: bool = True
-    options: dict[str, float | bool | str] = field(default_factory=dict)
-    training_sets: tuple[str, ...] = ()
-    weights: bool = False
 
 
 METRICS = {
@@ -78,10 +55,7 @@ def load(uri: Uri, device: str | None = None) -> MetricScorer:
         UnknownNameError: no such metric.
         WeightsUnavailableError: its weights are neither on this machine nor to be had.
     """
-    uri.take(())
-    row = METRICS.get(uri.id)
-    if row is None:
-        raise UnknownNameError("metric of torchmetrics", uri.id, METRICS)
+    row = row_of(uri, METRICS, "metric of torchmetrics")
     import torchmetrics
     from torchmetrics import image
     from torchmetrics.image import arniqa
@@ -99,15 +73,7 @@ def load(uri: Uri, device: str | None = None) -> MetricScorer:
         metric.update(distorted) if reference is None else metric.update(distorted, reference)
         return metric.compute()
 
-    facts = Facts(
-        name=ref,
-        version=f"torchmetrics-{torchmetrics.__version__}",
-        licence="Apache-2.0",
-        needs_reference=row.needs_reference,
-        lower_better=row.lower_better,
-        value_range=row.value_range,
-        training_sets=row.training_sets,
-    )
+    facts = row.facts(uri, f"torchmetrics-{torchmetrics.__version__}")
     return MetricScorer(facts, compute, where, networks_in(Frozen(metric)))
 
 

@@ -17,13 +17,14 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rali_zoo.paths import atomic_path, cache_dir
-from rali_zoo.report import sha256, text_sha256
+from rali_zoo.outputs import OutputError
+from rali_zoo.paths import atomic_path, cache_dir, sha256, text_sha256
 
 SHARD = 256  # predictions that are held before they are written …
 SECONDS = 10.0  # … or the time since the last write, so that a slow metric loses little
 
 FOLDER = "predictions"
+_DAMAGE = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ def content_digests(paths: Sequence[str]) -> list[str | None]:
             try:
                 stat = os.stat(path)
                 # The time of change too: a copy can bring the time of modification along.
-                key = f"{os.path.abspath(path)}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
+                name = os.fsencode(os.path.abspath(path)).decode("utf-8", "backslashreplace")
+                key = f"{name}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
                 digest = new.get(key) or _remembered(memory, key)
                 if digest is None:
                     digest = new[key] = sha256(path)
@@ -61,17 +63,34 @@ def _memory() -> Iterator[sqlite3.Connection]:
     """The data base of digests; one that cannot be read is made anew."""
     path = cache_dir(FOLDER) / "contents.sqlite"
     create = "CREATE TABLE IF NOT EXISTS digests (file TEXT PRIMARY KEY, digest TEXT, mark TEXT)"
+    if not _sound(path, create):
+        path.unlink(missing_ok=True)
+    try:
+        with closing(sqlite3.connect(path, timeout=60)) as memory:
+            memory.text_factory = _lenient
+            memory.execute(create)
+            yield memory
+    except sqlite3.Error as error:
+        raise OutputError(f"{path} cannot be read or written: {error}") from error
+
+
+def _sound(path: Path, create: str) -> bool:
+    """Whether a data base is whole and has our table; raises for what is no damage: a lock, a full disk."""
     try:
         with closing(sqlite3.connect(path, timeout=60)) as memory:
             memory.execute(create)
-            memory.execute("PRAGMA quick_check").fetchall()
-    except sqlite3.OperationalError:  # a lock, a full disk: not damage
-        raise
-    except sqlite3.DatabaseError:
-        path.unlink(missing_ok=True)
-    with closing(sqlite3.connect(path, timeout=60)) as memory:
-        memory.execute(create)
-        yield memory
+            memory.execute("SELECT file, digest, mark FROM digests LIMIT 1")
+            return memory.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    except UnicodeDecodeError:  # sqlite quotes the damage in its message
+        return False
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _DAMAGE:
+            return False
+        raise OutputError(f"{path} cannot be read or written: {error}") from error
+
+
+def _lenient(text: bytes) -> str:
+    return text.decode("utf-8", "replace")  # a damaged row then lacks its mark
 
 
 def _remembered(memory: sqlite3.Connection, key: str) -> str | None:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from rali_zoo.bench.results import Cell, Targets, cell_path, find_cells, read_cell, read_targets
 from rali_zoo.errors import ScoreTableError
+from rali_zoo.paths import cache_dir, sha256
 from rali_zoo.report import STATISTICS
 
 #: Relative difference of a statistic that is computed again; libraries differ in the last digits.
 TOLERANCE = 1e-4
 _SHOWN = 20
+_RULES = 1  # raised whenever a statistic is computed otherwise: what was checked before is then checked again
 
 
 def check_file(path: Path) -> list[str]:
@@ -24,36 +26,53 @@ def check_file(path: Path) -> list[str]:
         path: of the cell.
     """
     try:
-        cell = read_cell(path)
+        return _wrong(read_cell(path), path)
     except ScoreTableError as error:
         return str(error).splitlines()
-    results = path.resolve().parents[2]
-    wrong = list(_place(path, results, cell))
-    if cell.measured:
-        try:
-            targets = read_targets(results, [cell])
-        except ScoreTableError as error:
-            return wrong + str(error).splitlines()
-        if targets is not None and not wrong:
-            wrong += _recomputed(cell, targets)
-    return wrong
 
 
 def read_cells(results: Path) -> list[Cell]:
     """Every cell below a results folder, checked as ``rali-zoo check-results`` does, in order of file names.
 
+    Computing the numbers of a cell again takes up to a second, so a file whose numbers were right is remembered in
+    the cache by its bytes; those name the rows of its targets by their hash, which :func:`read_targets` compares.
+
     Raises:
         ScoreTableError: files that are not right; the message names each of them and what is wrong.
     """
-    cells, wrong = [], []
+    memory = cache_dir("checked") / f"cells-{_RULES}.txt"
+    known = set(memory.read_text().split()) if memory.is_file() else set()
+    cells, wrong, new = [], [], []
     for path in find_cells(results):
-        if lines := check_file(path):
+        try:
+            digest, cell = sha256(path), read_cell(path)
+            lines = (
+                list(_place(path, path.resolve().parents[2], cell)) if digest in known else _wrong(cell, path)
+            )
+        except ScoreTableError as error:
+            lines = str(error).splitlines()
+        if lines:
             wrong.append(f"{path}: " + "\n  ".join(lines))
-        else:
-            cells.append(read_cell(path))
+            continue
+        cells.append(cell)
+        if digest not in known:
+            new.append(f"{digest}\n")
+    if new:
+        with memory.open("a") as file:
+            file.write("".join(new))
     if wrong:
         raise ScoreTableError(f"{len(wrong)} results files are not right:\n" + "\n".join(wrong))
     return cells
+
+
+def _wrong(cell: Cell, path: Path) -> list[str]:
+    results = path.resolve().parents[2]
+    wrong = list(_place(path, results, cell))
+    if cell.measured:
+        targets = read_targets(results, [cell])
+        if targets is not None and not wrong:
+            wrong += _recomputed(cell, targets)
+    return wrong
 
 
 def _place(path: Path, results: Path, cell: Cell) -> Iterator[str]:

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from rali_zoo import metrics
 from rali_zoo.metrics.bootstrap import Resamples
 from rali_zoo.metrics.correlation import FloatArray
-from rali_zoo.metrics.significance import ROUNDING
+from rali_zoo.metrics.significance import ROUNDING, dependent_z
 
 Failures = Literal["left_out", "worst"]
 LEVEL = 0.95
 _FEWEST = 4  # images that the test of dependent correlations needs
+_AT_ONCE = 512  # pairs whose resamples are subtracted together
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """Difference in SRCC of two scorers, ``a`` minus ``b``; NaN where there is none.
 
     Attributes:
@@ -124,7 +124,7 @@ def compare(
     if failures == "worst":
         table = {name: metrics.fill_worst(x, y) for name, x in table.items()}
     drawn = Resamples(y.size, resamples, seed, content)
-    pairs = _holm(_pairs(y, {name: table[name] for name in order}, drawn), order)
+    pairs = _pairs(y, {name: table[name] for name in order}, drawn)
     groups = metrics.groups(values, {(p.a, p.b): p.p_holm for p in pairs}, alpha)
     ranked = {name: values[name] for name in order}
     return Comparison(
@@ -161,71 +161,69 @@ def _defined(
     return table, undefined
 
 
-def _pairs(mos: FloatArray, table: Mapping[str, FloatArray], drawn: Resamples) -> Iterator[Pair]:
-    """Every pair; those that share the same scored images are worked out together."""
+def _pairs(mos: FloatArray, table: Mapping[str, FloatArray], drawn: Resamples) -> tuple[Pair, ...]:
+    """Every pair, in the order of the table; those that share the same scored images are worked out together."""
+    pairs = list(combinations(table, 2))
     scored = {name: np.isfinite(x) for name, x in table.items()}
-    together: dict[bytes, list[tuple[str, str]]] = {}
-    for a, b in combinations(table, 2):
-        together.setdefault((scored[a] & scored[b]).tobytes(), []).append((a, b))
-    for key, pairs in together.items():
+    together: dict[bytes, list[int]] = {}
+    for k, (a, b) in enumerate(pairs):
+        together.setdefault((scored[a] & scored[b]).tobytes(), []).append(k)
+    n, reasons = np.zeros(len(pairs), np.intp), np.full(len(pairs), "", object)
+    found = np.full((8, len(pairs)), math.nan)
+    for key, places in together.items():
         rows = np.frombuffer(key, dtype=bool)
-        here = {name: table[name][rows] for pair in pairs for name in pair}
-        yield from _on_rows(mos[rows], here, pairs, drawn.only(rows))
+        chosen = [pairs[k] for k in places]
+        here = {name: table[name][rows] for pair in chosen for name in pair}
+        n[places] = rows.sum()
+        found[:, places], reasons[places] = _on_rows(mos[rows], here, chosen, drawn.only(rows))
+    corrected = metrics.holm(found[-1])
+    columns = [n.tolist(), *found.tolist(), corrected.tolist(), reasons.tolist()]
+    return tuple(Pair(*names, *numbers) for names, *numbers in zip(pairs, *columns, strict=True))
 
 
 def _on_rows(
     mos: FloatArray, table: Mapping[str, FloatArray], pairs: Sequence[tuple[str, str]], drawn: Resamples
-) -> Iterator[Pair]:
-    """Pairs of scorers that all scored every image of ``mos``."""
-    reasons = {name: metrics.explain_undefined(x, mos, at_least=_FEWEST) for name, x in table.items()}
-    names = [name for name in table if reasons[name] is None]
-    if names:
-        ranks = np.stack([stats.rankdata(v) for v in (mos, *(table[name] for name in names))])
-        r = np.clip(np.corrcoef(ranks), -1.0, 1.0)
-        boot = drawn.srcc([table[name] for name in names], mos)
-    at = {name: i for i, name in enumerate(names)}
-    for a, b in pairs:
-        if a not in at or b not in at:
-            yield Pair(a, b, mos.size, reason=reasons[a] or reasons[b] or "")
-            continue
-        i, j = at[a], at[b]
-        mrr = metrics.meng_rosenthal_rubin(r[0, i + 1], r[0, j + 1], r[i + 1, j + 1], mos.size)
-        yield _tested(a, b, mos.size, (r[0, i + 1], r[0, j + 1]), boot[i] - boot[j], mrr.p_value, drawn.units)
+) -> tuple[FloatArray, list[str]]:
+    """The eight numbers of :class:`Pair` from ``srcc_a`` to ``p_value``, (8, P), and P reasons why there are none.
+
+    All scorers scored every image of ``mos``.
+    """
+    undefined = {name: metrics.explain_undefined(x, mos, at_least=_FEWEST) or "" for name, x in table.items()}
+    reasons = [undefined[a] or undefined[b] for a, b in pairs]
+    found = np.full((8, len(pairs)), math.nan)
+    at = {name: i for i, name in enumerate(name for name in table if not undefined[name])}
+    tested = np.array([k for k, reason in enumerate(reasons) if not reason], dtype=np.intp)
+    if not tested.size:
+        return found, reasons
+    ranks = np.stack([stats.rankdata(v) for v in (mos, *(table[name] for name in at))])
+    r = np.clip(np.corrcoef(ranks), -1.0, 1.0)
+    i, j = np.array([[at[name] for name in pairs[k]] for k in tested]).T
+    error = _errors(drawn.srcc([table[name] for name in at], mos), i, j)
+    for k in tested[np.isnan(error)]:
+        reasons[k] = "SRCC is undefined in the resamples"
+    r_a, r_b = r[0, i + 1], r[0, j + 1]
+    difference = np.where(np.abs(r_a - r_b) < ROUNDING, 0.0, r_a - r_b)
+    reach = stats.t.isf((1 - LEVEL) / 2, drawn.units - 1) * error
+    p_mrr = 2 * stats.norm.sf(np.abs(dependent_z(r_a, r_b, r[i + 1, j + 1], mos.size, spearman=True)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p_bootstrap = 2 * stats.t.sf(np.abs(difference) / error, drawn.units - 1)
+    p_bootstrap = np.where(difference == 0, 1.0, p_bootstrap)
+    numbers = [r_a, r_b, difference, difference - reach, difference + reach, p_mrr, p_bootstrap]
+    found[:, tested] = np.where(np.isnan(error), math.nan, [*numbers, np.maximum(p_mrr, p_bootstrap)])
+    return found, reasons
 
 
-def _tested(
-    a: str, b: str, n: int, srcc: tuple[float, float], boot: FloatArray, p_mrr: float, units: int
-) -> Pair:
-    difference = float(srcc[0] - srcc[1])
-    if abs(difference) < ROUNDING:
-        difference = 0.0
-    defined = boot[~np.isnan(boot)]
-    if defined.size < 2:
-        return Pair(a, b, n, reason="SRCC is undefined in the resamples")
-    error = float(defined.std(ddof=1))
-    reach = float(stats.t.isf((1 - LEVEL) / 2, units - 1)) * error
-    if difference == 0:
-        p_bootstrap = 1.0
-    else:
-        p_bootstrap = float(2 * stats.t.sf(abs(difference) / error, units - 1)) if error > 0 else 0.0
-    return Pair(
-        a,
-        b,
-        n,
-        srcc_a=float(srcc[0]),
-        srcc_b=float(srcc[1]),
-        difference=difference,
-        low=difference - reach,
-        high=difference + reach,
-        p_mrr=p_mrr,
-        p_bootstrap=p_bootstrap,
-        p_value=max(p_mrr, p_bootstrap),
-    )
-
-
-def _holm(found: Iterator[Pair], order: Sequence[str]) -> tuple[Pair, ...]:
-    """The pairs in the order of ranking, with corrected p-values."""
-    by_name = {(pair.a, pair.b): pair for pair in found}
-    pairs = [by_name[pair] for pair in combinations(order, 2)]
-    corrected = metrics.holm([pair.p_value for pair in pairs])
-    return tuple(replace(pair, p_holm=float(p)) for pair, p in zip(pairs, corrected, strict=True))
+def _errors(boot: FloatArray, i: NDArray[np.intp], j: NDArray[np.intp]) -> FloatArray:
+    """(P,) standard deviations of the differences of (m, resamples) SRCC; NaN where fewer than two are defined."""
+    parts = []
+    for start in range(0, len(i), _AT_ONCE):
+        away = boot[i[start : start + _AT_ONCE]] - boot[j[start : start + _AT_ONCE]]
+        defined = np.isfinite(away)
+        count = defined.sum(axis=1)
+        away[~defined] = 0.0
+        away -= (away.sum(axis=1) / np.maximum(count, 1))[:, None]
+        away[~defined] = 0.0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            variance = np.einsum("pb,pb->p", away, away) / (count - 1)
+        parts.append(np.where(count > 1, np.sqrt(variance), math.nan))
+    return np.concatenate(parts)

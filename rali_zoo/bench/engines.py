@@ -115,8 +115,12 @@ def _with_processes(jobs: Sequence[Job], devices: Sequence[str], log: Log) -> li
                     number = waiting.get_nowait()
                 except queue.Empty:
                     return
-                found[number] = worker.submit(run_job, replace(jobs[number], device=device)).result()
-                _log(found[number], log)
+                job = replace(jobs[number], device=device)
+                if patches(job.entry):
+                    found[number] = _alone(job, log)
+                else:
+                    found[number] = worker.submit(run_job, job).result()
+                    _log(found[number], log)
 
     with ThreadPoolExecutor(len(devices)) as drivers:
         driven = [drivers.submit(drive, device) for device in devices]
@@ -140,11 +144,15 @@ def _with_ray(jobs: Sequence[Job], rows: Sequence[Rows], device: str, log: Log) 
     if started:
         ray.init(include_dashboard=False, log_to_driver=False)
     cuda = device.startswith("cuda")
-    task = ray.remote(num_cpus=1, num_gpus=1 if cuda else 0)(run_job)
     cells = [replace(job, rows=(one,), device="cuda" if cuda else device) for job in jobs for one in rows]
+
+    def start(cell: Job) -> object:
+        alone = {"max_calls": 1} if patches(cell.entry) else {}  # its worker ends with it
+        return ray.remote(num_cpus=1, num_gpus=1 if cuda else 0, **alone)(run_job).remote(cell)
+
     try:
         found: list[Done] = []
-        for pending in [task.remote(cell) for cell in cells]:
+        for pending in [start(cell) for cell in cells]:
             done: list[Done] = ray.get(pending)
             _log(done, log)
             found += done

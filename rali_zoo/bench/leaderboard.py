@@ -30,6 +30,8 @@ LABELS: dict[Labels, str] = {
     "synthetic": "synthetic labels",
 }
 ALPHA = 0.05
+#: Models of a data set, its best, that are compared in pairs: their number grows with the square of the models'.
+COMPARED = 100
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Column:
         labels: ``human``, ``aesthetics`` (human scores of how well images are liked), ``order`` (degradations: no
             scores, an order) or ``synthetic``.
         targets: its ids, MOS and contents; ``None`` where they may not be published.
-        pairs: comparisons of every two models that count here.
+        pairs: comparisons of every two of the best :data:`COMPARED` models that count here.
         best: keys of the models that no other is significantly better than, where models that were trained on
             the same data set beat nobody: the measure of the field is who had no such advantage.
         letters: key to the letters of its groups; models that share one were not told apart.
@@ -134,10 +136,10 @@ def leaderboard(results: Path, reported: Sequence[ReportedTable] = (), seed: int
     if not cells:
         raise ConfigError(f"no results below {results}; make some: rali-zoo benchmark SUITE.yaml")
     measured = [cell for cell in cells if cell.model.kind != "reported"]
-    columns = []
-    for key in sorted({cell.dataset.key for cell in measured}):
-        here = [cell for cell in measured if cell.dataset.key == key]
-        columns.append(_column(here, read_targets(results, here), seed))
+    by_dataset: dict[str, list[Cell]] = {}
+    for cell in measured:
+        by_dataset.setdefault(cell.dataset.key, []).append(cell)
+    columns = [_column(here, read_targets(results, here), seed) for _, here in sorted(by_dataset.items())]
     order = list(LABELS)
     columns.sort(key=lambda c: (order.index(c.labels), c.dataset.ref, c.dataset.key))
     return Board(
@@ -219,9 +221,10 @@ def _column(cells: Sequence[Cell], targets: Targets | None, seed: int) -> Column
 
 
 def _compared(column: Column, targets: Targets, cells: Sequence[Cell], seed: int) -> Column:
-    """The column with its pairs, on the numbers that it is sorted by: failed images in the worst place."""
+    """The column with the pairs of its best models, on what it is sorted by: failed images in the worst place."""
     from rali_zoo.bench.comparison import compare
 
+    cells = sorted(cells, key=lambda cell: -(cell.ranking or 0.0))[:COMPARED]
     scores = {cell.model.key: numbers(cell) for cell in cells}
     try:
         found = compare(targets.mos, scores, targets.content, seed, failures="worst")

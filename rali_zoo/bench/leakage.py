@@ -8,8 +8,8 @@ from functools import lru_cache
 from rali_zoo.bench.cache import content_digests
 from rali_zoo.bench.results import Leakage
 from rali_zoo.bench.rows import Rows
-from rali_zoo.data.splits import ALL_OPTIONS
 from rali_zoo.data.synthetic.degraded import LIBRARY
+from rali_zoo.data.tables import COMMON
 from rali_zoo.errors import RaliZooError
 from rali_zoo.uri import split_options, without_option
 
@@ -79,7 +79,7 @@ def _may_share(ref: str, tested: str) -> bool:
         return True
     bare = []
     for text in (ref, tested):
-        for option in (*ALL_OPTIONS, "workers"):
+        for option in (*COMMON, "workers"):
             text = without_option(text, option)
         bare.append(text)
     return bare[0] == bare[1]

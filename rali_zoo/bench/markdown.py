@@ -30,7 +30,7 @@ statistic; `page/index.html` is the same board to sort and filter, with plots.
 _READING = """\
 Each cell: SRCC with its 95 % bootstrap interval, signed (a metric that runs backwards is negative), higher is
 better. **Bold**: no model is significantly better, those aside that were trained on the same data set
-(Meng–Rosenthal–Rubin and paired bootstrap, Holm-corrected over all pairs, p < 0.05).
+(Meng–Rosenthal–Rubin and paired bootstrap, Holm-corrected over all pairs of the best 100, p < 0.05).
 Images without a score are counted, not dropped: "2 failed → 0.612" is the SRCC with those two in the
 worst place, and that number is what means and order use. A model that lacks a data set has no mean, since a
 mean over other sets is another number, and stands below those that have them all.
@@ -319,17 +319,18 @@ def table_csv(board: Board) -> str:
     """Every cell that was measured, one row each, all statistics in full precision."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    rows = [_record(row, column, board) for row in board.rows for column in board.columns]
+    placed = enumerate(board.rows, 1)
+    rows = [_record(place, row, column) for place, row in placed for column in board.columns]
     writer.writerow(rows[0].keys())
     writer.writerows([_text(value) for value in row.values()] for row in rows)
     return out.getvalue()
 
 
-def _record(row: Row, column: Column, board: Board) -> dict[str, Any]:
+def _record(place: int, row: Row, column: Column) -> dict[str, Any]:
     cell, model, dataset = row.cells.get(column.dataset.key), row.model, column.dataset
     sets = None if model.training_sets is None else ";".join(model.training_sets)
     record: dict[str, Any] = {
-        "place": board.rows.index(row) + 1,
+        "place": place,
         "model": model.name,
         "ref": model.ref,
         "revision": model.revision,

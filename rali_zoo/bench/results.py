@@ -20,7 +20,8 @@ from rali_zoo.bench.response import Response
 from rali_zoo.bench.schema import Correlation, Count, Name, NotNegative, Part, checked, read_json
 from rali_zoo.data.card import Question
 from rali_zoo.errors import ScoreTableError
-from rali_zoo.report import STATISTICS, slug, text_sha256, write_json
+from rali_zoo.paths import text_sha256
+from rali_zoo.report import STATISTICS, slug, write_json
 
 SCHEMA: Final = 2
 TARGETS = "datasets"

@@ -13,7 +13,8 @@ from rali_zoo.bench.cache import content_digests
 from rali_zoo.bench.results import TARGETS, Dataset, Targets, rows_sha256
 from rali_zoo.bench.suite import DatasetEntry, DegradationEntry, Suite
 from rali_zoo.errors import ConfigError
-from rali_zoo.report import six, slug, text_sha256
+from rali_zoo.paths import text_sha256
+from rali_zoo.report import six, slug
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -34,22 +34,28 @@ def check_words(words: Sequence[str]) -> None:
         return
     token = _only_reading.set(True)
     try:
-        import_module(COMMANDS[words[0]][0]).main(words)
+        dispatch(COMMANDS[words[0]][0], words)
     except SystemExit:
         raise UsageError(f"rali-zoo {' '.join(words)} cannot be read") from None
     finally:
         _only_reading.reset(token)
 
 
-def run_function(function: Callable[..., None], words: Sequence[str], positional: Sequence[str] = ()) -> None:
+def dispatch(module: str, words: Sequence[str]) -> None:
+    """Run a row of the table: the module's ``main(words)``, else its ``command`` by :func:`run_function`."""
+    found = import_module(module)
+    found.main(words) if hasattr(found, "main") else run_function(found.command, words)
+
+
+def run_function(function: Callable[..., None], words: Sequence[str]) -> None:
     """Parse a command line by a function's signature and docstring, then call the function.
 
     Args:
         function: a typed function; its parameters become the command's options, ``--config`` reads them
-            from a yaml file. A parameter whose type is a dataclass stands for its fields, an option each.
+            from a yaml file. One that is positional only is given by place: a ``list`` takes one word or more,
+            one with a default may be left out. One whose type is a dataclass stands for its fields, an option
+            each.
         words: the command's name, then what the user typed after it.
-        positional: the parameters that are given by place; a ``list`` takes one word or more, a parameter
-            with a default may be left out.
     """
     from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentParser
 
@@ -57,6 +63,7 @@ def run_function(function: Callable[..., None], words: Sequence[str], positional
     hints, parameters = get_type_hints(function), inspect.signature(function).parameters
     # Left as strings, jsonargparse would resolve them by importing what stands under TYPE_CHECKING: torch.
     function.__annotations__ = hints
+    positional = [p.name for p in parameters.values() if p.kind is inspect.Parameter.POSITIONAL_ONLY]
     parser = ArgumentParser(prog=f"rali-zoo {words[0]}", description=description, allow_abbrev=False)
     for name in positional:
         default = parameters[name].default
@@ -96,7 +103,8 @@ def run_function(function: Callable[..., None], words: Sequence[str], positional
     given = parser.instantiate_classes(parser.parse_args([_spelt(word) for word in words[1:]]))
     built = {n: kind(**{f.name: given[f.name] for f in fields(kind)}) for n, kind in shared.items()}
     if not _only_reading.get():
-        function(**{name: built[name] if name in built else given[name] for name in parameters})
+        named = {name: built.get(name, given.get(name)) for name in parameters if name not in positional}
+        function(*(given[name] for name in positional), **named)
 
 
 def _spelt(word: str) -> str:

@@ -21,62 +21,30 @@ _SETS = ("synthetic:lab", "synthetic:wild", "synthetic:phone")
 _STUDENTS = ("regression-tiny-synthetic", "rali-tiny-synthetic")
 
 
-def text_vs_image(model: str, data: list[str], settings: Settings, place: Place) -> None:
-    """Score from the text alone against scoring from the image.
+def _of_reasoner(name: str, about: str, note: str = "") -> Callable[..., None]:
+    """The command of an analysis of one reasoner.
+
+    Args:
+        name: of its function in :mod:`rali_zoo.analysis.run`.
+        about: what it does, for the help.
+        note: what is to be known of the model.
+    """
+
+    def command(model: str, data: list[str], settings: Settings, place: Place) -> None:
+        from rali_zoo.analysis import run
+
+        _show(getattr(run, name)(run.subject(model, data, settings, place)))
+
+    command.__doc__ = f"""{about}
 
     Args:
         model: a trained reasoner (ckpt:PATH, local-dir:PATH, hf-hub:ORG/REPO, a zoo name) or any
-            vision-language model (hf:ORG/REPO, hf:local-dir:FOLDER).
+            vision-language model (hf:ORG/REPO, hf:local-dir:FOLDER){note}.
         data: references of data sets.
         settings: how.
         place: where.
     """
-    from rali_zoo.analysis import run
-
-    _show(run.text_vs_image(run.subject(model, data, settings, place)))
-
-
-def no_reasoning(model: str, data: list[str], settings: Settings, place: Place) -> None:
-    """Answers with the reasoning switched off, against answers with it.
-
-    Args:
-        model: a reasoner, as in 'rali-zoo analyze text-vs-image'.
-        data: references of data sets.
-        settings: how.
-        place: where.
-    """
-    from rali_zoo.analysis import run
-
-    _show(run.no_reasoning(run.subject(model, data, settings, place)))
-
-
-def attention(model: str, data: list[str], settings: Settings, place: Place) -> None:
-    """Share of attention on image, question, reasoning and answer at the score token, by layer.
-
-    Args:
-        model: a reasoner, as in 'rali-zoo analyze text-vs-image'; all layers' attention over all tokens of a
-            batch is in memory at once.
-        data: references of data sets.
-        settings: how.
-        place: where.
-    """
-    from rali_zoo.analysis import run
-
-    _show(run.attention(run.subject(model, data, settings, place)))
-
-
-def compression(model: str, data: list[str], settings: Settings, place: Place) -> None:
-    """Visual tokens of an image against tokens of the reasoning about it.
-
-    Args:
-        model: a reasoner, as in 'rali-zoo analyze text-vs-image'.
-        data: references of data sets.
-        settings: how.
-        place: where.
-    """
-    from rali_zoo.analysis import run
-
-    _show(run.compression(run.subject(model, data, settings, place)))
+    return command
 
 
 def domains(
@@ -242,12 +210,22 @@ def everything(
 
 #: Sub-command to its function; ``--help`` of each shows its options.
 ANALYSES: dict[str, Callable[..., None]] = {
-    "text-vs-image": text_vs_image,
-    "attention": attention,
-    "compression": compression,
+    "text-vs-image": _of_reasoner(
+        "text_vs_image", "Score from the text alone against scoring from the image."
+    ),
+    "attention": _of_reasoner(
+        "attention",
+        "Share of attention on image, question, reasoning and answer at the score token, by layer.",
+        "; all layers' attention over all tokens of a batch is in memory at once",
+    ),
+    "compression": _of_reasoner(
+        "compression", "Visual tokens of an image against tokens of the reasoning about it."
+    ),
     "domains": domains,
     "swap": swap,
-    "no-reasoning": no_reasoning,
+    "no-reasoning": _of_reasoner(
+        "no_reasoning", "Answers with the reasoning switched off, against answers with it."
+    ),
     "ablations": ablations,
     "all": everything,
 }

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
 from typing import Any
 
-from rali_zoo.cli import run_function
 from rali_zoo.errors import MissingExtraError
 from rali_zoo.zoo import DEFAULT_MODEL
 
 
-def app_command(
+def command(
     model: str = DEFAULT_MODEL,
     host: str = "127.0.0.1",
     port: int = 7860,
@@ -43,8 +41,3 @@ def app_command(
             return make_app(Engine(load(model, device, threads), preview=PREVIEW))
 
         serve(make, host, port, f"{model}: the page")
-
-
-def main(words: Sequence[str]) -> None:
-    """Run the command; ``words`` are its name and what follows it."""
-    run_function(app_command, words)

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rali_zoo.cli import run_function
-
 if TYPE_CHECKING:
     from rali_zoo.bench.results import Cell
     from rali_zoo.bench.run import Done
 
 
-def benchmark_command(
+def command(
     suite: Path,
+    /,
     output: Path = Path("results"),
     root: str = "data",
     engine: Literal["local", "ray"] = "local",
@@ -88,8 +87,3 @@ def _notes(cell: Cell) -> list[str]:
     if cell.leakage.flag in ("same-dataset", "test-rows"):
         notes.append(f"{cell.leakage.flag}: {cell.leakage.why}")
     return notes
-
-
-def main(words: Sequence[str]) -> None:
-    """Run the command; ``words`` are its name and what follows it."""
-    run_function(benchmark_command, words, positional=("suite",))

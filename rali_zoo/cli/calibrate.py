@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from rali_zoo.cli import run_function
 
-
-def calibrate_command(
+def command(
     data: list[str],
+    /,
     model: str,
     output: Path,
     limit: int = 1000,
@@ -47,9 +45,7 @@ def calibrate_command(
         if ref in known:
             scales[ref] = Scale()
             continue
-        rows = tables[ref].split("train")
-        rows = rows[rows["mos"].notna()]
-        rows = rows.sample(min(limit, len(rows)), random_state=seed)
+        rows = tables[ref].sample("train", limit, seed, rated=True)
         scores = reference.score(rows["path"].tolist(), batch_size)
         scored = [s.score is not None for s in scores]
         if not all(scored):
@@ -62,8 +58,3 @@ def calibrate_command(
     for ref, scale in scales.items():
         how = f"{scale.n} images, PLCC {scale.plcc:.3f}" if scale.n else "the model was trained on it"
         print(f"{ref}: {scale.scale:.3f} * MOS {scale.offset:+.3f} ({how})")
-
-
-def main(words: Sequence[str]) -> None:
-    """Run the command; ``words`` are its name and what follows it."""
-    run_function(calibrate_command, words, positional=("data",))

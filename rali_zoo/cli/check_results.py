@@ -6,11 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rali_zoo.cli import run_function
 from rali_zoo.errors import ConfigError, ScoreTableError
 
 
-def check_results_command(files: list[str]) -> None:
+def command(files: list[str], /) -> None:
     """Check results files: schema, place, ids, and every statistic computed again from the scores.
 
     Args:
@@ -49,8 +48,3 @@ def _cells(files: Sequence[str]) -> list[Path]:
     if not found:
         raise ConfigError(f"no results file RESULTS/MODEL/REVISION/DATASET.json below {', '.join(files)}")
     return found
-
-
-def main(words: Sequence[str]) -> None:
-    """Run the command; ``words`` are its name and what follows it."""
-    run_function(check_results_command, words, positional=("files",))

@@ -7,7 +7,6 @@ A run folder may be somebody else's: see docs/security.md, which states what is 
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from rali_zoo.cli.training import CommandLine
 from rali_zoo.errors import CheckpointError, ConfigError, RaliZooError, near_miss
 from rali_zoo.models.files import Checkpoint, read_checkpoint
-from rali_zoo.paths import cache_dir
+from rali_zoo.paths import cache_dir, sha256
 from rali_zoo.settings import read_yaml
 from rali_zoo.trainers import TRAINERS
 from rali_zoo.trust import class_paths, names_outside, texts
@@ -152,13 +151,13 @@ def renamed(settings: Mapping[str, object]) -> Plain:
 
 def remember(config: Path) -> None:
     """Note in the cache that this user's fit wrote a ``config.yaml``, so that all of it is trusted later."""
-    (cache_dir("runs") / hashlib.sha256(config.read_bytes()).hexdigest()).touch()
+    (cache_dir("runs") / sha256(config)).touch()
 
 
 def is_own(config: Path) -> bool:
     """Whether a ``config.yaml`` is, byte for byte, one that a fit of this user wrote."""
     try:
-        return (cache_dir("runs") / hashlib.sha256(config.read_bytes()).hexdigest()).is_file()
+        return (cache_dir("runs") / sha256(config)).is_file()
     except (OSError, RaliZooError):
         return False
 

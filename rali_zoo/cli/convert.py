@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from rali_zoo.cli import run_function
 from rali_zoo.errors import ConfigError
 
 
-def convert_command(model: str, output: Path, precision: Literal["float32", "float16"] = "float32") -> None:
+def command(model: str, output: Path, precision: Literal["float32", "float16"] = "float32") -> None:
     """Write a scorer as one safetensors file, which needs nothing else to be loaded.
 
     Args:
@@ -30,8 +28,3 @@ def convert_command(model: str, output: Path, precision: Literal["float32", "flo
     count = sum(p.numel() for p in scorer.network.parameters())
     print(f"{output}: {type(scorer.network).__name__}, {count:,} parameters, revision {scorer.revision}")
     print(f"use it as --model local-dir:{output}")
-
-
-def main(words: Sequence[str]) -> None:
-    """Run the command; ``words`` are its name and what follows it."""
-    run_function(convert_command, words)

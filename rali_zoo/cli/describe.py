@@ -6,7 +6,6 @@ was killed goes on where it stopped, with no text lost or doubled.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 import zlib
@@ -17,9 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rali_zoo.cli import run_function
-from rali_zoo.errors import ConfigError, ImageDecodeError
-from rali_zoo.outputs import Output, OutputError, csv_cell, explained, printable, publish, sha256
+from rali_zoo.errors import ConfigError, ImageDecodeError, ScoreTableError
+from rali_zoo.outputs import Output, OutputError, csv_cell, explained, printable, publish
+from rali_zoo.paths import sha256, text_sha256
+from rali_zoo.settings import read_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,12 +70,15 @@ class Text:
     error: str = ""
 
 
-def describe_command(
+def command(
     images: list[str] = [],  # noqa: B006 (read, never written)
+    /,
     model: str = "reasoner-tiny-synthetic",
     data: str | None = None,
     output: Path | None = None,
     split: Split = "train",
+    limit: int | None = None,
+    draw: int = 0,
     seeds: int = 1,
     batch_size: int = 16,
     temperature: float | None = None,
@@ -96,6 +99,8 @@ def describe_command(
         output: the table, .parquet or .jsonl; what went wrong is written beside it as .errors.csv. Without it the texts
             are shown.
         split: rows of the data set to describe.
+        limit: at most so many of them: those that data.limit of 'fit' takes.
+        draw: seed with which they are drawn (data.seed of 'fit').
         seeds: texts an image.
         batch_size: images at a time.
         temperature: of the sampler; 0 takes the likeliest text, which only makes sense with one seed. 1 for a
@@ -111,10 +116,9 @@ def describe_command(
 
     sampled = (1.0 if data or seeds > 1 else 0.0) if temperature is None else temperature
     _check(seeds, batch_size, sampled, max_inconsistency)
-    rows, items = _images(images, data, split, root)
-    origins = rows["prompt"].fillna("").astype(str).tolist() if "prompt" in rows else [""] * len(rows)
-    told = [*rows["id"], *(origins if any(origins) else ())]
-    names = hashlib.sha256("\n".join(told).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    rows, items = _images(images, data, split, root, limit, draw)
+    told = [*rows["id"], *(rows["prompt"] if rows["prompt"].any() else ())]
+    names = text_sha256("\n".join(told))[:16]
     with _opened(output) as out:
         write: Callable[[], pd.DataFrame]
         if split_options(model)[0] in CAPTIONERS:
@@ -126,7 +130,7 @@ def describe_command(
             network = load_reasoner(model, prompt, device, others=CAPTIONERS)
             about = (network.revision, data or OWN, network.asked.text(), sampled, seeds, batch_size, names)
             job = Job(model, *about)
-            write = partial(_by_reasoner, network, job, rows["id"].tolist(), items, origins, out)
+            write = partial(_by_reasoner, network, job, rows, items, out)
         if out is not None and _is_complete(out, job):
             print(f"{output} was complete already")
             return
@@ -155,7 +159,7 @@ def _check(seeds: int, batch_size: int, temperature: float, max_inconsistency: f
 
 
 def _images(
-    paths: Sequence[str], data: str | None, split: Split, root: str
+    paths: Sequence[str], data: str | None, split: Split, root: str, limit: int | None, draw: int
 ) -> tuple[pd.DataFrame, list[Item]]:
     """The rows to describe (columns of a data set's table; ``id``, ``path`` and no MOS for images), and their files."""
     import pandas as pd
@@ -167,14 +171,13 @@ def _images(
     if data is None:
         items = list(find_items(paths))
         names = [item.path for item in items]
-        return pd.DataFrame({"id": names, "path": names, "mos": math.nan, "split": ""}), items
+        return pd.DataFrame({"id": names, "path": names, "mos": math.nan, "split": "", "prompt": ""}), items
     from rali_zoo.data.tables import load_table
 
     table = load_table(data, root)
-    rows = table.frame if split == "all" else table.split(split)
-    if rows.empty:
-        raise ConfigError(f"{data!r} has no {split} rows; {table.describe()}")
-    rows = rows.assign(id=rows["id"].astype(str))
+    rows = table.sample("predict" if split == "all" else split, limit, draw)
+    prompts = rows["prompt"].fillna("").astype(str) if "prompt" in rows else ""
+    rows = rows.assign(id=rows["id"].astype(str), prompt=prompts)
     return rows, [Item(str(path)) for path in rows["path"]]
 
 
@@ -234,7 +237,8 @@ def _finish(out: Output, texts: pd.DataFrame) -> None:
             bad.map(lambda value: csv_cell(value) if isinstance(value, str) else value).to_csv(
                 path, index=False
             )
-        if sha256(made) != sha256(target):  # else a run that was killed right here has put it there
+        # else a run that was killed right here has put it there
+        if not target.is_file() or sha256(made) != sha256(target):
             publish(made, target)
     table = out.folder / f"table{out.target.suffix}"
     with explained(out.target):
@@ -251,18 +255,14 @@ def _errors(output: Path) -> Path:
 
 
 def _by_reasoner(
-    network: VLMNetwork,
-    job: Job,
-    ids: Sequence[str],
-    items: Sequence[Item],
-    origins: Sequence[str],
-    out: Output | None,
+    network: VLMNetwork, job: Job, rows: pd.DataFrame, items: Sequence[Item], out: Output | None
 ) -> pd.DataFrame:
     """Write what parts are missing, then join all: one row a text, with the table's columns and ``error``."""
     import pandas as pd
 
     from rali_zoo.scoring.progress import Progress
 
+    ids, origins = rows["id"].tolist(), rows["prompt"].tolist()
     todo = [(row, seed) for seed in range(job.seeds) for row in range(len(items))]
     parts = [todo[start : start + PART] for start in range(0, len(todo), PART)]
     names = [f"{number:06d}.parquet" for number in range(len(parts))]
@@ -270,6 +270,7 @@ def _by_reasoner(
     done = sum(len(table) for table in tables if table is not None)
     if done:
         print(f"{done} of {len(todo)} texts are there from an earlier run", file=sys.stderr)
+    features = None if done == len(todo) else _features(network, job, rows)
     with Progress(len(todo), done, "describing") as progress:
         for number, part in enumerate(parts):
             if tables[number] is not None:
@@ -279,13 +280,32 @@ def _by_reasoner(
             for start in range(0, len(part), job.batch_size):
                 wanted = [row for row, _ in part[start : start + job.batch_size]]
                 asked = [network.asked.of(origins[row]) for row in wanted]
-                texts += _write(network, [items[row] for row in wanted], asked, job.temperature, seed + start)
+                if features is None:
+                    texts += _write(
+                        network, [items[row] for row in wanted], asked, job.temperature, seed + start
+                    )
+                else:
+                    made = network.write((), asked, 1, job.temperature, seed + start, features[wanted])
+                    texts += map(read, made.parsed, made.truncated)
                 progress.advance(len(wanted))
             tables[number] = table = _rows(texts, part, ids, job)
             if out is not None:
                 with out.part(names[number]) as path:
-                    table.to_parquet(path, index=False)
+                    table.to_parquet(path, index=False, write_page_checksum=True)
     return pd.concat(tables, ignore_index=True)
+
+
+def _features(network: VLMNetwork, job: Job, rows: pd.DataFrame) -> Tensor | None:
+    """What a pretrained vision encoder makes of the images of a data set, from the cache; ``None`` of other encoders,
+    and where an image cannot be decoded.
+    """
+    from rali_zoo.data.checks import undecodable
+    from rali_zoo.data.features import cached_features
+
+    if job.data == OWN or not network.encoder_key or len(undecodable(rows)):
+        return None
+    encode, about = network.vlm.encode_fixed, (network.encoder_key, network.view, network.preprocess)
+    return cached_features(job.data, rows, encode, *about, job.batch_size, 0)
 
 
 def _rows(
@@ -312,15 +332,13 @@ def _read_part(
     out: Output | None, name: str, part: Sequence[tuple[int, int]], ids: Sequence[str]
 ) -> pd.DataFrame | None:
     """A part that is there with all its texts; ``None`` for one that is absent or damaged: it is written again."""
-    import pandas as pd
-
     if out is None:
         return None
     try:
-        table = pd.read_parquet(out.folder / name)
+        table = read_frame(out.folder / name)
         keys = list(zip(table["image_id"], table["seed"], strict=True))
         whole = table["error"].notna().all() and table["text"].notna().all()
-    except (OSError, ValueError, KeyError):  # ArrowInvalid is a ValueError
+    except (ScoreTableError, KeyError):
         return None
     return table if whole and keys == [(ids[row], seed) for row, seed in part] else None
 
@@ -406,8 +424,3 @@ def drop_inconsistent(texts: pd.DataFrame, tolerance: float) -> pd.DataFrame:
     for row in good.index[distance > tolerance]:
         texts.loc[row, "error"] = f"the words alone predict a score {distance[row]:.2f} away"
     return texts
-
-
-def main(words: Sequence[str]) -> None:
-    """Run the command; ``words`` are its name and what follows it."""
-    run_function(describe_command, words, positional=("images",))

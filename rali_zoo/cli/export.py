@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rali_zoo.cli import run_function
 from rali_zoo.errors import ConfigError
 
 if TYPE_CHECKING:
     from rali_zoo.models.scorer import NetworkScorer
 
 
-def export_command(
+def command(
     model: str,
     output: Path,
     format: Literal["onnx", "openvino"] = "onnx",
@@ -70,8 +68,3 @@ def _write(format: str, scorer: NetworkScorer, output: Path, any_size: bool) -> 
 
     write = export_onnx if format == "onnx" else export_openvino
     return write(scorer, output, any_size)
-
-
-def main(words: Sequence[str]) -> None:
-    """Run the command; ``words`` are its name and what follows it."""
-    run_function(export_command, words)

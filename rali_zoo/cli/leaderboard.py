@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rali_zoo.cli import run_function
 from rali_zoo.errors import RaliZooError
 from rali_zoo.paths import atomic_path
 
@@ -18,7 +16,7 @@ class StaleError(RaliZooError):
     """Generated files that the results files would give otherwise."""
 
 
-def leaderboard_command(
+def command(
     results: Path = Path("results"),
     output: Path = Path("leaderboard"),
     reported: Path | None = None,
@@ -88,8 +86,3 @@ def _where(found: bytes, expected: bytes) -> str:
     a, b = found.splitlines(), expected.splitlines()
     first = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     return f" from line {first + 1} ({len(a)} lines, {len(b)} expected)"
-
-
-def main(words: Sequence[str]) -> None:
-    """Run the command; ``words`` are its name and what follows it."""
-    run_function(leaderboard_command, words)

@@ -6,12 +6,10 @@ import fnmatch
 from collections.abc import Sequence
 from typing import Literal
 
-from rali_zoo.cli import run_function
-
 Kind = Literal["all", "datasets", "backbones", "text", "models", "rewards"]
 
 
-def list_command(kind: Kind = "all", pattern: str | None = None) -> None:
+def command(kind: Kind = "all", /, pattern: str | None = None) -> None:
     """List data sets, backbones, text encoders, models and rewards.
 
     Args:
@@ -99,8 +97,3 @@ def _print_names(names: Sequence[str], none: str) -> None:
         print(f"  {name}")
     if not names:
         print(f"  no {none}")
-
-
-def main(words: Sequence[str]) -> None:
-    """Run the command; ``words`` are its name and what follows it."""
-    run_function(list_command, words, positional=("kind",))

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
+from rali_zoo.cli import dispatch
 from rali_zoo.errors import ConfigError, RaliZooError, UsageError, near_miss
 
-#: Command to (module, one line of help). The module's ``main`` gets the command's name and what follows it.
+#: Command to (module, one line of help). The module's ``command`` is run by :func:`~rali_zoo.cli.run_function`; where
+#: it has a ``main``, that gets the command's name and what follows it.
 COMMANDS = {
     "fit": ("rali_zoo.cli.training", "train a model, then test it: fit --config FILE.yaml"),
     "validate": ("rali_zoo.cli.training", "run the validation sets through a checkpoint"),
@@ -23,7 +25,7 @@ COMMANDS = {
     "trl": ("rali_zoo.cli.trl", "reinforce a reasoner with TRL's trainer on our data and rewards"),
     "route": ("rali_zoo.cli.route", "SRCC against the share of uncertain images sent to a better scorer"),
     "uncertainty": ("rali_zoo.cli.uncertainty", "coverage and width of the intervals that a scorer gives"),
-    "teacher-scores": ("rali_zoo.cli.teacher_scores", "mean and spread of a teacher's scores as a data set"),
+    "teacher-scores": ("rali_zoo.cli.teacher_scores", "mean and std of a teacher's scores as a data set"),
     "calibrate": ("rali_zoo.cli.calibrate", "bring the scores of several data sets to one scale"),
     "analyze": ("rali_zoo.cli.analyze", "texts against images, attention, domain gaps, ablations"),
     "pipeline": ("rali_zoo.cli.pipeline", "run a recipe of several commands; what is done is skipped"),
@@ -33,7 +35,7 @@ COMMANDS = {
     "check-results": ("rali_zoo.cli.check_results", "check results files, such as a submission"),
     "leaderboard": ("rali_zoo.cli.leaderboard", "tables and a page from results files"),
     "serve": ("rali_zoo.cli.serve", "score images over HTTP, on this machine by default"),
-    "app": ("rali_zoo.cli.app", "a page to drop images on: scores, reasons, comparisons (needs gradio)"),
+    "app": ("rali_zoo.cli.app", "a page to drop images on: scores, explanations, comparisons (needs gradio)"),
     "list": ("rali_zoo.cli.listing", "what there is: data sets, backbones, text encoders, models"),
     "show": ("rali_zoo.cli.show", "one data set, backbone or model in detail"),
 }
@@ -92,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for plugin in plugins:
             _import_plugin(plugin)
-        import_module(COMMANDS[words[0]][0]).main(words)
+        dispatch(COMMANDS[words[0]][0], words)
     except (RaliZooError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # the reader of a pipe (head) has left: nothing is wrong
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

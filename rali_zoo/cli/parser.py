@@ -33,6 +33,7 @@ _NOISE = re.compile(
     r"^\s*-?\s*(Does not validate against|Subtypes:|Errors:|Given value type|Given value: (NestedArg|\{)|"
     r"Expected a <class 'NoneType'>|Expected a path but|Problem with given class_path)"
 )
+_GIVEN = r"Problem with given class_path '(?:[^']*\.)?([^'.]+)':\s+"
 # What is left, in plainer words.
 _PLAIN = (
     (re.compile(r'Parser key "([^"]+)":?'), r"\1:"),
@@ -102,9 +103,14 @@ def _class_error(message: str) -> str:
         if owners:
             name = owners[-1].rpartition(".")[2]
             return f"{name} has no option {option[1]!r}. {near_miss(option[1], _options_of(owners[-1]))}"
-    if wrong := re.search(r"class_path '([^']+)':\s+(module '.*|No module named.*)", message):
-        name = wrong[1].rpartition(".")[2]
-        return f"unknown class {wrong[1]!r}{_at(keys)} ({wrong[2]}). {near_miss(name, _class_names(keys))}"
+    if place := re.search(r"class_path '([^']+)':\s+(module '.*|No module named.*)", message):
+        name = place[1].rpartition(".")[2]
+        return f"unknown class {place[1]!r}{_at(keys)} ({place[2]}). {near_miss(name, _class_names(keys))}"
+    if lacks := re.search(rf"{_GIVEN}the following arguments are required: (\S+)", message):
+        setting = f"--{'.'.join(keys)}.{lacks[2].rstrip(',')}=VALUE" if keys else lacks[2]
+        return f"{lacks[1]} lacks a setting{_at(keys)}: add {setting}"
+    if lacks := re.search(rf"{_GIVEN}Requirement '([^']+)' not met", message):
+        return f"{lacks[1]} needs a package that is not installed: pip install '{lacks[2]}'"
     return ""
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from rali_zoo.cli import check_words, run_function
+from rali_zoo.cli import check_words
 from rali_zoo.errors import ConfigError, near_miss
 from rali_zoo.recipe import Recipe, Stage, configs
 from rali_zoo.settings import read_yaml
@@ -19,8 +19,9 @@ _CODE = re.compile(
 _CONSENT = "Read it, and give --trust_recipe if that is what you want"
 
 
-def pipeline_command(
+def command(
     recipe: Path,
+    /,
     until: str | None = None,
     force: str | None = None,
     dry_run: bool = False,
@@ -93,8 +94,3 @@ def _check_stage(stage: Stage, place: str) -> None:
         for name in named:
             if name not in TRAINERS and not name.startswith(("lightning.", "torch.optim.", "rali_zoo.")):
                 raise ConfigError(f"{place}: {config} names the class {name!r}. {_CONSENT}")
-
-
-def main(words: Sequence[str]) -> None:
-    """Run the command; ``words`` are its name and what follows it."""
-    run_function(pipeline_command, words, positional=("recipe",))

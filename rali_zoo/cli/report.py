@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rali_zoo.paths import atomic_path
-from rali_zoo.report import COUNTS, STATISTICS, provenance, sha256, slug, write_json
+from rali_zoo.paths import atomic_path, sha256
+from rali_zoo.report import COUNTS, STATISTICS, provenance, slug, write_json
 
 if TYPE_CHECKING:
     import pandas as pd

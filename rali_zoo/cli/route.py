@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rali_zoo.cli import run_function
 from rali_zoo.errors import ConfigError
 from rali_zoo.report import provenance, write_json
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from rali_zoo.analysis.routing import Route
-    from rali_zoo.data.tables import DataTable
 
 
-def route_command(
+def command(
     cheap: str,
     expensive: str,
     data: str,
@@ -58,7 +53,7 @@ def route_command(
     if plot is not None:
         plots.require()
     table = load_table(data, root)
-    val, test = (rows_of(table, role, limit, seed) for role in ("val", "test"))
+    val, test = (table.sample(role, limit, seed, rated=True) for role in ("val", "test"))
     scorers = [load_model(ref, device) for ref in (cheap, expensive, second) if ref is not None]
     result = route(
         scorers[0], scorers[1], val, test, scorers[2] if second else None, shares or SHARES, batch_size, seed
@@ -72,22 +67,6 @@ def route_command(
     if plot is not None:
         plots.curve(result, plot, f"{cheap} to {expensive} on {data}")
         print(f"written: {plot}")
-
-
-def rows_of(table: DataTable, role: str, limit: int | None, seed: int) -> pd.DataFrame:
-    """Rows of a split that have a MOS, at most ``limit``; raises :class:`ConfigError` if there is none.
-
-    Args:
-        table: the data set.
-        role: ``train``, ``val`` or ``test``.
-        limit: most rows; ``None`` = all.
-        seed: of the draw.
-    """
-    rows = table.split(role)
-    rows = rows[rows["mos"].notna()]
-    if rows.empty:
-        raise ConfigError(f"{table.ref!r} has no {role} rows with a MOS; {table.describe()}")
-    return rows if limit is None else rows.sample(min(limit, len(rows)), random_state=seed)
 
 
 def show(found: Route, data: str) -> None:
@@ -113,8 +92,3 @@ def show(found: Route, data: str) -> None:
         )
     Console().print(table)
     print(f"SRCC of uncertainty and error of the cheap scorer: {found['error_srcc']:.3f}")
-
-
-def main(words: Sequence[str]) -> None:
-    """Run the command; ``words`` are its name and what follows it."""
-    run_function(route_command, words)

@@ -47,12 +47,6 @@ def release(folder: Path) -> None:
             folder.rmdir()
 
 
-def numbered(wanted: Path) -> Path:
-    """The first of ``wanted``, ``wanted-2`` and so on that is not there."""
-    names = (wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}") for number in count(1))
-    return next(path for path in names if not path.exists())
-
-
 @contextmanager
 def training(folder: Path) -> Iterator[None]:
     """Hold a run folder while it is trained in; leftovers of a process that was killed are removed.

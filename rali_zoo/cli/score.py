@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from rali_zoo.cli import run_function
 from rali_zoo.cli.sorting import After, Sorting
 from rali_zoo.data.sources import Item, Skipped, find_items
 from rali_zoo.errors import ConfigError
@@ -34,7 +33,7 @@ MANY = 256
 
 @dataclass(frozen=True)
 class How:
-    """The options of a run, as :func:`score_command` documents them."""
+    """The options of a run, as :func:`command` documents them."""
 
     model: str
     decode: Decode
@@ -61,8 +60,9 @@ class How:
         return measured(stages) if self.attributes else stages
 
 
-def score_command(
+def command(
     paths: list[str],
+    /,
     model: str = DEFAULT_MODEL,
     output: Path | None = None,
     decode: Decode = "exact",
@@ -133,7 +133,9 @@ def score_command(
     failed, total = counts
     if failed:
         print(f"{failed} of {total} images have no score; their error says why", file=sys.stderr)
-    if failed == total:
+    if total == 0:  # no error: with more jobs than images some have nothing to do
+        print(f"share {shard} holds none of the images", file=sys.stderr)
+    elif failed == total:
         raise ConfigError(f"none of {total} images could be scored")
 
 
@@ -208,7 +210,7 @@ def _show(found: Iterator[Item], how: How, explain: bool, as_json: bool) -> tupl
                 map(shown, sorted(scores, key=lambda s: math.inf if s.score is None else sign * s.score))
             )
         )
-    if how.sorting.wanted:
+    if how.sorting.wanted and scores:
         after = After(how.sorting, scorer, stages, how.batch_size, workers, how.overwrite)
         after.finish(list(zip(items, scores, strict=True)), how.sort, shown, heads=not as_json)
     return sum(s.error is not None for s in scores), len(scores)
@@ -223,6 +225,8 @@ def _row(score: Score, explain: bool) -> str:
     if score.attributes:
         numbers = ", ".join(f"{name} {value:.3f}" for name, value in score.attributes.items())
         line += f"\n        {numbers}\n        {score.words}"
+    if score.warning:
+        line += f"\n        {score.warning}"
     more = "".join(f"\n{printable(part)}" for part in score.explain().split("\n")[1:]) if explain else ""
     return line + more
 
@@ -237,6 +241,7 @@ def _announce(scorer: Scorer, items: Iterable[Item]) -> None:
 
 def _write(paths: list[str], shard: str, how: How, output: Path, skipped: Skipped) -> tuple[int, int]:
     """Score what has no score yet, then make one table; how many failed, and of how many."""
+    from rali_zoo.models.scorer import NetworkScorer
     from rali_zoo.scoring.progress import Progress
     from rali_zoo.scoring.sink import Job, Sink
 
@@ -255,6 +260,7 @@ def _write(paths: list[str], shard: str, how: How, output: Path, skipped: Skippe
             how.precision,
             how.runtime,
             how.attributes,
+            isinstance(scorer, NetworkScorer) and scorer.network.smallest > 0 and how.engine == "local",
         )
         sink.start(job, chain(first, items), how.batch_size)
         if how.model.startswith("csv:"):
@@ -266,7 +272,7 @@ def _write(paths: list[str], shard: str, how: How, output: Path, skipped: Skippe
             for batch, scores in _scored(sink, scorer, how, workers):
                 sink.add(batch.part, batch.start, scores)
                 progress.advance(len(scores))
-        if how.sorting.wanted and not sink.output.complete:
+        if how.sorting.wanted and sink.total and not sink.output.complete:
             after = After(how.sorting, scorer, how.stages(scorer), how.batch_size, workers, how.overwrite)
             after.finish(list(sink.scores()), how.sort, lambda score: _row(score, False), explained=False)
         failed = sink.finish(how.sort)
@@ -286,8 +292,3 @@ def _scored(sink: Sink, scorer: Scorer, how: How, workers: int) -> Iterator[tupl
 
     recipe = Recipe(how.model, how.decode, how.device, how.precision, how.compile, how.threads, how.runtime)
     return run_ray(batches, scorer, recipe, how.actors)
-
-
-def main(words: Sequence[str]) -> None:
-    """Run the command; ``words`` are its name and what follows it."""
-    run_function(score_command, words, positional=("paths",))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from rali_zoo.cli import run_function
 from rali_zoo.errors import MissingExtraError
 from rali_zoo.zoo import DEFAULT_MODEL
 
@@ -13,7 +11,7 @@ if TYPE_CHECKING:
     from rali_zoo.protocols import Scorer
 
 
-def serve_command(
+def command(
     model: str = DEFAULT_MODEL,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -69,8 +67,3 @@ def load(model: str, device: str, threads: int | None) -> Scorer:
     scorer = cast("Scorer", load_model(model, device))
     set_threads(threads, torch.device(device))
     return scorer
-
-
-def main(words: Sequence[str]) -> None:
-    """Run the command; ``words`` are its name and what follows it."""
-    run_function(serve_command, words)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rali_zoo.cli import run_function
 from rali_zoo.errors import ConfigError, UnknownNameError
 from rali_zoo.uri import split_options
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from rali_zoo.views import View
 
 
-def show_command(ref: str, pretrained: bool = False) -> None:
+def command(ref: str, /, pretrained: bool = False) -> None:
     """Show one data set, backbone, text encoder or model.
 
     Args:
@@ -185,8 +184,3 @@ def _show_model(ref: str) -> None:
         else:
             rows.append(("vision-language model", model.settings.get("vlm", "")))
     _rows(rows)
-
-
-def main(words: Sequence[str]) -> None:
-    """Run the command; ``words`` are its name and what follows it."""
-    run_function(show_command, words, positional=("ref",))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from rali_zoo.cli import run_function
 
-
-def teacher_command(
+def command(
     descriptions: list[str],
+    /,
     data: str,
     output: Path,
     least: int = 2,
@@ -34,8 +32,3 @@ def teacher_command(
     with atomic_path(output) as path:
         found.frame.to_csv(path, index=False)
     print(f"{len(found.frame)} images ({found.left_out} left out) written to {output}")
-
-
-def main(words: Sequence[str]) -> None:
-    """Run the command; ``words`` are its name and what follows it."""
-    run_function(teacher_command, words, positional=("descriptions",))

@@ -30,14 +30,15 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
-from torch import distributed
 
 from rali_zoo.cli import checkpoint_settings, report, runs
-from rali_zoo.cli.parser import RaliParser, torch_first
+from rali_zoo.cli.parser import RaliParser, explain, torch_first
 from rali_zoo.cli.training import COMMANDS, CommandLine
 from rali_zoo.errors import ConfigError, NothingMeasuredError, RaliZooError, UsageError, near_miss
+from rali_zoo.outputs import numbered
 from rali_zoo.paths import atomic_path
 from rali_zoo.trainers.checkpoint_io import AtomicCheckpointIO
+from rali_zoo.trainers.evaluation import gather
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -261,7 +262,7 @@ class RaliCLI(LightningCLI):
                 raise cause from None
             if isinstance(error, TypeError):
                 raise
-            raise ConfigError(" ".join(str(error).split())) from error
+            raise ConfigError(" ".join(explain(str(error), self.parser).split())) from error
 
     # ---- running -------------------------------------------------------------------------------------------
 
@@ -326,10 +327,7 @@ class RaliCLI(LightningCLI):
             # No test set was asked for, and those of data.train have no test rows.
             print(f"not tested: {error}", file=sys.stderr)
             return
-        target = run
-        if (run / "results.json").exists():  # of the run before it was resumed
-            target = runs.numbered(run / "test")
-        self._report(target, best, {"fit_seconds": fit_s})
+        self._report(run, best, {"fit_seconds": fit_s})
 
     def validate(self, **kwargs: Any) -> None:
         """Run the validation sets through a checkpoint and print their metrics."""
@@ -344,21 +342,18 @@ class RaliCLI(LightningCLI):
         self.trainer.test(**{**kwargs, "verbose": False})
         if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             checkpoint = str(self.checkpoint.path) if self.checkpoint is not None else ""
-            self._report(runs.numbered(Path(self.trainer.default_root_dir) / "test"), checkpoint, {})
+            self._report(Path(self.trainer.default_root_dir), checkpoint, {})
 
     def predict(self, **kwargs: Any) -> None:
         """Predict ``data.predict`` and write one parquet a data set below ``RUN/predict``."""
         outputs = self.trainer.predict(**{**kwargs, "return_predictions": True}) or []
         batches = [batch for part in outputs for batch in (part if isinstance(part, list) else [part])]
-        if self.trainer.world_size > 1:
-            everyone: list[Any] = [None] * self.trainer.world_size
-            distributed.all_gather_object(everyone, batches)
-            batches = [batch for part in everyone for batch in part]
+        batches = gather(batches)
         if not self.trainer.is_global_zero:
             return
         left_out = {ref: bad for (role, ref), bad in self.datamodule.left_out.items() if role == "predict"}
         tables = report.predictions(batches, left_out)
-        folder = runs.numbered(Path(self.trainer.default_root_dir) / "predict")
+        folder = numbered(Path(self.trainer.default_root_dir) / "predict")
         scored = 0
         for dataset, file in report.write_tables(folder.parent, folder.name, tables).items():
             failed = int((tables[dataset]["error"] != "").sum())
@@ -369,9 +364,11 @@ class RaliCLI(LightningCLI):
         if tables and not scored:
             raise NothingMeasuredError("no image has a score; the column error of the tables has the reasons")
 
-    def _report(self, folder: Path, checkpoint: str, extra: dict[str, float]) -> None:
+    def _report(self, run: Path, checkpoint: str, extra: dict[str, float]) -> None:
+        """Write what a test found, below ``run/test`` where a fit has not just ended (``extra``) or was resumed."""
         if not self.trainer.is_global_zero:
             return
+        folder = run if extra and not (run / "results.json").exists() else numbered(run / "test")
         results = report.read_metrics(self.trainer.callback_metrics)
         sets = {dataset: self.datamodule.table(dataset) for dataset in results}
         report.add_intervals(results, self.model.test_tables, {name: t.frame for name, t in sets.items()})

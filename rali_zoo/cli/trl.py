@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from rali_zoo.cli import run_function
 from rali_zoo.rl.rewards import Option
 from rali_zoo.vlm.tuning import Tuning
 
@@ -13,7 +11,7 @@ from rali_zoo.vlm.tuning import Tuning
 Setting = int | float | str | bool
 
 
-def trl_command(
+def command(
     vlm: str,
     train: list[str],
     output: Path,
@@ -66,8 +64,3 @@ def trl_command(
     save_trained(trainer, policy, output / "model")
     if trainer.accelerator.is_main_process:
         print(f"written: {output / 'model'}; use it as hf:local-dir:{output / 'model'}")
-
-
-def main(words: Sequence[str]) -> None:
-    """Run the command; ``words`` are its name and what follows it."""
-    run_function(trl_command, words)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rali_zoo.cli import run_function
 from rali_zoo.errors import ConfigError
 from rali_zoo.report import provenance, write_json
 
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
     from rali_zoo.analysis.uncertainty import CoverageReport
 
 
-def uncertainty_command(
+def command(
     model: str,
     data: str,
     output: Path | None = None,
@@ -41,7 +39,6 @@ def uncertainty_command(
     import numpy as np
 
     from rali_zoo.analysis.uncertainty import coverage_report
-    from rali_zoo.cli.route import rows_of
     from rali_zoo.data.tables import load_table
     from rali_zoo.zoo import load_model
 
@@ -49,7 +46,7 @@ def uncertainty_command(
     scorer = load_model(model, device)
     parts = []
     for role in ("val", "test"):
-        rows = rows_of(table, role, limit, seed)
+        rows = table.sample(role, limit, seed, rated=True)
         scores = scorer.score(rows["path"].tolist(), batch_size=batch_size)
         known = [s.score is not None and s.std is not None and s.std > 0 for s in scores]
         if not any(known):
@@ -89,8 +86,3 @@ def _show(found: CoverageReport, data: str) -> None:
             f"SRCC of std and error: {found['error_srcc']:.3f} "
             f"({found['error_srcc_low']:.3f} to {found['error_srcc_high']:.3f})"
         )
-
-
-def main(words: Sequence[str]) -> None:
-    """Run the command; ``words`` are its name and what follows it."""
-    run_function(uncertainty_command, words)

@@ -1,9 +1,9 @@
 """One scale for data sets whose raters used theirs differently: mos' = scale * mos + offset for each set.
 
-A model that was trained on one data set is the ruler, in the spirit of Pinson and Wolf, "An objective method
+A model that was trained on one data set is the reference model, in the spirit of Pinson and Wolf, "An objective method
 for combining multiple subjective data sets" (VCIP 2003). Its own data set defines the scale. Of another one
 the MOS are regressed on its predictions, and that line is turned round: a prediction is a shrunken estimate
-of the truth, so that regressing it on the MOS would make the scale too narrow. What the ruler cannot see
+of the truth, so that regressing it on the MOS would make the scale too narrow. What it cannot see
 stays wrong.
 """
 
@@ -12,19 +12,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rali_zoo.errors import ConfigError
-from rali_zoo.paths import atomic_path
+from rali_zoo.report import write_json
 from rali_zoo.types import MOS_RANGE
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike
 
-#: A ruler that agrees less than this with a data set (PLCC) is none for it.
+#: A reference model that agrees less than this with a data set (PLCC) is none for it.
 LEAST_PLCC = 0.2
 
 
@@ -35,7 +35,7 @@ class Scale:
     Attributes:
         scale: factor, above 0.
         offset: added after it.
-        plcc: of the ruler's predictions and the MOS; NaN where it defines the scale.
+        plcc: of the reference model's predictions and the MOS; NaN where it defines the scale.
         n: images that it was fitted on; 0 where it defines the scale.
     """
 
@@ -49,7 +49,7 @@ def fit_scale(pred: ArrayLike, mos: ArrayLike) -> Scale:
     """The scale of one data set.
 
     Args:
-        pred: (n,) predictions of the ruler on the common scale.
+        pred: (n,) predictions of the reference model on the common scale.
         mos: (n,) MOS on [1, 5].
 
     Raises:
@@ -62,13 +62,13 @@ def fit_scale(pred: ArrayLike, mos: ArrayLike) -> Scale:
     from rali_zoo.metrics.correlation import as_pairs
 
     x, y = as_pairs(pred, mos)
-    told = explain_undefined(x, y, at_least=3)
-    line: Any = linregress(x, y) if told is None else None
-    if told is None and line.rvalue < LEAST_PLCC:
-        told = f"PLCC {line.rvalue:.2f}"
-    if told is not None:
+    why = explain_undefined(x, y, at_least=3)
+    line: Any = linregress(x, y) if why is None else None
+    if why is None and line.rvalue < LEAST_PLCC:
+        why = f"PLCC {line.rvalue:.2f}"
+    if why is not None:
         raise ConfigError(
-            f"the model tells too little of these {x.size} images to set a scale by ({told}; at least "
+            f"the model says too little of these {x.size} images to set a scale by ({why}; at least "
             f"{LEAST_PLCC}); give one that was trained on images more like them"
         )
     return Scale(1 / float(line.slope), -float(line.intercept / line.slope), float(line.rvalue), x.size)
@@ -80,13 +80,9 @@ def calibrated(frame: pd.DataFrame, scale: Scale) -> pd.DataFrame:
     return frame.assign(mos=mos, std=scale.scale * frame["std"])
 
 
-def write_calibration(scales: Mapping[str, Scale], ruler: str, path: str | Path) -> None:
-    """Write the scales of data sets, by reference, as json."""
-    rows = {ref: asdict(scale) for ref, scale in scales.items()}
-    for row in rows.values():
-        row["plcc"] = None if math.isnan(row["plcc"]) else row["plcc"]
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps({"ruler": ruler, "datasets": rows}, indent=2) + "\n")
+def write_calibration(scales: Mapping[str, Scale], model: str, path: str | Path) -> None:
+    """Write the scales of data sets, by reference, and the model that they are of, as json."""
+    write_json(path, {"model": model, "datasets": scales})
 
 
 def read_calibration(path: str | Path, refs: Iterable[str]) -> dict[str, Scale]:
@@ -105,13 +101,13 @@ def read_calibration(path: str | Path, refs: Iterable[str]) -> dict[str, Scale]:
             ref: Scale(float(row["scale"]), float(row["offset"]), float(row["plcc"] or "nan"), int(row["n"]))
             for ref, row in rows.items()
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
             f"data.calibration={path} cannot be read ({type(error).__name__}: {error}); 'rali-zoo calibrate' "
             "writes such files"
         ) from None
     lacking = [ref for ref in refs if ref not in scales]
-    if lacking or any(scale.scale <= 0 for scale in scales.values()):
+    if lacking or not all(0 < s.scale < math.inf and math.isfinite(s.offset) for s in scales.values()):
         raise ConfigError(
             f"data.calibration={path} is of {sorted(scales)} with factors above 0, and {lacking} are asked "
             "for; run 'rali-zoo calibrate' with the references of data.train"

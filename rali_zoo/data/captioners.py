@@ -5,19 +5,24 @@ None of them looks at the score of an image, but for ``mos_words``, which is for
 
 from __future__ import annotations
 
+import logging
 import math
 import zlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rali_zoo.data import phrases
-from rali_zoo.errors import ConfigError
+from rali_zoo.errors import ConfigError, ScoreTableError
 from rali_zoo.registry import Table
+from rali_zoo.settings import read_frame
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 #: What one text is made of: what is seen, and a rating ("" where the captioner gives none).
 Parts = tuple[str, str]
@@ -147,7 +152,7 @@ def measurements(paths: Sequence[str], workers: int = 1) -> list[dict[str, float
     keys = [file_key(path) for path in paths]
     folder = f"{zlib.crc32(keys[0].rsplit('|', 2)[0].rpartition('/')[0].encode()):08x}"
     memory = cache_dir("attributes") / f"v{VERSION}-{folder}.parquet"
-    known = pd.read_parquet(memory) if memory.exists() else pd.DataFrame(columns=list(NAMES), dtype=float)
+    known = _known(memory, NAMES)
     wanted = {key: path for key, path in zip(keys, paths, strict=True) if key not in set(known.index)}
     if wanted:
         made = Parallel(n_jobs=workers, return_as="generator")(delayed(_measure)(p) for p in wanted.values())
@@ -158,8 +163,22 @@ def measurements(paths: Sequence[str], workers: int = 1) -> list[dict[str, float
         fresh = pd.DataFrame(list(shown), index=list(wanted), columns=list(NAMES))
         known = pd.concat([known, fresh]) if len(known) else fresh
         with atomic_path(memory) as temporary:
-            known.to_parquet(temporary)
+            known.to_parquet(temporary, write_page_checksum=True)
     return known.loc[keys].to_dict("records")
+
+
+def _known(memory: Path, names: Sequence[str]) -> pd.DataFrame:
+    """What was measured before; nothing where the file is absent or damaged."""
+    import pandas as pd
+
+    if memory.exists():
+        try:
+            found = read_frame(memory)
+            if list(found.columns) == list(names):
+                return found
+        except ScoreTableError as error:
+            log.warning("%s; the images are measured again", error)
+    return pd.DataFrame(columns=list(names), dtype=float)
 
 
 def _measure(path: str) -> dict[str, float]:

@@ -88,7 +88,7 @@ class DatasetCard:
         if len(self.mos_range) != 2 or not all(math.isfinite(v) for v in self.mos_range):
             self._refuse("mos_range", self.mos_range, "two finite numbers")
         if self.mos_range[0] >= self.mos_range[1]:
-            hint = "(lowest, highest); the direction is told by higher_is_better"
+            hint = "(lowest, highest); the direction is given by higher_is_better"
             self._refuse("mos_range", self.mos_range, hint)
         if self.raters is not None and not self.raters >= 1:
             self._refuse("raters", self.raters, "1 or more, or None")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 from rali_zoo.data.images import load_image
 from rali_zoo.data.video import is_video, sample_frames
 from rali_zoo.errors import ImageDecodeError, ImageUnavailableError
-from rali_zoo.paths import atomic_path, cache_dir
+from rali_zoo.paths import atomic_path, cache_dir, text_sha256
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +59,7 @@ def undecodable(frame: pd.DataFrame) -> pd.DataFrame:
     """
     paths = frame["path"].astype(str).tolist()
     keys = [_versions(), *map(file_key, paths)]
-    digest = hashlib.sha256("\n".join(keys).encode("utf-8", "surrogateescape")).hexdigest()[:24]
+    digest = text_sha256("\n".join(keys))[:24]
     memory = cache_dir("checked") / f"{digest}.json"
     reasons = _remembered(memory, len(paths))
     if reasons is None:
@@ -81,7 +80,7 @@ def _remembered(memory: Path, count: int) -> dict[int, str] | None:
         reasons = {int(i): reason for i, reason in json.loads(memory.read_text()).items()}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         log.warning("%s is damaged; the images are looked at again", memory)
         return None
     whole = all(0 <= i < count and isinstance(reason, str) for i, reason in reasons.items())

@@ -15,6 +15,7 @@ from rali_zoo.data.card import one_question
 from rali_zoo.data.checks import undecodable
 from rali_zoo.data.dataset import Batches, ImageDataset, Texts, collate
 from rali_zoo.data.features import CPU_BATCH, cached_features
+from rali_zoo.data.images import image_size
 from rali_zoo.data.samplers import (
     BalancedSampler,
     EpochBatches,
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 #: Seconds without a batch after which workers are taken for stuck.
 TIMEOUT = 600
+_LOOKED_AT = 1000
 _SHARED = Path("/dev/shm")  # where workers leave their batches
 
 Sampling = Literal["concat", "balanced", "single_dataset"]
@@ -205,7 +207,7 @@ class IQADataModule(L.LightningDataModule):
 
     @property
     def module(self) -> FeatureSource:
-        """The module being trained; it tells sizes, and encodes images for the feature cache."""
+        """The module being trained; it states sizes, and encodes images for the feature cache."""
         if self.trainer is None:
             raise ConfigError("IQADataModule asks the model for its preprocessing: give both to a Trainer")
         return cast(FeatureSource, self.trainer.lightning_module)
@@ -285,6 +287,17 @@ class IQADataModule(L.LightningDataModule):
 
         self.texts = texts = gather_texts(self.descriptions, frames, self.max_undescribed)
         return {ref: f[[(ref, str(i)) in texts for i in f["id"]]] for ref, f in frames.items()}
+
+    @property
+    def smallest(self) -> int:
+        """Shorter side in pixels of the smallest rated training images, of which at most 1,000 a data set are looked
+        at; 0 where there is none that has a size, as in a stream.
+        """
+        sides = []
+        for images in self._sets.get("train", ()):
+            paths = images.paths[:: max(1, len(images.paths) // _LOOKED_AT)]
+            sides += [min(size) for path in paths if (size := image_size(path)) is not None]
+        return min(sides, default=0)
 
     def _images(self, ref: str, frame: pd.DataFrame, view: View, texts: Texts | None) -> ImageDataset:
         module, preprocess = self.module, self.module.preprocess

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rali_zoo.errors import ScoreTableError
 from rali_zoo.paths import atomic_path
+from rali_zoo.settings import read_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,12 +40,14 @@ def read_descriptions(path: str | Path) -> pd.DataFrame:
         )
     try:
         if path.suffix == ".parquet":
-            frame = pd.read_parquet(path)
+            frame = read_frame(path)
         else:
             # not pandas.read_json, which makes a number of "007" and a date of a column's name
             lines = path.read_text(encoding="utf-8").splitlines()
             frame = pd.DataFrame([json.loads(line) for line in lines if line.strip()])
-    except (ValueError, OSError) as error:  # ArrowInvalid is a ValueError
+    except (ValueError, OSError, RecursionError) as error:
+        if isinstance(error, ScoreTableError):
+            raise
         raise ScoreTableError(f"descriptions {path} cannot be read: {error}") from error
     return check_descriptions(frame, str(path))
 

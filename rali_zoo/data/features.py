@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rali_zoo.data.checks import file_key
 from rali_zoo.data.dataset import ImageDataset, collate
-from rali_zoo.paths import atomic_path, cache_dir
+from rali_zoo.paths import atomic_path, cache_dir, text_sha256
 from rali_zoo.types import Preprocess
 from rali_zoo.views import View
 
@@ -89,7 +89,7 @@ def _encoded(encode: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return text_sha256(text)[:32]
 
 
 def _checksum(features: Tensor) -> str:

@@ -343,6 +343,15 @@ def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
 
 
+def image_size(path: str) -> tuple[int, int] | None:
+    """(width, height) as a file's header has them; ``None`` where there is none, as of a video."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+
+
 def load_views(
     source: ImageSource,
     view: View,

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 #: Suffixes of tables that ``csv:`` reads.
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 ROLES = ("train", "val", "test")
+#: Options of every reference; ``where=COLUMN:VALUE`` keeps a part of the data set.
+COMMON = (*splits.ALL_OPTIONS, "where")
 
 
 @dataclass(frozen=True)
@@ -52,23 +54,26 @@ class DataTable:
             raise ConfigError(f"unknown split {role!r}. {near_miss(role, ROLES)}")
         return self.frame[self.frame["split"] == role]
 
-    def sample(self, role: str, limit: int | None, seed: int = 0) -> pd.DataFrame:
+    def sample(self, role: str, limit: int | None, seed: int = 0, rated: bool = False) -> pd.DataFrame:
         """At most ``limit`` rows of a split, drawn by ``seed`` alone, in their order.
 
         Args:
-            role: ``train``, ``val``, ``test``; ``predict`` for all rows.
+            role: ``train``, ``val``, ``test``; ``predict`` or ``all`` for all rows.
             limit: ``None`` for every row.
             seed: of the draw.
+            rated: only rows with a MOS.
 
         Raises:
             ConfigError: another role, or none of its rows.
         """
-        frame = self.frame if role == "predict" else self.split(role)
+        frame = self.frame if role in ("predict", "all") else self.split(role)
+        frame = frame[frame["mos"].notna()] if rated else frame
         if frame.empty:
             part = f"{self.ref}{'&' if '?' in self.ref else '?'}protocol=random"
             splits_it = role == "train" and self.protocol == "whole" and "random" in self.card.protocols
             hint = f"; to train on a part of it write {part!r}" if splits_it else ""
-            raise ConfigError(f"{self.ref!r} has no {role} rows{hint}; {self.describe()}")
+            rows = f"{role} rows{' with a MOS' * rated}"
+            raise ConfigError(f"{self.ref!r} has no {rows}{hint}; {self.describe()}")
         if limit is None or len(frame) <= limit:
             return frame
         return frame.sample(limit, random_state=seed).sort_index()
@@ -97,7 +102,8 @@ def load_table(ref: str, root: str | Path = "data") -> DataTable:
     Args:
         ref: a name of the registry (``koniq10k``, ``kadid10k?protocol=kfold&fold=1``) or a scheme
             (``csv:scores.csv?mos_range=0,100``, ``deqa:…``, ``pyiqa:…``, ``synthetic:lab``). Options are
-            those of the scheme, ``root=FOLDER``, and those of :mod:`rali_zoo.data.splits`.
+            those of the scheme, ``root=FOLDER``, those of :mod:`rali_zoo.data.splits`, and
+            ``where=COLUMN:VALUE``, which keeps the rows that have this text in a column (a subset, a camera).
         root: folder that holds a folder of each data set's name. Where that is absent, ``$RALI_ZOO_DATA``
             is looked into; ``?root=FOLDER`` names the data set's own folder and stands above both.
 
@@ -115,7 +121,7 @@ def load_table(ref: str, root: str | Path = "data") -> DataTable:
         )
     uri = parse_uri(ref, GENERIC, "data set", bare=DATASETS)
     own = GENERIC[uri.scheme].OPTIONS if uri.scheme else ("root",)
-    options = uri.take(dict.fromkeys([*own, *splits.ALL_OPTIONS]))
+    options = uri.take(dict.fromkeys([*own, *COMMON]))
     mine = {k: v for k, v in options.items() if k in own}
     wanted = {k: v for k, v in options.items() if k in splits.ALL_OPTIONS}
     if uri.scheme:
@@ -126,7 +132,24 @@ def load_table(ref: str, root: str | Path = "data") -> DataTable:
         plan = splits.parse_plan(ref, wanted, card)  # before the files: a typo shows without them
         folder = Path(mine["root"]) if "root" in mine else _folder(uri, Path(root))
         frame = DATASETS[uri.id].read(folder)
-    return _table(ref, card, complete(card, frame, ref), plan, folder)
+    frame = complete(card, frame, ref)
+    return _table(
+        ref, card, _part(ref, frame, options["where"]) if "where" in options else frame, plan, folder
+    )
+
+
+def _part(ref: str, frame: pd.DataFrame, where: str) -> pd.DataFrame:
+    """The rows that have a text in a column."""
+    column, _, value = where.partition(":")
+    if column not in frame or not value:
+        raise UriError(f"{ref!r}: where={where!r} names no column. {near_miss(column, frame.columns)}")
+    texts = frame[column].astype(str)
+    part = frame[texts == value]
+    if part.empty:
+        raise UriError(
+            f"{ref!r}: no image has {column} {value!r}. {near_miss(value, sorted(set(texts))[:50])}"
+        )
+    return part.reset_index(drop=True)
 
 
 def _folder(uri: Uri, root: Path) -> Path:

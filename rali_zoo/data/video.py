@@ -38,7 +38,7 @@ Sampling = Literal["uniform", "keyframes"]
 Pooling = Literal["mean", "harmonic", "worst"]
 
 _WORST = 0.2  # share of the frames that the pooling ``worst`` looks at
-_WHOLE = 0.9  # share of the time that a header tells of, below which a file was cut off
+_WHOLE = 0.9  # share of the time that a header states, below which a file was cut off
 #: Demuxers that find the key frame they are asked for; others are decoded from the beginning.
 _SEEKABLE = ("mov", "matroska", "mpegts")
 # Containers only: a playlist that is called .mp4 would make FFmpeg fetch what it names.
@@ -153,7 +153,7 @@ def _openable(source: str | Path | bytes) -> str | io.BytesIO:
 
 
 def _refuse_cut_matroska(file: IO[bytes], size: int) -> None:
-    """Matroska tells the duration of the whole file, sound included; whether it is whole, its lengths tell."""
+    """Matroska states the duration of the whole file, sound included; whether it is whole, its lengths show."""
     head = file.read(4096)
     place = head.find(b"\x18\x53\x80\x67")  # the one Segment, behind a short header
     if head[:4] != b"\x1a\x45\xdf\xa3" or place < 0 or place + 12 > len(head):
@@ -163,9 +163,9 @@ def _refuse_cut_matroska(file: IO[bytes], size: int) -> None:
     if not 1 <= width <= 8:
         return
     length = int.from_bytes(head[place + 4 : place + 4 + width], "big") & ((1 << 7 * width) - 1)
-    told = place + 4 + width + length
-    if length != (1 << 7 * width) - 1 and told > size:  # all ones: a stream that was written as it came
-        raise ImageDecodeError(f"the file ends after {size:,} of {told:,} bytes")
+    declared = place + 4 + width + length
+    if length != (1 << 7 * width) - 1 and declared > size:  # all ones: a stream that was written as it came
+        raise ImageDecodeError(f"the file ends after {size:,} of {declared:,} bytes")
 
 
 class _Key(NamedTuple):
@@ -176,7 +176,7 @@ class _Key(NamedTuple):
 
 
 class _Index(NamedTuple):
-    """What a container tells of its frames, in units of the stream."""
+    """What a container states of its frames, in units of the stream."""
 
     times: list[int]  #: when each is shown
     end: float  #: when the last one is no longer shown
@@ -206,9 +206,9 @@ def _index(container: Any, stream: Any) -> _Index:
     mean = (times[-1] - times[0]) / max(len(times) - 1, 1)
     index = _Index(times, times[-1] + (lasts or mean), sorted(keys), exact)
     base = float(stream.time_base)
-    seconds, told = (index.end - times[0]) * base, (stream.duration or 0) * base
-    if len(times) > 1 and seconds < _WHOLE * told:
-        raise ImageDecodeError(f"the file ends after {seconds:.1f} of {told:.1f} s")
+    seconds, declared = (index.end - times[0]) * base, (stream.duration or 0) * base
+    if len(times) > 1 and seconds < _WHOLE * declared:
+        raise ImageDecodeError(f"the file ends after {seconds:.1f} of {declared:.1f} s")
     return index
 
 

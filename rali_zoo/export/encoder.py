@@ -20,7 +20,7 @@ from rali_zoo.backbones.weights import first_line
 from rali_zoo.errors import ConfigError, MissingExtraError
 from rali_zoo.export.graph import INPUT, quiet
 from rali_zoo.models.base import BackboneNetwork
-from rali_zoo.paths import atomic_path, cache_dir
+from rali_zoo.paths import atomic_path, cache_dir, text_sha256
 from rali_zoo.types import Runtime
 from rali_zoo.uri import without_option
 
@@ -141,7 +141,7 @@ def _graph(backbone: Backbone, runtime: Runtime) -> bytes:
 
     reference = without_option(without_option(backbone.uri, "checkpoint"), "weights")
     facts = (reference, backbone.weights_hash(), backbone.preprocess, torch.__version__, rali_zoo.__version__)
-    key = hashlib.sha256("|".join(map(str, facts)).encode()).hexdigest()[:32]
+    key = text_sha256("|".join(map(str, facts)))[:32]
     path = cache_dir("onnx") / f"{key}.graph"
     if path.is_file():
         content = path.read_bytes()

@@ -196,7 +196,11 @@ def _metadata(module: BackboneNetwork, licence: str, results: Results, repo_id: 
     data = ModelCardData(
         license=licence,
         library_name="rali_zoo",
-        tags=["image-quality-assessment", "no-reference", type(module).__name__.lower()],
+        tags=[
+            "image-quality-assessment",
+            "no-reference",
+            type(module).__name__.removesuffix("Network").lower(),
+        ],
     )
     found = [
         EvalResult(
@@ -222,7 +226,7 @@ def _named(ref: str) -> str:
 
 def _about(module: BackboneNetwork) -> str:
     sets = ", ".join(f"`{_named(ref)}`" for ref in module.training_sets) or "not recorded"
-    kind = "a plain regression head"
+    kind = f"the head of `{type(module).__name__}`"
     if isinstance(module, RALINetwork):
         kind = f"{int(module.active.sum())} prototypes that carry scores (RALI, arXiv 2510.11369)"
     view = module.view.resized(module.preprocess)

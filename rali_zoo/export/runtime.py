@@ -64,7 +64,7 @@ class ExportedNetwork(IQANetwork):
         return image if image.ndim == 5 else image[:, None]
 
     def predict_features(self, image: Tensor) -> Prediction:
-        """(B, 3, H, W) pixels in [0, 1] to scores, spread and weights.
+        """(B, 3, H, W) pixels in [0, 1] to scores, std and weights.
 
         Raises:
             ConfigError: images of another size than the graph takes.

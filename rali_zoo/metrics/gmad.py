@@ -60,7 +60,7 @@ def gmad_pairs(
     width = round(share * order.size)
     if width < 2:
         raise ValueError(f"{order.size} images scored by both: a window of share {share} holds under two")
-    spread_a, spread_d = a[rows].std(), d[rows].std()
+    std_a, std_d = a[rows].std(), d[rows].std()
     if a[rows].min() == a[rows].max() or d[rows].min() == d[rows].max():
         raise ValueError("a scorer that gives every image the same score has no levels and no extremes")
     pairs = []
@@ -68,6 +68,6 @@ def gmad_pairs(
         start = round((k + 0.5) / levels * order.size - width / 2)
         window = order[start : start + width]
         better, worse = int(window[np.argmax(a[window])]), int(window[np.argmin(a[window])])
-        gap_a, gap_d = (a[better] - a[worse]) / spread_a, abs(d[better] - d[worse]) / spread_d
+        gap_a, gap_d = (a[better] - a[worse]) / std_a, abs(d[better] - d[worse]) / std_d
         pairs.append(GmadPair(float(np.median(d[window])), better, worse, float(gap_a), float(gap_d)))
     return tuple(pairs)

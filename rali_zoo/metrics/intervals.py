@@ -46,7 +46,7 @@ def conformal_quantile(residuals: ArrayLike, level: float) -> float:
     """The residual that a new one stays below with probability ``level`` at least.
 
     Args:
-        residuals: (n,) absolute residuals, perhaps divided by a predicted spread; of rows not trained on.
+        residuals: (n,) absolute residuals, perhaps divided by a predicted std; of rows not trained on.
         level: in (0, 1).
 
     Returns:

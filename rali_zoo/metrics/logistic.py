@@ -82,8 +82,8 @@ def _starts(z: FloatArray, line: float, parameters: Parameters) -> list[FloatArr
     """Twelve curves over centre and width, and one that is nearly the straight line of slope ``line``."""
     low, high = np.quantile(z, [0.25, 0.75])
     # A skewed scorer has most of its values in a narrow band: measure widths there, not by the deviation.
-    spread = float(np.clip(high - low, 10 * _STEEPEST, 1.0))
-    grid = product(np.quantile(z, [0.1, 0.5, 0.9]), (0.1 * spread, 0.4 * spread, spread, 1.5))
+    width = float(np.clip(high - low, 10 * _STEEPEST, 1.0))
+    grid = product(np.quantile(z, [0.1, 0.5, 0.9]), (0.1 * width, 0.4 * width, width, 1.5))
     extra = [0.0] * (parameters - 4)
     curves = [[0.0, 2.0, np.log(width), centre, *extra] for centre, width in grid]
     curves.append([0.0, 40.0 * line, np.log(10.0), 0.0, *extra])

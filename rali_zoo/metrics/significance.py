@@ -60,18 +60,30 @@ def meng_rosenthal_rubin(
     for name, value in (("r_a", r_a), ("r_b", r_b), ("r_ab", r_ab)):
         if abs(value) > 1 + 1e-9:
             raise ValueError(f"{name}={value}: a correlation lies in [-1, 1]")
-    if n < 4 or math.isnan(r_a + r_b + r_ab):
-        return DependentTest(math.nan, math.nan)
-    if abs(r_a - r_b) < ROUNDING:
-        return DependentTest(0.0, 1.0)
-    if max(abs(r_a), abs(r_b)) >= 1 or r_ab >= 1:
-        return DependentTest(math.copysign(math.inf, r_a - r_b), 0.0)
-    mean_square = (r_a**2 + r_b**2) / 2
-    f = min(1.0, (1 - r_ab) / (2 * (1 - mean_square)))
-    h = (1 - f * mean_square) / (1 - mean_square)
-    wider = 1 + mean_square / 2 if kind == "spearman" else 1.0
-    z = (math.atanh(r_a) - math.atanh(r_b)) * math.sqrt((n - 3) / (2 * (1 - r_ab) * h * wider))
+    z = float(dependent_z(np.asarray(r_a), np.asarray(r_b), np.asarray(r_ab), n, kind == "spearman"))
     return DependentTest(z, float(2 * stats.norm.sf(abs(z))))
+
+
+def dependent_z(r_a: FloatArray, r_b: FloatArray, r_ab: FloatArray, n: int, spearman: bool) -> FloatArray:
+    """z of :func:`meng_rosenthal_rubin` of arrays of correlations of one shape, many pairs at once.
+
+    Args:
+        r_a: of the first scorers with MOS.
+        r_b: of the second ones.
+        r_ab: between the two.
+        n: number of images.
+        spearman: whether the correlations are Spearman's.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean_square = (r_a**2 + r_b**2) / 2
+        f = np.minimum(1.0, (1 - r_ab) / (2 * (1 - mean_square)))
+        h = (1 - f * mean_square) / (1 - mean_square)
+        wider = 1 + mean_square / 2 if spearman else 1.0
+        z = (np.arctanh(r_a) - np.arctanh(r_b)) * np.sqrt((n - 3) / (2 * (1 - r_ab) * h * wider))
+    certain = (np.maximum(np.abs(r_a), np.abs(r_b)) >= 1) | (r_ab >= 1)
+    z = np.where(certain, np.copysign(np.inf, r_a - r_b), z)
+    z = np.where(np.abs(r_a - r_b) < ROUNDING, 0.0, z)
+    return np.where((n < 4) | np.isnan(r_a + r_b + r_ab), np.nan, z)
 
 
 def holm(p_values: ArrayLike) -> FloatArray:

@@ -155,6 +155,8 @@ class IQANetwork(nn.Module):
         self.view = View()
         #: references the network was trained on, for leakage checks
         self.training_sets: tuple[str, ...] = ()
+        #: shorter side in pixels of the smallest images it was trained on; 0 where that is not known
+        self.smallest = 0
 
     @property
     @abstractmethod
@@ -212,7 +214,8 @@ class IQANetwork(nn.Module):
 
     def extra_state(self) -> dict[str, object]:
         """What a score needs beside settings and weights; plain values only."""
-        return {"view": asdict(self.view), "training_sets": list(self.training_sets)}
+        known = {"smallest": self.smallest} if self.smallest else {}
+        return {"view": asdict(self.view), "training_sets": list(self.training_sets), **known}
 
     def load_extra_state(self, state: dict[str, object]) -> None:
         """Undo :meth:`extra_state`; raises :class:`ConfigError` for another form, or unstated training sets."""
@@ -226,6 +229,10 @@ class IQANetwork(nn.Module):
             raise ConfigError(f"a view is a mapping, not {view!r}")
         self.view = View.from_state(view)
         self.training_sets = tuple(map(str, sets))
+        smallest = state.get("smallest", 0)
+        if not isinstance(smallest, int) or smallest < 0:
+            raise ConfigError(f"smallest is a number of pixels, not {smallest!r}")
+        self.smallest = smallest
 
     @property
     def revision(self) -> str:

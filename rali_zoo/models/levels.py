@@ -8,7 +8,6 @@ trained for it.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from typing import cast, get_args
 
@@ -19,6 +18,7 @@ from rali_zoo.errors import ConfigError, near_miss
 from rali_zoo.models.base import IQANetwork, Prediction
 from rali_zoo.models.scorer import NetworkScorer
 from rali_zoo.models.vlm import one_view
+from rali_zoo.paths import text_sha256
 from rali_zoo.types import Batch, Preprocess
 from rali_zoo.uri import Uri
 from rali_zoo.vlm.generation import completion_logits, evaluating
@@ -82,7 +82,7 @@ class LevelRater(IQANetwork):
     def revision(self) -> str:
         """Hash of the weights, and of what is asked and answered."""
         text = "\n".join([self.asked.question, self.answer, *self.words])
-        return f"{super().revision}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+        return f"{super().revision}-{text_sha256(text)[:6]}"
 
     def probabilities(self, image: Images) -> Tensor:
         """Images in [0, 1] to (B, L) probabilities of the levels, best first, on the CPU.

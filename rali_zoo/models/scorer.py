@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from glob import has_magic
 from itertools import groupby, islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from rali_zoo.data.images import load_image, load_views
 from rali_zoo.data.sources import find_items
+from rali_zoo.data.video import is_video
 from rali_zoo.errors import ConfigError, ImageDecodeError
 from rali_zoo.models.base import BackboneNetwork, IQANetwork, Prediction
 from rali_zoo.types import MOS_RANGE, Batch, Colour, Explanation, Score
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from rali_zoo.types import ImageSource
 
 Prepared = Tensor | ImageDecodeError
+_NOTE = "rali_zoo_warning"  # an attribute of what is prepared, beside the pixels
 Image = TypeVar("Image")
 Ready = TypeVar("Ready")
 
@@ -233,10 +236,23 @@ class NetworkScorer:
         Returns:
             (3, H, W) or (V, 3, H, W) float32 in [0, 1], or why the image cannot be read.
         """
+        view, preprocess = self.network.view, self.network.preprocess
         try:
-            return load_views(image, self.network.view, self.network.preprocess)
+            if is_video(image):
+                return load_views(image, view, preprocess)
+            whole = load_image(image, colour=view.colour)
+            return self.noted(view(whole, preprocess), whole.width, whole.height)
         except ImageDecodeError as error:
             return error
+
+    def noted(self, made: Tensor, width: int, height: int) -> Tensor:
+        """What was made of an image, (3, H, W) or (V, 3, H, W), noted where that is smaller than any training image."""
+        if min(width, height) < self.network.smallest:
+            vars(made)[_NOTE] = (
+                f"{width}x{height} pixels: smaller than any image that the model was trained on "
+                f"({self.network.smallest} pixels)"
+            )
+        return made
 
     @torch.inference_mode()
     def score_prepared(self, prepared: Sequence[Prepared], names: Sequence[str]) -> list[Score]:
@@ -261,7 +277,7 @@ class NetworkScorer:
                 found |= {i: Score(None, error=reason, path=names[i], model=self.name) for i in positions}
                 continue
             for row, i in enumerate(positions):
-                found[i] = self._one(out, row, names[i])
+                found[i] = replace(self._one(out, row, names[i]), warning=vars(tensors[row]).get(_NOTE, ""))
         return [found[i] for i in range(len(prepared))]
 
     @property

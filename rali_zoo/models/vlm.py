@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rali_zoo.backbones.weights import weights_hash
 from rali_zoo.errors import CheckpointError, ConfigError
 from rali_zoo.models.base import IQANetwork, Prediction, loading_weights
 from rali_zoo.settings import read_settings
@@ -102,6 +103,14 @@ class VLMNetwork(IQANetwork):
         """Images keep their size; the processor of the model resizes them."""
         return self.vlm.preprocess
 
+    @property
+    def encoder_key(self) -> str:
+        """Identifies a pretrained vision encoder, its weights and what it is shown; "" for one that learns."""
+        encoder = self.vlm.fixed_encoder
+        if encoder is None:
+            return ""
+        return f"vlm|{encoder.grid}|{self.vlm.preprocess.size}|{weights_hash(encoder.net)}"
+
     def write(
         self,
         image: Images,
@@ -109,6 +118,7 @@ class VLMNetwork(IQANetwork):
         n: int = 1,
         temperature: float = 0.0,
         seed: int = 0,
+        features: Tensor | None = None,
     ) -> Completions:
         """Let the model write about images.
 
@@ -118,9 +128,12 @@ class VLMNetwork(IQANetwork):
             n: completions an image; 1 for greedy ones.
             temperature: of the sampler; 0 is greedy.
             seed: of the sampler.
+            features: (B, T * D) of :meth:`rali_zoo.vlm.model.VLM.encode_fixed`, in place of the images.
         """
         one = self.asked.of("") if asked is None else asked
-        prompts = self.vlm.ask(one_view(image), [one] * len(image) if isinstance(one, Prompt) else one)
+        count = len(image) if features is None else len(features)
+        each = [one] * count if isinstance(one, Prompt) else one
+        prompts = self.vlm.ask(one_view(image), each, features)
         return self.engine.generate(prompts, n, self.limit, temperature, seed)
 
     def predict_batch(self, batch: Batch) -> Prediction:
@@ -128,18 +141,19 @@ class VLMNetwork(IQANetwork):
 
         A score is NaN where no answer can be parsed; of several samples the parseable ones count.
         """
-        origins = batch.get("prompt", [""] * len(batch["image"]))
-        asked = [self.asked.of(origin) for origin in origins]
+        image, features = batch.get("image", ()), batch.get("features")
+        count = len(image) if features is None else len(features)
+        asked = [self.asked.of(origin) for origin in batch.get("prompt", [""] * count)]
         if self.scoring.kind == "samples":
-            count = self.scoring.samples
-            drawn = self.write(batch["image"], asked, n=count, temperature=self.temperature, seed=self.seed)
-            values = parsed_scores(drawn).view(-1, count)
+            n = self.scoring.samples
+            drawn = self.write(image, asked, n, self.temperature, self.seed, features)
+            values = parsed_scores(drawn).view(-1, n)
             parsed = (~values.isnan()).sum(dim=1)
             mean = values.nanmean(dim=1)
             squares = ((values - mean[:, None]) ** 2).nansum(dim=1)
             std = torch.where(parsed > 1, squares / (parsed - 1).clamp_min(1), float("nan")).sqrt()
-            return Prediction(mean, std, texts=drawn.texts[::count])
-        greedy = self.write(batch["image"], asked, seed=self.seed)
+            return Prediction(mean, std, texts=drawn.texts[::n])
+        greedy = self.write(image, asked, seed=self.seed, features=features)
         if self.scoring.kind == "greedy":
             return Prediction(parsed_scores(greedy), texts=greedy.texts)
         with evaluating(self.vlm.model):

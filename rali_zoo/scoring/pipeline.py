@@ -81,7 +81,7 @@ def make_stages(scorer: Scorer, decode: Decode = "exact", clip: Clip | None = No
     if decode == "fast":
         from rali_zoo.scoring.preprocess import FastView
 
-        prepare = FastView(scorer.network.view, scorer.network.preprocess).prepare
+        prepare = FastView(scorer.network.view, scorer.network.preprocess, scorer.noted).prepare
 
     def ready(item: Item) -> Any:
         source = _source(item)

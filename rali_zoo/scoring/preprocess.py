@@ -14,8 +14,12 @@ from rali_zoo.types import Interpolation, Preprocess
 from rali_zoo.views import WHOLE, View, centre, cover, grid_crops, grid_places, to_tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from PIL import Image
     from torch import Tensor
+
+    Note = Callable[[Tensor, int, int], Tensor]
 
 #: A reduced JPEG keeps at least this many times the pixels a side that the model sees.
 MARGIN = 2
@@ -27,25 +31,27 @@ class FastView:
     Args:
         view: how images are cut.
         preprocess: what the backbone expects.
+        note: (what was made, width, height) of each image to what is handed on.
 
     Raises:
         ConfigError: a view that is random.
         MissingExtraError: simplejpeg is not installed.
     """
 
-    def __init__(self, view: View, preprocess: Preprocess) -> None:
+    def __init__(self, view: View, preprocess: Preprocess, note: Note | None = None) -> None:
         if importlib.util.find_spec("simplejpeg") is None:
             raise MissingExtraError("simplejpeg", "fast")
         if view.is_random:
             raise ConfigError(f"{view} is random: a score would differ from run to run")
-        self.view = view
-        self.preprocess = preprocess
+        self.view, self.preprocess, self.note = view, preprocess, note
         self.resized = view.resized(preprocess)
 
     def prepare(self, source: str | bytes) -> Tensor | ImageDecodeError:
         """(3, H, W) or (V, 3, H, W) float32 in [0, 1], or why the image cannot be read."""
         try:
-            return self.cut(decode_fast(source, self.least, colour=self.view.colour))
+            decoded = decode_fast(source, self.least, colour=self.view.colour)
+            made = self.cut(decoded)
+            return made if self.note is None else self.note(made, decoded.width, decoded.height)
         except ImageDecodeError as error:
             return error
 

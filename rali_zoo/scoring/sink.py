@@ -22,12 +22,13 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from rali_zoo.data.attributes import SHOWN
 from rali_zoo.data.sources import Item
 from rali_zoo.errors import ConfigError
-from rali_zoo.outputs import Output, OutputError, csv_cell, sha256
+from rali_zoo.outputs import Output, OutputError, csv_cell
+from rali_zoo.paths import sha256
 from rali_zoo.types import Score
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 COLUMNS = ("path", "score", "std", "error", "model")
 #: Columns that ``--attributes`` adds.
 ATTRIBUTES = (*SHOWN, "words")
+#: Column of a model that knows on how small images it was trained.
+WARNING = "warning"
+_TEXTS = ("words", WARNING)
 #: Images in a part: what a killed run can lose at most, besides what is in the model.
 PART = 256
 #: Rows of a row group of the table, and at the same time what is in memory while it is assembled.
@@ -58,6 +62,7 @@ class Job:
         precision: number type of the encoder.
         runtime: what computes it, as asked for.
         attributes: whether the table has :data:`ATTRIBUTES` too.
+        warns: whether it has the column ``warning``: the model knows on how small images it was trained.
     """
 
     paths: list[str]
@@ -69,6 +74,7 @@ class Job:
     precision: str
     runtime: str = "torch"
     attributes: bool = False
+    warns: bool = False
 
 
 class Sink(AbstractContextManager["Sink"]):
@@ -115,12 +121,13 @@ class Sink(AbstractContextManager["Sink"]):
         if "images" not in self.output.state:
             self._freeze(items, -(-PART // batch_size) * batch_size)
         total, part = self.output.state["images"], self.output.state.get("part")
-        if not (isinstance(total, int) and isinstance(part, int) and total > 0 and part > 0):
+        if not (isinstance(total, int) and isinstance(part, int) and total >= 0 and part > 0):
             raise self._damaged("job.json")
         self.total = self.done = total
         self.part = part
         if not self.output.complete:  # else the earlier run had only the folder left to remove
-            if sha256(self._list) != self.output.state.get("list"):
+            whole = self._list.is_file() and sha256(self._list) == self.output.state.get("list")
+            if not whole or sum(1 for _ in self.items()) != total:
                 raise self._damaged(self._list.name)
             self.done = sum(self._rows(n) for n in self._parts() if self._is_done(n))
 
@@ -209,7 +216,7 @@ class Sink(AbstractContextManager["Sink"]):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        rows = [(os.fsencode(s.path), s.score, s.std, s.error, *_attributes(s, self._job)) for s in scores]
+        rows = [(os.fsencode(s.path), s.score, s.std, s.error, *_more(s, self._job)) for s in scores]
         schema = _part_schema(self._job)
         columns = [
             pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), schema.types, strict=True)
@@ -239,13 +246,15 @@ class Sink(AbstractContextManager["Sink"]):
                     write(group)
             self.output.save({"failed": failed})
             self.output.publish(made)
-        found = cast(int, self.output.state["failed"])
+        found = self.output.state.get("failed")
+        if not isinstance(found, int):
+            raise self._damaged("job.json")
         self.output.clear()
         return found
 
     def _groups(self, sort: Sort) -> Iterator[pa.Table]:
         """The parts in order, joined to tables of about :data:`_GROUP` rows."""
-        if sort == "none":
+        if sort == "none" or not self.total:
             yield from self._joined()
             return
         import pyarrow as pa
@@ -277,22 +286,24 @@ def _part_schema(job: Job) -> pa.Schema:
     import pyarrow as pa
 
     kinds = (pa.binary(), pa.float64(), pa.float64(), pa.string())
-    return pa.schema([*zip(COLUMNS[:-1], kinds, strict=True), *_attribute_fields(job)])
+    return pa.schema([*zip(COLUMNS[:-1], kinds, strict=True), *_more_fields(job)])
 
 
-def _attribute_fields(job: Job) -> list[tuple[str, pa.DataType]]:
+def _more_fields(job: Job) -> list[tuple[str, pa.DataType]]:
     import pyarrow as pa
 
-    return [(n, pa.string() if n == "words" else pa.float64()) for n in ATTRIBUTES] if job.attributes else []
+    names = [*(ATTRIBUTES if job.attributes else ()), *([WARNING] if job.warns else ())]
+    return [(n, pa.string() if n in _TEXTS else pa.float64()) for n in names]
 
 
-def _attributes(score: Score, job: Job) -> list[float | str | None]:
-    return [*(score.attributes.get(name) for name in SHOWN), score.words or None] if job.attributes else []
+def _more(score: Score, job: Job) -> list[float | str | None]:
+    values = {**score.attributes, "words": score.words or None, WARNING: score.warning or None}
+    return [values.get(name) for name, _ in _more_fields(job)]
 
 
 def _score(row: dict[str, Any], path: str, model: str) -> Score:
     """Of a row of a part."""
-    found = Score(row["score"], row["std"], row["error"], path, model)
+    found = Score(row["score"], row["std"], row["error"], path, model, warning=row.get(WARNING) or "")
     if row.get("words") is None:
         return found
     return replace(found, attributes={name: row[name] for name in SHOWN}, words=row["words"])
@@ -310,6 +321,8 @@ def json_row(score: Score, explain: bool = False) -> str:
     row = dict(zip(COLUMNS, values, strict=True))
     if score.attributes:
         row |= {**score.attributes, "words": score.words}
+    if score.warning:
+        row[WARNING] = score.warning
     if explain:
         row |= {"explanation": score.explanation, "text": score.text}
     return json.dumps(row, ensure_ascii=False)
@@ -325,7 +338,7 @@ def _parquet(target: Path, job: Job, images: int) -> Iterator[_Writer]:
 
     kinds = (pa.string(), pa.float64(), pa.float64(), pa.string(), pa.string())
     state = json.dumps(asdict(job) | {"images": images})
-    named = [*zip(COLUMNS, kinds, strict=True), *_attribute_fields(job)]
+    named = [*zip(COLUMNS, kinds, strict=True), *_more_fields(job)]
     schema = pa.schema(named, metadata={"rali_zoo": state})
     with pq.ParquetWriter(target, schema) as writer:
 
@@ -343,7 +356,7 @@ def _parquet(target: Path, job: Job, images: int) -> Iterator[_Writer]:
 def _csv(target: Path, job: Job, _: int) -> Iterator[_Writer]:
     with target.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
-        more = [name for name, _ in _attribute_fields(job)]
+        more = [name for name, _ in _more_fields(job)]
         writer.writerow([*COLUMNS, *more])
 
         def write(group: pa.Table) -> None:
@@ -354,7 +367,7 @@ def _csv(target: Path, job: Job, _: int) -> Iterator[_Writer]:
                     csv_cell(row["error"] or ""),
                     csv_cell(job.model),
                 ]
-                rest = ["" if row[k] is None else row[k] if k == "words" else f"{row[k]:.6f}" for k in more]
+                rest = ["" if row[k] is None else row[k] if k in _TEXTS else f"{row[k]:.6f}" for k in more]
                 writer.writerow([texts[0], *numbers, *texts[1:], *rest])
 
         yield write

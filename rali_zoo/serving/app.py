@@ -1,4 +1,4 @@
-"""The web app: drop images, see scores with their reasons, compare two. Gradio draws it.
+"""The web app: drop images, see scores with their explanations, compare two. Gradio draws it.
 
 Nothing is fetched from or sent to the network: gradio's analytics are off, fonts are the system's, and a
 content security policy forbids the browser what a later version of gradio might try.

@@ -62,7 +62,7 @@ def header(model: str, ends: Range, caution: str) -> str:
     scale = "The model's own scale; higher is better." if ends is None else f"{_low(ends)}, {_high(ends)}."
     return (
         f'<div class="rz"><h1>Image quality</h1><p class="quiet">Model <code>{_text(model)}</code> · {scale} '
-        "±, where a model gives one, is its own spread, not calibrated. "
+        "±, where a model gives one, is its own std, not calibrated. "
         "Images go to no other service.</p>"
         f'<p class="caution">{_text(caution)}</p></div>'
     )
@@ -89,8 +89,8 @@ def card(answer: Answer, ends: Range, unfold: bool) -> str:
     if score.score is None:
         said = f'<p class="error">No score: {_text(score.error or "")}</p>'
     else:
-        spread = "" if score.std is None else f'<span class="quiet">± {score.std:.2f}</span>'
-        said = f'<div><span class="number">{score.score:.2f}</span>{spread}</div>'
+        std = "" if score.std is None else f'<span class="quiet">± {score.std:.2f}</span>'
+        said = f'<div><span class="number">{score.score:.2f}</span>{std}</div>'
         said += _scale(score.score, score.std, ends) + _explanation(answer, unfold) + _map(answer, unfold)
     return f'<div class="card"><div>{image}</div><div>{name}{said}</div></div>'
 
@@ -111,12 +111,12 @@ def _difference(first: Answer, second: Answer) -> str:
     if difference < 0.005:
         return "Both have the same score."
     said = f"<b>{_text(better.path)}</b> scores {difference:.2f} higher than <b>{_text(worse.path)}</b>"
-    spreads = [s.std for s in (a, b) if s.std is not None]
-    if not spreads:
+    stds = [s.std for s in (a, b) if s.std is not None]
+    if not stds:
         return f"{said}. This model does not say how sure it is."
-    if difference < max(spreads):
-        return f"{said}, which is less than its spread ({max(spreads):.2f}): they are not clearly told apart."
-    return f"{said}, which is more than the spread of either."
+    if difference < max(stds):
+        return f"{said}, which is less than its std ({max(stds):.2f}): they are not clearly told apart."
+    return f"{said}, which is more than the std of either."
 
 
 def _explanation(answer: Answer, unfold: bool) -> str:
@@ -152,7 +152,7 @@ def _image(data: bytes, alt: str) -> str:
     return f'<img alt="{_text(alt)}" src="data:image/jpeg;base64,{base64.b64encode(data).decode("ascii")}">'
 
 
-def _scale(score: float, spread: float | None, ends: Range) -> str:
+def _scale(score: float, std: float | None, ends: Range) -> str:
     if ends is None:
         return ""
 
@@ -160,8 +160,8 @@ def _scale(score: float, spread: float | None, ends: Range) -> str:
         return 100 * (min(max(value, ends[0]), ends[1]) - ends[0]) / (ends[1] - ends[0])
 
     band = ""
-    if spread is not None:
-        left, right = place(score - spread), place(score + spread)
+    if std is not None:
+        left, right = place(score - std), place(score + std)
         band = f'<div class="band" style="left:{left:.1f}%;width:{right - left:.1f}%"></div>'
     return (
         f'<div class="scale">{band}<div class="mark" style="left:{place(score):.1f}%"></div></div>'

@@ -232,6 +232,8 @@ def _row(name: str, answer: Answer, explain: bool) -> dict[str, Any]:
         "width": answer.width or None,
         "height": answer.height or None,
     }
+    if score.warning:
+        row["warning"] = score.warning
     if explain:
         row["explanation"] = [
             {"weight": weight, "score": value, "descriptions": list(texts)}

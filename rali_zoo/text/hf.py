@@ -17,7 +17,7 @@ from torch import Tensor
 from rali_zoo.backbones.hf import check_complete, locate, one_tower, plain_encoder, quiet
 from rali_zoo.backbones.options import choice
 from rali_zoo.backbones.weights import from_library
-from rali_zoo.errors import UriError
+from rali_zoo.errors import CheckpointError, UriError
 from rali_zoo.text.base import LongText, TextEncoder, Windows
 from rali_zoo.uri import Uri
 
@@ -201,7 +201,10 @@ def _json(place: str, name: str, revision: str) -> object:
     from transformers.utils import cached_file
 
     found = cached_file(place, name, revision=revision, _raise_exceptions_for_missing_entries=False)
-    return json.loads(Path(found).read_text(encoding="utf-8")) if found else None
+    try:
+        return json.loads(Path(found).read_text(encoding="utf-8")) if found else None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{found} is no readable JSON: {error}") from error
 
 
 def _context(net: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:

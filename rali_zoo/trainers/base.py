@@ -83,6 +83,7 @@ class IQAModule(L.LightningModule):
         if stage == "fit" and data is not None:
             self.network.view = data.eval_view
             self.network.training_sets = (*data.train_refs, *data.rank_refs)
+            self.network.smallest = data.smallest
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """The tensors of a batch, of any shape, on a device; Lightning's own looks at every string too."""

@@ -112,7 +112,7 @@ class RALI(BackboneModule):
     ) -> None:
         check_settings(locals())
         teacher = Teacher(text_encoder)
-        # Asked of nobody where a file tells it, so that a saved scorer is built without the text encoder.
+        # Asked of nobody where a file states it, so that a saved scorer is built without the text encoder.
         width = embedding_dim or (None if projector == "none" and loading_weights() else teacher.dim)
         network = RALINetwork(backbone, width, projector, hidden, dropout, prototypes, pca_dim, temperature)
         super().__init__(

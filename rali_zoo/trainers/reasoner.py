@@ -160,6 +160,7 @@ class ReasonerBase(IQAModule):
         self.tasks, self.tuning, self.schedule = tasks, tuning, schedule
         self.limit, self.seed = limit, seed
         self.adapter_only, self.strict_loading = adapter_only, not adapter_only
+        self.can_cache = self.vlm.fixed_encoder is not None
         #: names of the weights that learn
         self.learning = {name for name, p in self.named_parameters() if p.requires_grad}
         self._warned = False
@@ -177,6 +178,15 @@ class ReasonerBase(IQAModule):
     def policy(self) -> nn.Module:
         """The model whose weights learn."""
         return self.network.policy
+
+    @property
+    def encoder_key(self) -> str:
+        """Identifies a pretrained vision encoder, for the feature cache."""
+        return self.network.encoder_key
+
+    def encode_frozen(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] to what a pretrained vision encoder makes of them, (B, T * D)."""
+        return self.vlm.encode_fixed(one_view(image))
 
     # ---- learning -----------------------------------------------------------------------------
 
@@ -214,7 +224,8 @@ class ReasonerBase(IQAModule):
     def ask(self, batch: Batch, seed: int) -> tuple[list[Question], Prompts]:
         """What is asked of a batch, and the same as the model's input."""
         questions = self.tasks.ask(batch, seed)
-        return questions, self.vlm.ask(one_view(batch["image"]), [q.asked for q in questions])
+        asked = [q.asked for q in questions]
+        return questions, self.vlm.ask(one_view(batch.get("image", ())), asked, batch.get("features"))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Scalar loss of a batch of images: mean negative log-probability of a token of the right completions."""
@@ -232,7 +243,7 @@ class ReasonerBase(IQAModule):
             )
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed)  # of dropout
-            logps, _ = completion_logps(self.vlm, self.policy, prompts, ids, mask)
+            logps, _ = completion_logps(self.vlm, self.policy, prompts, ids, mask, with_entropy=False)
         loss = -logps.sum() / mask.sum()
         self.log("train/loss", loss, prog_bar=True, batch_size=len(questions))
         return loss

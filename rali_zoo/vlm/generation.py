@@ -141,7 +141,13 @@ def completion_logits(model: nn.Module, prompts: Prompts, ids: Tensor, mask: Ten
 
 
 def completion_logps(
-    vlm: VLM, model: nn.Module, prompts: Prompts, ids: Tensor, mask: Tensor, temperature: float = 1.0
+    vlm: VLM,
+    model: nn.Module,
+    prompts: Prompts,
+    ids: Tensor,
+    mask: Tensor,
+    temperature: float = 1.0,
+    with_entropy: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities and entropies of completions under a model.
 
@@ -152,12 +158,13 @@ def completion_logps(
         ids: (N, C).
         mask: (N, C).
         temperature: of the sampler.
+        with_entropy: whether entropies are wanted; else they are 0.
 
     Returns:
         See :func:`token_logps`.
     """
     logits = completion_logits(model, prompts, ids, mask)
-    return token_logps(logits, ids, mask, temperature, vlm.suppressed)
+    return token_logps(logits, ids, mask, temperature, vlm.suppressed, with_entropy)
 
 
 def token_logps(
@@ -166,14 +173,16 @@ def token_logps(
     mask: Tensor,
     temperature: float = 1.0,
     suppressed: Sequence[int] = (),
+    with_entropy: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities of the tokens that were sampled, and the entropy of what they were sampled from.
 
     Image placeholders and the like are suppressed when sampling, or the next forward pass fails on them. The
     same ids must be suppressed here, or these are the probabilities of another distribution.
 
-    They are float32 whatever the model computes in, a slice at a time, and computed again in the backward pass: at
-    150,000 words of vocabulary a float32 copy of all logits would be the largest tensor of the step.
+    They are float32 whatever the model computes in, a slice at a time; where there are several, they are computed
+    again in the backward pass: at 150,000 words of vocabulary a float32 copy of all logits would be the largest
+    tensor of the step.
 
     Args:
         logits: (B, T, V), any float type; position t predicts ``tokens[:, t]``.
@@ -181,6 +190,7 @@ def token_logps(
         mask: (B, T) nonzero on the tokens that count.
         temperature: of the sampler, above 0; the logits are divided by it.
         suppressed: ids that the sampler could not draw.
+        with_entropy: whether entropies are wanted; else they are 0.
 
     Returns:
         Log-probabilities (B, T) in nats, float32, with gradient; entropies (B, T) in nats, float32, without.
@@ -200,30 +210,37 @@ def token_logps(
         raise ConfigError(
             f"suppressed token ids {drawn} were sampled; the sampler needs the same suppress_tokens"
         )
-    flat, ids, counts = logits.flatten(0, 1), tokens.flatten(), keep.flatten()
+    rows = keep.flatten().nonzero().squeeze(1)
+    flat, ids = logits.flatten(0, 1), tokens.flatten()
     step = max(1, _CHUNK_ELEMENTS // logits.shape[-1])
-    logps, entropies = [], []
-    for start in range(0, len(ids), step):
-        part = slice(start, start + step)
-        chunk = (flat[part], ids[part], counts[part], banned, temperature)
-        if torch.is_grad_enabled() and logits.requires_grad:
-            logp, entropy = checkpoint(_chunk, *chunk, use_reentrant=False, preserve_rng_state=False)
-        else:
-            logp, entropy = _chunk(*chunk)
-        logps.append(logp)
-        entropies.append(entropy)
-    return torch.cat(logps).view_as(tokens), torch.cat(entropies).view_as(tokens)
+    again = torch.is_grad_enabled() and logits.requires_grad and len(rows) > step
+    parts = []
+    for part in rows.split(step):
+        # only what counts: a NaN of the padding would make the gradient NaN, though times 0
+        chunk = (flat[part], ids[part], banned, temperature, with_entropy)
+        parts.append(
+            checkpoint(_chunk, *chunk, use_reentrant=False, preserve_rng_state=False)
+            if again
+            else _chunk(*chunk)
+        )
+    shape = tokens.shape
+    found = [torch.cat(values) for values in zip(*parts, strict=True)]
+    logp, entropy = (
+        torch.zeros(ids.shape, device=logits.device).index_put((rows,), values).view(shape)
+        for values in found
+    )
+    return logp, entropy
 
 
 def _chunk(
-    logits: Tensor, ids: Tensor, counts: Tensor, banned: Tensor, temperature: float
+    logits: Tensor, ids: Tensor, banned: Tensor, temperature: float, with_entropy: bool
 ) -> tuple[Tensor, Tensor]:
-    # before anything is computed of them: a NaN of the padding would make the gradient NaN, though times 0
-    scaled = logits.float().masked_fill(~counts[:, None], 0.0) / temperature
+    scaled = logits.float() / temperature
     if len(banned):
         scaled = scaled.index_fill(1, banned, float("-inf"))
     norm = scaled.logsumexp(dim=1)
-    with torch.no_grad():
-        entropy = torch.special.entr((scaled - norm[:, None]).exp()).sum(dim=1)
-    logp = scaled.gather(1, ids[:, None]).squeeze(1) - norm
-    return logp.masked_fill(~counts, 0.0), entropy.masked_fill(~counts, 0.0)
+    entropy = torch.zeros_like(norm.detach())
+    if with_entropy:
+        with torch.no_grad():
+            entropy = torch.special.entr((scaled - norm[:, None]).exp()).sum(dim=1)
+    return scaled.gather(1, ids[:, None]).squeeze(1) - norm, entropy

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
     from rali_zoo.backbones.base import Backbone
+    from rali_zoo.vlm.tiny.vision import VisionEncoder
 
 Precision = Literal["float32", "bfloat16"]
 #: (B, 3, H, W) in [0, 1], or B tensors (3, H, W) of different sizes
@@ -43,7 +44,10 @@ ADVICE = (
 )
 _TINY = "vlm-tiny"
 _TINY_OPTIONS = {"seed": int, "vision": str, "width": int, "layers": int, "image_size": int, "grid": int}
-_TINY_SOURCES = ("vlm/tiny/*.py", "vlm/p*.py", "data/phrases.py", "data/captioners.py", "backbones/tiny.py")
+_TINY_SOURCES = (
+    "vlm/tiny/*.py", "vlm/p*.py", "data/phrases.py", "data/captioners.py", "backbones/tiny.py",
+    "backbones/efficientnet_lite.py",
+)  # fmt: skip
 #: Where the families keep their vision encoder, below the model without its head.
 _ENCODERS = ("visual", "vision_tower", "vision_model")
 #: Where they keep what leads from it to the language model; Qwen's is a part of the encoder.
@@ -174,24 +178,62 @@ class VLM:
                 return Preprocess((size["height"], size["width"]), resize="none")
         return Preprocess(_ANY_SIZE, resize="none")
 
-    def ask(self, image: Images, asked: Sequence[Prompt]) -> Prompts:
+    @property
+    def fixed_encoder(self) -> VisionEncoder | None:
+        """The vision encoder, where it is a pretrained one of ``rali:vlm-tiny``: what it makes of an image stays."""
+        for part in self.model.modules():
+            if getattr(part, "is_fixed", False):
+                return cast("VisionEncoder", part)
+        return None
+
+    @torch.inference_mode()
+    def encode_fixed(self, image: Images) -> Tensor:
+        """(B, 3, H, W) in [0, 1], or B tensors (3, H, W), to features (B, T * D) that :meth:`ask` takes.
+
+        Raises:
+            ConfigError: the vision encoder is one that learns.
+        """
+        encoder = self.fixed_encoder
+        if encoder is None:
+            raise ConfigError(
+                f"the vision encoder of '{self.uri}' learns: what it makes of an image cannot be kept"
+            )
+        pixels: Any = self.processor.image_processor(images=list(_whole_numbers(image)), return_tensors="pt")
+        return encoder.pool(pixels["pixel_values"].to(self.model.device)).flatten(1)
+
+    def ask(self, image: Images, asked: Sequence[Prompt], features: Tensor | None = None) -> Prompts:
         """Ask a question about each image, the image first.
 
         Args:
             image: (B, 3, H, W) in [0, 1], or B tensors (3, H, W) of different sizes.
             asked: B questions.
+            features: (B, T * D) of :meth:`encode_fixed`, in place of the images, which are then not looked at.
 
         Returns:
             B prompts on the model's device.
         """
         write: Any = self.processor.apply_chat_template
         texts = {q: write(messages(q), add_generation_prompt=True, tokenize=False) for q in set(asked)}
-        # whole numbers, as a file has them: the processor scales them itself
-        images = tuple((x.detach().float().cpu() * 255).round().clamp(0, 255).to(torch.uint8) for x in image)
+        if features is not None:
+            return self._ask_about(features, [texts[q] for q in asked])
+        images = _whole_numbers(image)
         each = tuple(texts[q] for q in asked)
         inputs = self.processor(text=list(each), images=list(images), padding=True, return_tensors="pt")
         tensors = {k: v.to(self.model.device) for k, v in inputs.items() if isinstance(v, Tensor)}
         return Prompts(tensors, each, images)
+
+    def _ask_about(self, features: Tensor, texts: Sequence[str]) -> Prompts:
+        kinds = list(dict.fromkeys(texts))
+        blank = torch.zeros(3, *self.preprocess.size, dtype=torch.uint8)  # as many tokens as any image
+        inputs = self.processor(text=kinds, images=[blank] * len(kinds), padding=True, return_tensors="pt")
+        rows = torch.tensor([kinds.index(text) for text in texts])
+        device = self.model.device
+        tensors = {
+            k: v[rows].to(device) for k, v in inputs.items() if isinstance(v, Tensor) and k != "pixel_values"
+        }
+        count = cast("VisionEncoder", self.fixed_encoder).count
+        tensors["pixel_values"] = features.unflatten(1, (count, -1)).to(device)
+        return Prompts(tensors, tuple(texts), (blank,) * len(texts))
 
     def write(self, completions: Sequence[str], ended: bool = True) -> tuple[Tensor, Tensor]:
         """Texts as tokens, (N, C) ids and mask, padded on the right.
@@ -224,6 +266,11 @@ class VLM:
         """Write model and processor as a folder for ``hf:local-dir:FOLDER``, and for transformers itself."""
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
+
+
+def _whole_numbers(image: Images) -> tuple[Tensor, ...]:
+    """Images as uint8, as a file has them: the processor scales them itself."""
+    return tuple((x.detach().float().cpu() * 255).round().clamp(0, 255).to(torch.uint8) for x in image)
 
 
 def load_vlm(

@@ -53,7 +53,8 @@ class Tuning(Adapter):
         alpha: of the adapter; its output is scaled by alpha / rank.
         dropout: share in [0, 1) of the adapter's inputs dropped in supervised training. Reinforcement drops
             nothing, so that the policy that learns is the one that was sampled.
-        freeze_vision: leave the vision encoder as it is.
+        freeze_vision: leave the vision encoder as it is; a pretrained one of ``rali:vlm-tiny`` stays so anyway, and
+            its projector alone learns.
         freeze_language: leave the language model as it is: RACT's "vision encoder only". With ``full`` the
             projector learns with the vision encoder, of which it is a part in Qwen's models, and not in LLaVA's
             and FastVLM's. With ``lora`` the adapter is inside the encoder alone, Qwen's projector included.
@@ -128,6 +129,9 @@ def prepare(vlm: VLM, tuning: Tuning) -> VLM:
         for part in (vision_encoder(model)[1], projector(model)):
             if part is not None:
                 part.requires_grad_(True)
+    for part in model.modules():
+        if getattr(part, "is_fixed", False):
+            part.requires_grad_(False)
     if tuning.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if not any(p.requires_grad for p in model.parameters()):

@@ -1,10 +1,13 @@
 """open_clip's adapters (image and text) against open_clip itself, on a tiny model in its real layout."""
 
 import json
+import tomllib
+from pathlib import Path
 
 import open_clip
 import pytest
 import torch
+from packaging.requirements import Requirement
 from safetensors.torch import save_file
 
 from rali_zoo.backbones import create_backbone
@@ -209,3 +212,10 @@ def test_code_of_a_repository_is_refused_without_asking(tmp_path, monkeypatch):
         with pytest.raises(CheckpointError):
             create(f"open_clip:local-dir:{tmp_path}?pretrained=false")
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_next_major_version_is_not_installed_unseen():
+    """Version 4 drops ``load_openai_model`` and takes OpenAI's weights from elsewhere."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    (needed,) = (need for need in map(Requirement, project["dependencies"]) if need.name == "open_clip_torch")
+    assert not needed.specifier.contains("4.0.0") and needed.specifier.contains(open_clip.__version__)

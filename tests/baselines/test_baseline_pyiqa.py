@@ -15,7 +15,7 @@ pytest.importorskip("pyiqa")
 import rali_zoo
 from rali_zoo.baselines import list_metrics
 from rali_zoo.baselines.base import Frozen, MetricScorer, networks_in
-from rali_zoo.baselines.pyiqa import _configs, _range, facts_of
+from rali_zoo.baselines.pyiqa import _configs, _llama_watched, _range, facts_of
 from rali_zoo.baselines.pyiqa_facts import _TRAINED, REFUSED
 from rali_zoo.errors import ConfigError, UnknownNameError, UriError, WeightsUnavailableError
 
@@ -59,6 +59,14 @@ def test_metrics_without_weights_load_offline_and_prefer_less_blur(name, images,
         assert mild.score > strong.score
     assert scorer.training_sets == () and scorer.native_scale
     assert scorer.licence == "PolyForm-Noncommercial-1.0.0" and scorer.revision.startswith("pyiqa-")
+
+
+def test_an_image_that_a_metric_has_no_memory_for_costs_itself(monkeypatch):
+    scorer = rali_zoo.load_model("pyiqa:entropy")
+    monkeypatch.setattr("rali_zoo.baselines.pyiqa._MOST_BYTES", 2048 * 64 * 64)
+    fits, large = scorer.score([Image.new("RGB", (64, 64)), Image.new("RGB", (65, 64))])
+    assert fits.error is None
+    assert large.score is None and "65x64" in large.error
 
 
 @pytest.mark.parametrize(
@@ -177,3 +185,15 @@ def test_a_metric_that_cannot_be_loaded_leaves_transformers_alone():
     with pytest.raises(WeightsUnavailableError):
         rali_zoo.load_model("pyiqa:qalign")
     assert modeling_llama.LlamaAttention is attention and modeling_llama.LlamaModel.forward is forward
+
+
+def test_a_metric_that_replaces_another_librarys_network_says_so():
+    from transformers.models.llama import modeling_llama
+
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.warns(UserWarning, match="replaced transformers' Llama"),
+    ):
+        patch.setattr(modeling_llama.LlamaModel, "forward", modeling_llama.LlamaModel.forward)
+        with _llama_watched("pyiqa:qalign"):
+            modeling_llama.LlamaModel.forward = lambda self: None

@@ -12,6 +12,7 @@ import pytest
 from board_fixtures import ODD_NAME, ROWS, make_results, scores_of, targets
 from scipy.stats import spearmanr
 
+from rali_zoo.bench import check
 from rali_zoo.bench.leaderboard import Board, leaderboard
 from rali_zoo.bench.markdown import markdown, number, table_csv
 from rali_zoo.bench.reported import read_reported
@@ -104,6 +105,39 @@ def test_models_that_cannot_be_told_apart(board: Board) -> None:
     apart = pairs[frozenset((row(board, "good").model.key, row(board, "backwards").model.key))]
     assert apart.p_holm < 0.001 and apart.low > 1
     assert "may not be published" in column(board, "livec").note and not column(board, "livec").best
+
+
+def test_of_many_models_the_best_are_compared(
+    results: Path, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rali_zoo.bench.leaderboard.COMPARED", 2)
+    whole, few = column(board, "koniq10k"), column(leaderboard(results), "koniq10k")
+    assert len(whole.pairs) == 3 and len(few.pairs) == 1
+    kept = next(p for p in whole.pairs if {p.a, p.b} == {few.pairs[0].a, few.pairs[0].b})
+    assert few.pairs[0][:-2] == pytest.approx(kept[:-2], nan_ok=True) and few.best == whole.best
+    assert row(board, "backwards").model.key not in few.letters
+
+
+def test_what_was_right_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RALI_ZOO_CACHE", str(tmp_path / "cache"))
+    results, computed = make_results(tmp_path / "results"), []
+    real = check._recomputed
+    monkeypatch.setattr(check, "_recomputed", lambda c, t: computed.append(c.file) or real(c, t))
+    first = check.read_cells(results)
+    assert computed and set(computed) < {
+        cell.file for cell in first
+    }  # those that were measured and published
+    computed.clear()
+    assert check.read_cells(results) == first and computed == []
+    changed = next(results.glob("good-*/*/koniq10k.json"), None) or next(results.glob("good/*/koniq10k.json"))
+    content = json.loads(changed.read_text())
+    content["statistics"]["srcc"]["value"] -= 0.01
+    write_json(changed, content)
+    with pytest.raises(ScoreTableError, match="computed again"):
+        check.read_cells(results)
+    assert computed == ["/".join(changed.parts[-3:])]
+    with pytest.raises(ScoreTableError, match="computed again"):  # what is wrong is never remembered
+        check.read_cells(results)
 
 
 def test_order_is_most_data_sets_then_mean(board: Board) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 from board_fixtures import ODD_NAME, make_results
 
-from rali_zoo.bench.leaderboard import Board, Column, leaderboard
+from rali_zoo.bench.leaderboard import COMPARED, Board, Column, leaderboard
 from rali_zoo.bench.page import STATIC, page_files, write_page
 from rali_zoo.bench.page.gmad import gmad_pairs, write_images
 from rali_zoo.bench.reported import read_reported
@@ -274,6 +276,25 @@ def luminance(colour: str) -> float:
     values = np.array([float(v) for v in re.findall(r"[\d.]+", colour)[:3]]) / 255
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def test_two_thousand_models_are_as_many_elements_as_are_in_view(
+    browser: Browser, board: Board, tmp_path: Path
+) -> None:
+    more = (replace(board.rows[0], label=f"model {i}") for i in range(len(board.rows), 2000))
+    rows = (*board.rows, *more)
+    write_page(replace(board, rows=rows), tmp_path, images=False)
+    start = time.monotonic()
+    page, wrong = opened(browser, tmp_path, 1280)
+    assert 5 < page.locator(".tabulator-row").count() < 200 and time.monotonic() - start < 60
+    page.locator(".tabulator-tableholder").evaluate("e => e.scrollTop = e.scrollHeight")
+    page.get_by_role("button", name="model 1999", exact=True).wait_for()
+    page.locator("#search").fill("model 1234")
+    assert names(page) == ["model 1234"] and page.locator("#count").inner_text() == "1 of 2000 models"
+    page.locator("#metric").select_option("krcc")
+    assert names(page) == ["model 1234"]
+    assert page.locator("#distortions-plot rect").count() == 3 * COMPARED
+    assert wrong == []
 
 
 def test_every_control_has_a_name(desk: tuple[Page, list[str]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import sys
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import SimpleNamespace
@@ -476,3 +477,20 @@ def test_metrics_that_may_patch_other_libraries_run_in_their_own_process(data, t
     monkeypatch.setattr(engines, "ProcessPoolExecutor", Dies)
     (done,) = run_suite(make_suite(data, "pyiqa:qalign"), tmp_path / "r")
     assert len(started) == 1 and done.cell.status == "failed" and "its process died" in done.cell.reason
+    (done,) = run_suite(make_suite(data, "pyiqa:qalign"), tmp_path / "r", devices=("cpu", "cpu"))
+    assert len(started) == 4, "one a device, and one for the metric"
+    assert "its process died" in done.cell.reason
+
+
+@pytest.mark.slow
+def test_qalign_itself_leaves_this_process_alone(data, tmp_path, monkeypatch):
+    pytest.importorskip("pyiqa")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
+    from transformers.models.llama import modeling_llama
+
+    before = modeling_llama.LlamaAttention, modeling_llama.LlamaModel.forward
+    (done,) = run_suite(make_suite(data, "pyiqa:qalign"), tmp_path / "r")
+    assert done.cell.status == "unavailable" and "needs" in done.cell.reason
+    assert not any(name.startswith("pyiqa.archs.q_align") for name in sys.modules)
+    assert (modeling_llama.LlamaAttention, modeling_llama.LlamaModel.forward) == before

@@ -14,7 +14,7 @@ from rali_zoo.data.registry import list_cards
 GOT: list[tuple[object, ...]] = []
 
 
-def command(paths: list[str], kind: Literal["a", "b"] = "a", size: int = 3) -> None:
+def command(paths: list[str], /, kind: Literal["a", "b"] = "a", size: int = 3) -> None:
     """Do something.
 
     Args:
@@ -27,16 +27,16 @@ def command(paths: list[str], kind: Literal["a", "b"] = "a", size: int = 3) -> N
 
 def test_run_function(tmp_path: Path) -> None:
     GOT.clear()
-    run_function(command, ["do", "x", "y", "--size", "4"], positional=("paths",))
+    run_function(command, ["do", "x", "y", "--size", "4"])
     (tmp_path / "c.yaml").write_text("kind: b\nsize: 7\n")
-    run_function(command, ["do", "x", "--config", str(tmp_path / "c.yaml")], positional=("paths",))
+    run_function(command, ["do", "x", "--config", str(tmp_path / "c.yaml")])
     assert GOT == [(["x", "y"], "a", 4), (["x"], "b", 7)]
 
 
 def test_run_function_help_and_errors(capsys: pytest.CaptureFixture[str]) -> None:
     for words, status in ((["--help"], 0), ([], 2), (["x", "--kind=c"], 2), (["x", "--sise=4"], 2)):
         with pytest.raises(SystemExit) as stop:
-            run_function(command, ["do", *words], positional=("paths",))
+            run_function(command, ["do", *words])
         assert stop.value.code == status
     out = capsys.readouterr()
     assert "Do something." in out.out and "many paths at 100%." in out.out

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
+import resource
+import statistics
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -73,6 +79,17 @@ def test_shares_of_two_jobs_are_the_whole(model, photo_folder, tmp_path):
         assert main(["score", str(folder), *words]) == 0
     shares = [[row["path"] for row in read(tmp_path / f"{k}.csv")] for k in (1, 2)]
     assert all(shares) and sorted(sum(shares, [])) == sorted(str(p) for p in folder.iterdir())
+
+
+def test_a_share_without_an_image_is_an_empty_table(model, photo_folder, tmp_path, capsys):
+    folder, out = photo_folder(1)[0].parent, tmp_path / "out"
+    out.mkdir()
+    for k in (1, 2, 3):
+        words = [f"--output={out / f'{k}.csv'}", f"--shard={k}/3", "--sort=worst"]
+        assert main(["score", str(folder), f"--model={model}", *words]) == 0
+        assert main(["score", str(folder), f"--model={model}", f"--shard={k}/3"]) == 0
+    assert capsys.readouterr().err.count("holds none of the images") == 4
+    assert sorted(len(read(path)) for path in out.iterdir()) == [0, 0, 1]
 
 
 def test_table_on_the_terminal(model, photo_folder, capsys):
@@ -166,3 +183,45 @@ def test_names_do_no_harm_on_a_terminal(model, photo_folder, tmp_path, capsys):
     assert main(["score", str(folder), f"--model={model}", "--explain"]) == 0
     out = capsys.readouterr().out
     assert r"\x1b[31m.png" in out and r"\xff.png" in out and r"a\nb.png" in out and "\x1b" not in out
+
+
+SCORE = ["-m", "rali_zoo", "score", "x.jpg", "--model", "rali-tiny-synthetic"]
+#: What training and evaluation need, and no score.
+NOT_TO_SCORE = r"(lightning|torchmetrics|transformers|torchvision|sklearn|scipy\.stats|matplotlib)(\.|$)"
+
+
+@pytest.fixture
+def one(photo_folder):
+    """A folder with one photograph, x.jpg."""
+    path = photo_folder(1)[0]
+    return path.rename(path.with_name("x.jpg")).parent
+
+
+def test_a_score_imports_nothing_of_training(one):
+    words = [sys.executable, "-X", "importtime", *SCORE]
+    done = subprocess.run(words, cwd=one, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    imported = re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE)
+    assert "torch" in imported and [m for m in imported if re.match(NOT_TO_SCORE, m)] == []
+
+
+def cpu_seconds(words, folder) -> float:
+    """Processor time of a process of Python."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        [sys.executable, *words], cwd=folder, env=dict(os.environ), check=True, capture_output=True
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.slow
+def test_a_score_starts_almost_as_fast_as_torch(one):
+    """At most 1.6 times the processor time of importing what it cannot do without, in turns."""
+    least = ["-c", "import torch, numpy, PIL"]
+    both = [(cpu_seconds(SCORE, one), cpu_seconds(least, one)) for _ in range(6)][
+        1:
+    ]  # the first fills caches
+    score, bare = (statistics.median(times) for times in zip(*both, strict=True))
+    print(f"score {score:.2f} s, import torch, numpy, PIL {bare:.2f} s, {score / bare:.2f} times")
+    assert score <= 1.6 * bare

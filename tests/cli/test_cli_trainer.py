@@ -364,6 +364,11 @@ def test_interrupt_comes_out_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("--model=LinearToy --trainer.max_epoch=1", "Did you mean 'trainer.max_epochs'?"),
         ("--model=LinearToy --trainer.max_epochs=x", "trainer.max_epochs: expected int"),
         ("--model=LinearToy --trainer.logger=CVSLogger", "Did you mean 'CSVLogger'?"),
+        (
+            "--model=LinearToy --trainer.logger=CSVLogger",
+            "CSVLogger lacks a setting at 'trainer.logger': add --trainer.logger.save_dir=VALUE",
+        ),
+        ("--model=LinearToy --trainer.callbacks+=EarlyStopping", "add --trainer.callbacks.monitor=VALUE"),
         ("--data.train=[lab]", "model is not given. Give a config: --config configs/FILE.yaml"),
     ],
 )
@@ -407,6 +412,18 @@ def test_config_errors(
     Path("bad.yaml").write_text(yaml.safe_dump({**CONFIG, **change}))
     error = error_of(capsys, "fit", "--config", "bad.yaml")
     assert said in error and len(error.splitlines()) <= 4
+
+
+def test_a_logger_whose_package_is_missing_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightning_utilities.core.imports import RequirementCache
+
+    monkeypatch.chdir(tmp_path)
+    Path("toy.yaml").write_text(yaml.safe_dump(CONFIG))
+    monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", RequirementCache("no_such>=3"))
+    with pytest.raises(ConfigError, match=r"^WandbLogger needs a package .*: pip install 'no_such>=3'$"):
+        run("fit", "--config", "toy.yaml", "--trainer.logger=WandbLogger")
 
 
 def test_an_optimizer_of_torch_is_named_alone_whatever_else_is_imported(

@@ -1,4 +1,4 @@
-"""One scale for several data sets: the line is found, moves training rows only, and needs a seeing ruler."""
+"""One scale for several data sets: the line is found, moves training rows only, and needs a model that sees."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rali_zoo.data.datamodule import IQADataModule
 from rali_zoo.errors import ConfigError
 
 
-def test_the_line_is_found_though_the_ruler_is_blurred():
+def test_the_line_is_found_though_the_model_is_blurred():
     rng = np.random.default_rng(0)
     pred = rng.normal(3, 0.6, 20_000)  # what can be seen
     truth = pred + rng.normal(0, 0.5, pred.size)  # and what cannot
@@ -26,7 +26,7 @@ def test_the_line_is_found_though_the_ruler_is_blurred():
 
 
 @pytest.mark.parametrize("pred", [[1, 2, 3, 4], [3, 3, 3, 3], [1, 4, 1, 4]])
-def test_a_ruler_that_sees_nothing_is_refused(pred):
+def test_a_model_that_sees_nothing_is_refused(pred):
     with pytest.raises(ConfigError, match="too little"):
         fit_scale(pred, [4, 3, 2, 1])
 
@@ -74,7 +74,7 @@ def test_only_training_rows_are_moved(tmp_path):
 
 
 def test_the_command(tmp_path, capsys):
-    """The shipped model as the ruler: its own data set keeps its scale, the other gets a line."""
+    """The shipped model as the reference model: its own data set keeps its scale, the other gets a line."""
     from rali_zoo.zoo import load_model
 
     (own, *_) = load_model("rali-tiny-synthetic").training_sets

@@ -1,4 +1,4 @@
-"""A teacher's samples as a data set: means, spreads, and what is refused."""
+"""A teacher's samples as a data set: means, stds, and what is refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def described(tmp_path):
     return ref, tmp_path
 
 
-def test_mean_and_spread_become_a_data_set_that_is_read(described, capsys):
+def test_mean_and_std_become_a_data_set_that_is_read(described, capsys):
     ref, folder = described
     target = folder / "teacher.csv"
     words = [str(folder / "texts.parquet"), "--data", ref, "--output", str(target)]

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 from rali_zoo.data.synthetic import build, distortions, rater, reader, sources
-from rali_zoo.errors import ConfigError, ScoreTableError, UnknownNameError
+from rali_zoo.errors import ConfigError, ScoreTableError, UnknownNameError, UriError
 
 SIZE = 96
 
@@ -196,10 +196,10 @@ def test_images_gone_from_the_cache_are_named():
     ("path", "options", "error", "message"),
     [
         ("labb", {}, UnknownNameError, "'lab'"),
-        ("lab", {"nn": "5"}, ConfigError, "'n'"),
-        ("lab", {"n": "many"}, ConfigError, "whole number"),
-        ("lab", {"n": "3"}, ConfigError, "50 to"),
-        ("lab", {"size": "999"}, ConfigError, "64 to 288"),
+        ("lab", {"nn": "5"}, UriError, "'n'"),
+        ("lab", {"n": "many"}, UriError, "whole number"),
+        ("lab", {"n": "3"}, UriError, "50 to"),
+        ("lab", {"size": "999"}, UriError, "64 to 288"),
     ],
 )
 def test_open_refuses_with_what_is_valid(path, options, error, message):
@@ -225,8 +225,10 @@ def test_own_photographs_and_more_textures_are_training_contents_only(tmp_path):
     before = more.folder()
     Image.fromarray(noise[:400]).save(photos / "mine.png")
     assert more.folder() != before  # other images, another data set
+    assert min(sources._own(photos / "mine.png").size) == 400  # nothing to shrink away
+    Image.fromarray(noise[:400]).save(photos / "mine.jpg")
     with pytest.raises(ConfigError, match="576 each way"):
-        sources._own(photos / "mine.png")
+        sources._own(photos / "mine.jpg")
     with pytest.raises(ConfigError, match="no image"):
         reader.open("lab", {"n": "50", "photos": str(tmp_path)})
 

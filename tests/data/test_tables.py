@@ -382,3 +382,14 @@ def test_pyiqa_needs_the_images_folder_and_the_scale(photos: Path) -> None:
 def test_every_error_is_one_the_command_line_prints_plainly() -> None:
     for error in (ConfigError, DatasetNotFoundError, ScoreTableError, UnknownNameError, UriError):
         assert issubclass(error, RaliZooError)
+
+
+def test_where_keeps_a_part(photos: Path) -> None:
+    table = scores(photos, camera=["a", "b"] * 5, split=["train"] * 8 + ["test"] * 2)
+    ref = f"csv:{table}?mos_range=0,100"
+    part = load_table(f"{ref}&where=camera:b")
+    assert part.frame["id"].tolist() == [i for i in load_table(ref).frame["id"] if int(Path(i).stem) % 2]
+    assert set(part.frame["camera"]) == {"b"} and len(part.split("test")) == 1
+    for where in ("camera:c", "camera", "camra:b"):
+        with pytest.raises(UriError, match="where=|no image has camera"):
+            load_table(f"{ref}&where={where}")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from markdown_blocks import PAGES, ROOT, SHELL, Block, blocks, commands, has_placeholder, ours
+from plug_in import install
 
 from rali_zoo.cli.main import COMMANDS, main
 
@@ -60,35 +61,11 @@ def page_folder(
                 (tmp_path / block.title).write_text(shorten(block.text))
         monkeypatch.chdir(tmp_path)
         monkeypatch.syspath_prepend(tmp_path)
-        _plug_in(tmp_path, monkeypatch)
+        if (tmp_path / "pyproject.toml").exists():
+            install(tmp_path, monkeypatch)
         return tmp_path
 
     return make
-
-
-def _plug_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What pip would write for the page's pyproject.toml; tables forget it after the test."""
-    from rali_zoo.backbones import BACKBONES
-    from rali_zoo.baselines import BASELINES
-    from rali_zoo.data.registry import DATASETS, GENERIC
-    from rali_zoo.models import NETWORKS
-    from rali_zoo.rl.rewards import REWARDS
-    from rali_zoo.text import TEXT_ENCODERS
-    from rali_zoo.trainers import TRAINERS
-
-    project = folder / "pyproject.toml"
-    if not project.exists():
-        return
-    content = tomllib.loads(project.read_text())["project"]
-    target = folder / f"{content['name'].replace('-', '_')}-{content['version']}.dist-info"
-    target.mkdir()
-    (target / "METADATA").write_text(f"Name: {content['name']}\nVersion: {content['version']}\n")
-    groups = content["entry-points"].items()
-    text = "\n".join(f"[{g}]\n" + "\n".join(f"{k} = {v}" for k, v in rows.items()) for g, rows in groups)
-    (target / "entry_points.txt").write_text(text)
-    for table in (DATASETS, GENERIC, BACKBONES, TEXT_ENCODERS, NETWORKS, TRAINERS, BASELINES, REWARDS):
-        monkeypatch.setattr(table, "_rows", dict(table._rows))
-        monkeypatch.setattr(table, "_plugins_read", False)
 
 
 def provide_checkpoints(text: str) -> None:

@@ -200,8 +200,8 @@ def test_a_run_that_goes_on_gives_the_same_scores(monkeypatch, photo_folder, tmp
     with monkeypatch.context() as patch:
         patch.setattr(sink.Sink, "add", stopped)
         with pytest.raises(KeyboardInterrupt):
-            command.score_command([str(folder)], str(path), tmp_path / "cut.csv", batch_size=2)
-    command.score_command([str(folder)], str(path), tmp_path / "cut.csv", batch_size=2)
+            command.command([str(folder)], str(path), tmp_path / "cut.csv", batch_size=2)
+    command.command([str(folder)], str(path), tmp_path / "cut.csv", batch_size=2)
     assert (tmp_path / "cut.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 

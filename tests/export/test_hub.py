@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 
 import pytest
 import yaml
+from markdown_blocks import ROOT, blocks
+from plug_in import install
 
 import rali_zoo
 from rali_zoo.errors import CheckpointError, ConfigError
+from rali_zoo.models import NETWORKS
+from rali_zoo.models.files import save_scorer
 
 RESULTS = {"koniq10k": {"n": 2010, "srcc": 0.91234, "plcc": 0.9}, "synthetic:lab": {"srcc": 0.5, "rmse": 0.7}}
 
@@ -97,6 +102,28 @@ def test_push_writes_the_same_files_to_the_hub(tiny, hub, tmp_path):
     assert sorted(hub.files) == ["README.md", "model.safetensors"]
     (tmp_path / "model.safetensors").write_bytes(hub.files["model.safetensors"])
     assert rali_zoo.from_pretrained(tmp_path).revision == tiny.revision
+
+
+def test_an_outside_model_goes_to_the_hub_and_comes_back(hub, tmp_path, monkeypatch, photo):
+    """The model of docs/add_a_model.md, known by its entry point alone; its page tests the rest of the round."""
+    for block in blocks(ROOT / "docs" / "add_a_model.md"):
+        if block.title in ("mine.py", "pyproject.toml"):
+            (tmp_path / block.title).write_text(block.text)
+    install(tmp_path, monkeypatch)
+    path = save_scorer(NETWORKS["Mine"](), tmp_path / "mine.safetensors")
+    scorer = rali_zoo.load_model(f"local-dir:{path}")
+    rali_zoo.push_to_hub(scorer, "me/mine", "cc-by-4.0", {"koniq10k": {"n": 3, "srcc": 0.5}})
+    for name, content in hub.files.items():
+        (tmp_path / name).write_bytes(content)
+    card = (tmp_path / "README.md").read_text()
+    assert "head of `MineNetwork`" in card and "regression head" not in card
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download", lambda repo_id, filename, revision=None: str(tmp_path / filename)
+    )
+    again = rali_zoo.load_model("hf-hub:me/mine")
+    assert type(again.network).__name__ == "MineNetwork" and again.revision == scorer.revision
+    assert again.score(photo())[0].score == scorer.score(photo())[0].score
+    sys.modules.pop("mine", None)
 
 
 def test_what_is_on_the_hub_loads(tiny, monkeypatch, tmp_path):

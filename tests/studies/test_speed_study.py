@@ -29,26 +29,27 @@ ABOUT = {
 
 
 @pytest.mark.parametrize(
-    ("goal", "value", "met"),
+    ("unit", "goal", "value", "met"),
     [
-        ("", 1.0, None),
-        (">= 2", 2.0, True),
-        (">= 2", 1.99, False),
-        ("<= 1e-05", 1e-6, True),
-        ("<= 3", 3.1, False),
+        ("s", None, 1.0, None),
+        ("× the speed", 2.0, 2.0, True),
+        ("× the speed", 2.0, 1.99, False),
+        ("of a score", 1e-5, 1e-6, True),
+        ("× the time", 1.1, 1.2, False),
+        ("SRCC", 0.8, 0.9, True),
     ],
 )
-def test_goals(goal, value, met):
+def test_goals(unit, goal, value, met):
     from speed import Row
 
-    row = Row("x", value, value, value, goal, limit="because")
+    row = Row("x", "y", unit, value, value, value, goal, limit="because")
     assert row.met is met
     assert row.reason == ("because" if met is False else "")
-    assert Row("x", 1, 1, 1, ">= 2").reason == "no physical reason is known"
+    assert Row("x", "y", "s", 3, 3, 3, 2).reason == "no physical reason is known"
 
 
 def test_both_sides_are_timed_in_turn(monkeypatch):
-    """Each is first in every other round, and the ratio is baseline over candidate."""
+    """Each is first in every other round; a speed is theirs over ours, a time ours over theirs."""
     import speed
 
     clock, order = [0.0], []
@@ -61,23 +62,14 @@ def test_both_sides_are_timed_in_turn(monkeypatch):
 
         return run
 
-    row = speed.compare(
-        "x", work("a", 3.0), work("b", 2.0), ">= 1.5", rounds=5, limit=lambda s, f: f"{s}/{f}"
-    )
-    assert row.ratio == row.low == row.high == 1.5 and row.met and row.limit == "3.0/2.0"
+    times = speed.ab(work("a", 3.0), work("b", 2.0), rounds=5, clock="wall")
+    assert times == ([3.0] * 5, [2.0] * 5) and "".join(order) == "ab" + "ab" + "ba" + "ab" + "ba" + "ab"
+    row = speed.compare("x", "y", *times, "× the speed", 1.5, limit=lambda s, f: f"{s}/{f}")
+    assert row.value == row.low == row.high == 1.5 and row.met and row.limit == "3.0/2.0"
     assert row.values == {"baseline_s": 3.0, "candidate_s": 2.0}
-    assert "".join(order) == "ab" + "ab" + "ba" + "ab" + "ba" + "ab"
-    with pytest.raises(ValueError, match="fewer than 5 rounds"):
-        speed.ab(lambda: 0, lambda: 0, rounds=4)
-
-
-def test_rate_is_the_slope_of_arrivals(monkeypatch):
-    """Batches that arrive in bursts of four, 10 images each, four a second: not more and not less."""
-    import speed
-
-    times = iter([float(i // 4) for i in range(80)])
-    monkeypatch.setattr(speed.time, "perf_counter", lambda: next(times))
-    assert speed.rate((None, [0] * 10) for _ in range(80)) == pytest.approx(40, rel=0.05)
+    assert speed.compare("x", "y", *times, "× the time", 0.7).met
+    with pytest.raises(ValueError, match="fewer than 3 rounds"):
+        speed.ab(lambda: 0, lambda: 0, rounds=2)
 
 
 # ---- results ----
@@ -92,7 +84,7 @@ def test_sections_are_kept_one_by_one(tmp_path, monkeypatch, capsys):
 
     def good(quick):
         runs.append("good")
-        return [Row("a", 2.0, 1.5, 2.5, ">= 1", "note", "limit", {"bytes": 3})]
+        return [Row("a", "b", "× the speed", 2.0, 1.5, 2.5, 1.0, "note", "limit", {"bytes": 3})]
 
     def bad(quick):
         runs.append("bad")
@@ -100,61 +92,47 @@ def test_sections_are_kept_one_by_one(tmp_path, monkeypatch, capsys):
             raise RuntimeError("no luck\nat all")
         return []
 
-    monkeypatch.setattr(speed, "ALL", {"bad": bad, "good": good})
+    sections = {"bad": bad, "good": good}
     path = tmp_path / "speed.json"
-    assert speed.measure(["bad", "good"], path, ABOUT, False, again=False) == 1
+    assert speed.measure(sections, ["bad", "good"], path, ABOUT, False, again=False) == 1
     content = json.loads(path.read_text())
     assert content["sections"]["bad"]["error"] == "RuntimeError: no luck"
     (row,) = content["sections"]["good"]["rows"]
-    assert (
-        row["met"] is True and row["reason"] == "" and row["goal"] == ">= 1" and row["values"] == {"bytes": 3}
-    )
-    assert speed.measure(["bad", "good"], path, ABOUT, False, again=False) == 0
+    assert row["met"] is True and row["reason"] == "" and row["goal"] == 1 and row["values"] == {"bytes": 3}
+    assert speed.measure(sections, ["bad", "good"], path, ABOUT, False, again=False) == 0
     assert runs == ["bad", "good", "bad"]
     assert json.loads(path.read_text())["sections"]["bad"]["error"] == ""
     assert "there from an earlier run" in capsys.readouterr().err
-    speed.measure([], path, ABOUT, True, again=False)
-    speed.measure(["good"], path, ABOUT, True, again=False)
+    speed.measure(sections, [], path, ABOUT, True, again=False)
+    speed.measure(sections, ["good"], path, ABOUT, True, again=False)
     assert set(json.loads(path.read_text())["sections"]) == {"good"}  # small sizes do not mix with the others
-
-
-def test_every_goal_of_the_benchmark_is_a_section():
-    import speed
-
-    wanted = {
-        "encoder",
-        "preprocessing",
-        "fast",
-        "thin",
-        "folder",
-        "exports",
-        "threads",
-        "startup",
-        "memory",
-        "ray",
-    }
-    assert wanted < set(speed.ALL)
 
 
 def test_the_table_says_what_was_not_met():
     from tables import speed
 
     row = {
-        "name": "x: a / b",
-        "ratio": 0.9,
-        "low": 0.8,
-        "high": 1.1,
-        "goal": ">= 1",
-        "note": "n",
-        "met": False,
+        "name": "x", "against": "y", "unit": "× the speed", "value": 0.9, "low": 0.8, "high": 1.1, "goal": 1.0,
+        "note": "n", "met": False,
+    }  # fmt: skip
+    good = {
+        **row,
+        "name": "z",
+        "against": "",
+        "unit": "s",
+        "goal": None,
+        "met": None,
+        "reason": "",
+        "value": 5e-6,
     }
-    good = {**row, "name": "y", "goal": "", "met": None, "reason": "", "ratio": 5e-6}
-    done = {"load_average": [0.5, 0, 0], "error": "", "rows": [{**row, "reason": "the chip"}, good]}
-    failed = {"load_average": [1.5, 0, 0], "error": "RuntimeError: no luck", "rows": []}
+    about = {"script": "speed.py", "written": ABOUT["written"]}
+    done = {**about, "load_average": [0.5, 0, 0], "error": "", "rows": [{**row, "reason": "the chip"}, good]}
+    failed = {**about, "load_average": [1.5, 0, 0], "error": "RuntimeError: no luck", "rows": []}
     text = speed({**ABOUT, "quick": False, "sections": {"one": done, "two": failed}})
-    assert "| x: a / b | >= 1 | 0.9 | 0.8 – 1.1 | not met |" in text and "**Not met:** the chip." in text
-    assert "| y | – | 5.0e-06 |" in text and "two: not measured: RuntimeError: no luck" in text
-    assert "load of the machine 0.5 to 1.5" in text
+    assert "| x | y | ≥ 1 | 0.9 × the speed | 0.8 – 1.1 | not met | `speed.py --only one` |" in text
+    assert "- x, against y: n. **Not met:** the chip." in text
+    assert "| z | – | – | 5.0e-06 s |" in text and "two: not measured: RuntimeError: no luck" in text
+    assert "load of the machine 0.5 to 1.5; 2026-01-02" in text
     assert "Nothing has been measured yet" in speed({})
 
 
@@ -177,7 +155,7 @@ def test_operations_are_those_that_torch_counts():
     """And those of timm's table: 191.11 thousand million multiplications, without a projection."""
     import torch
     from scale_out import vit_flops
-    from speed import operations
+    from speed_runtimes import operations
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     config = CLIPVisionConfig(
@@ -191,13 +169,13 @@ def test_operations_are_those_that_torch_counts():
 
 def test_throughput_of_a_device():
     import torch
-    from speed import throughput
+    from speed_runtimes import throughput
 
     row = throughput(
         "timm:test_vit?pretrained=false", "cpu", torch.float32, batch=2, compiled=False, rounds=5
     )
-    assert row.values["images_a_second"] > 0 and row.low <= row.ratio <= row.high
-    assert 0 < row.ratio < 1.5  # no faster than its own arithmetic, but for noise
+    assert row.values["images_a_second"] > 0 and row.low <= row.value <= row.high
+    assert 0 < row.value < 1.5  # no faster than its own arithmetic, but for noise
 
 
 def test_the_page_follows_from_the_results():
@@ -206,7 +184,10 @@ def test_the_page_follows_from_the_results():
     def row(name, **values):
         return {"name": name, "values": values}
 
-    rows = [row(DECODE, candidate_s=0.008, bytes=250_000), row("peak memory: 2 / 1", bytes_a_row=30)]
+    rows = [
+        row(DECODE, candidate_s=0.008, bytes=250_000),
+        row("memory of `score` on 2 images", bytes_a_row=30),
+    ]
     content = {**ABOUT, "quick": False, "sections": {"s": {"rows": rows}}}
     text = block(content)
     hours = LAION / 351.4 / 3600

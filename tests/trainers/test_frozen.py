@@ -5,6 +5,7 @@ from __future__ import annotations
 import lightning as L
 import pytest
 import torch
+from blurred_set import quiet_trainer
 
 from rali_zoo.data.datamodule import IQADataModule
 from rali_zoo.trainers import RALI, DistributionRegression, Regression
@@ -28,18 +29,7 @@ MAKE = {
 
 def fit(module, source, folder, **options):
     L.seed_everything(0)
-    trainer = L.Trainer(
-        max_epochs=3,
-        default_root_dir=folder,
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **options,
-    )
-    trainer.fit(module, source)
+    quiet_trainer(folder, 3, **options).fit(module, source)
 
 
 def state(module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import lightning as L
 import pytest
 import torch
+from blurred_set import quiet_trainer
 
 from rali_zoo.data.datamodule import IQADataModule
 from rali_zoo.trainers import RALI, DistributionRegression, Regression
@@ -31,17 +32,7 @@ def test_reduced_precision_trains_validates_and_tests(name, precision, blurred, 
     L.seed_everything(0)
     module = MAKE[name]()
     source = IQADataModule(train=[blurred], batch_size=16, descriptions=[texts])
-    trainer = L.Trainer(
-        max_epochs=3,
-        precision=precision,
-        default_root_dir=tmp_path,
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = quiet_trainer(tmp_path, 3, precision=precision)
     trainer.fit(module, source)
     (metrics,) = trainer.test(module, source, verbose=False)
     assert metrics[f"test/{blurred}/failed"] == 0

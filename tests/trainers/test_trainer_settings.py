@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from blurred_set import quiet_trainer
 
 from rali_zoo.data.datamodule import IQADataModule
 from rali_zoo.errors import ConfigError
@@ -52,16 +53,7 @@ CASES = {
 
 
 def fit(module, folder, source, epochs=2):
-    trainer = L.Trainer(
-        max_epochs=epochs,
-        default_root_dir=folder,
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = quiet_trainer(folder, epochs)
     trainer.fit(module, source)
     return trainer
 

@@ -8,6 +8,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from blurred_set import quiet_trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from scipy.stats import spearmanr
 
@@ -21,18 +22,9 @@ BACKBONE = "rali:tiny?size=40"
 
 
 def trainer(folder: Path, epochs: int, **options) -> L.Trainer:
-    return L.Trainer(
-        max_epochs=epochs,
-        default_root_dir=folder,
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        callbacks=[ModelCheckpoint(folder, filename="best", monitor="val/srcc", mode="max", save_last=True)],
-        **options,
-    )
+    keep = ModelCheckpoint(folder, filename="best", monitor="val/srcc", mode="max", save_last=True)
+    kept = {"enable_checkpointing": True, "num_sanity_val_steps": 0, "callbacks": [keep]}
+    return quiet_trainer(folder, epochs, **kept, **options)
 
 
 def data(blurred: str, **options) -> IQADataModule:

@@ -88,7 +88,7 @@ def test_known_noise_is_found_and_covered_as_often_as_promised(trained):
     module, trainer, _, ref = trained
     table = module.test_tables[ref]
     hard = np.array([int(Path(i).stem) % 2 == 1 for i in table["id"]])
-    # What is known: errors of standard deviation 0.1 or 0.8; the calibrated spread tells one from the other.
+    # What is known: errors of standard deviation 0.1 or 0.8; the calibrated std tells one from the other.
     assert 0.05 < table["std"][~hard].median() < 0.35 and 0.5 < table["std"][hard].median() < 1.3
     assert int(module.network.calibrated_on) == 150
     for level in (0.5, 0.8, 0.95):
@@ -125,7 +125,7 @@ def test_intervals_of_a_checkpoint_a_scorer_file_and_the_module_agree(trained, t
         again.interval(expected.score, expected.std, 0.999)
 
 
-def test_the_spread_of_opinions_is_learned_where_it_is_told(noisy, tmp_path):
+def test_the_std_of_ratings_is_learned_where_it_is_stated(noisy, tmp_path):
     module, _ = fitted(noisy, tmp_path, "opinions")
     table = module.test_tables[noisy]
     hard = np.array([int(Path(i).stem) % 2 == 1 for i in table["id"]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rali_zoo.bench.leaderboard import ALPHA, LABELS, Board, Column, Row
+from rali_zoo.bench.leaderboard import ALPHA, COMPARED, LABELS, Board, Column, Row
 from rali_zoo.bench.markdown import MARKS, machine
 from rali_zoo.bench.numbers import cost_numbers, more_numbers
 from rali_zoo.bench.page.gmad import gmad_pairs
@@ -26,6 +26,7 @@ def page_data(board: Board) -> dict[str, object]:
         "labels": {kind: LABELS[kind] for kind in board.labels},
         "marks": {flag: {"mark": mark, "meaning": meaning} for flag, (mark, meaning) in MARKS.items()},
         "alpha": ALPHA,
+        "compared": COMPARED,
         "columns": [_column(column, board, index) for column in board.columns],
         "rows": [_row(row, board) for row in board.rows],
         "reported": [_table(table) for table in board.reported],

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rali_zoo.data.card import DatasetCard
-from rali_zoo.data.readers.frame import finish, need, need_columns, numbers, read_csv, split_words
+from rali_zoo.data.readers.frame import finish, need, need_columns, numbers, part_of_set, read_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,10 +55,7 @@ def read(root: Path) -> pd.DataFrame:
 
     if (root / "scores.csv").exists():
         source = root / "scores.csv"
-        table = read_csv(source)
-        need_columns(table, ("image", "mos", "split"), source)
-        paths, mos = [root / n for n in table["image"]], numbers(table, "mos", source)
-        split = split_words(table["split"], source)
+        frame = part_of_set(source)
     else:
         parts = []
         for part in ("train", "test"):
@@ -70,8 +67,6 @@ def read(root: Path) -> pd.DataFrame:
             )
         table = pd.concat(parts, ignore_index=True)
         source, folder = root, need(CARD, root, "Images")
-        paths, mos, split = [folder / n for n in table["name"]], table["mos"], table["split"].tolist()
-    names = [p.name for p in paths]
-    frame = pd.DataFrame({"id": names, "path": [str(p) for p in paths], "mos": mos, "split": split})
-    frame["subset"] = [n[:4] for n in names]
+        frame = table.rename(columns={"name": "id"}).assign(path=[str(folder / n) for n in table["name"]])
+    frame["subset"] = frame["id"].str[:4]
     return finish(CARD, frame, source)

@@ -23,6 +23,7 @@ from rali_zoo.data.readers.frame import (
 )
 from rali_zoo.data.readers.options import number_pair, truth, unknown_card
 from rali_zoo.errors import ScoreTableError, UriError
+from rali_zoo.settings import read_frame
 from rali_zoo.types import MOS_RANGE
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def open(path: str, options: dict[str, str]) -> tuple[DatasetCard, pd.DataFrame]
             (names of the columns), ``sep`` (one character, or ``tab``).
 
     Raises:
-        UriError: the scale is not told, or an option cannot be read.
+        UriError: the scale is not stated, or an option cannot be read.
         ScoreTableError: no such file, or rows that cannot be trusted.
     """
     import numpy as np
@@ -122,11 +123,13 @@ def _load(ref: str, path: Path, options: dict[str, str]) -> pd.DataFrame:
         raise UriError(f"{ref!r}: 'sep' means nothing to a {suffix} table")
     try:
         if suffix == ".parquet":
-            table = pd.read_parquet(path)
+            table = read_frame(path)
             return table.reset_index() if table.index.name else table
         if suffix == ".jsonl":
             rows = [json.loads(line) for line in decode_text(path).splitlines() if line.strip()]
             return pd.DataFrame(rows)
-    except ValueError as error:  # pyarrow's and json's reading errors are ValueErrors
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, ScoreTableError):
+            raise
         raise ScoreTableError(f"{path} is no readable table: {error}") from error
     raise ScoreTableError(f"{path}: unknown kind of table {suffix!r}; write .csv, .tsv, .jsonl or .parquet")

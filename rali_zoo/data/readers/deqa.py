@@ -62,7 +62,7 @@ def load_metas(path: Path) -> pd.DataFrame:
 
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ScoreTableError(f"{path} is no readable JSON: {error}") from error
     if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) for r in rows):
         raise ScoreTableError(f"{path}: expected a list of objects with image, gt_score_norm, …")

@@ -206,6 +206,22 @@ def named(
     return frame
 
 
+def part_of_set(source: Path) -> pd.DataFrame:
+    """A part of a set as one table of our making: image (a path below its folder), mos, and perhaps split.
+
+    Ids are the names of the files.
+
+    Raises:
+        ScoreTableError: a column is missing, a score is no number, or a split is unknown.
+    """
+    table = read_csv(source)
+    frame = named(table, source, source.parent, "image", "mos")
+    frame["id"] = [Path(name).name for name in frame["id"]]
+    if "split" in table:
+        frame["split"] = split_words(table["split"], source)
+    return frame
+
+
 def split_words(words: Iterable[str], source: object) -> list[str]:
     """Authors' words (``training``, ``validation``, …) as ``train|val|test|""``."""
     words = [str(w).strip().lower() for w in words]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from rali_zoo.data.card import DatasetCard, Protocol
 from rali_zoo.errors import UriError
 from rali_zoo.types import MOS_RANGE
+
+Number = TypeVar("Number", int, float)
 
 
 def number_pair(ref: str, options: dict[str, str], key: str) -> tuple[float, float]:
@@ -35,6 +39,36 @@ def truth(ref: str, options: dict[str, str], key: str, default: bool) -> bool:
     if value not in ("true", "false"):
         raise UriError(f"{ref!r}: {key}={options[key]!r}; write {key}=true or {key}=false")
     return value == "true"
+
+
+def take_number(
+    ref: str,
+    options: Mapping[str, str],
+    key: str,
+    default: float,
+    low: float,
+    high: float,
+    kind: Callable[[str], Number] = int,  # type: ignore[assignment]
+) -> Number:
+    """A number in a range; raises :class:`UriError` for anything else.
+
+    Args:
+        ref: the reference, for messages.
+        options: those that were given.
+        key: name of the option.
+        default: where it is absent.
+        low: smallest that is possible.
+        high: largest that is possible.
+        kind: ``int`` or ``float``.
+    """
+    text = options.get(key, str(default))
+    try:
+        value = kind(text)
+    except ValueError:
+        raise UriError(f"{ref!r}: {key}={text!r} is no {'whole ' * (kind is int)}number") from None
+    if not low <= value <= high:
+        raise UriError(f"{ref!r}: {key}={text} is out of range: {low:.10g} to {high:.10g}")
+    return value
 
 
 def unknown_card(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rali_zoo.data.card import DatasetCard
-from rali_zoo.data.readers.frame import finish, named, need, read_csv, split_words
+from rali_zoo.data.readers.frame import finish, need, part_of_set
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,9 +46,4 @@ def read(root: Path) -> pd.DataFrame:
         ScoreTableError: rows that cannot be trusted.
     """
     source = need(CARD, root, "scores.csv")
-    table = read_csv(source)
-    frame = named(table, source, root, "image", "mos")
-    frame["id"] = [Path(name).name for name in frame["id"]]
-    if "split" in table:
-        frame["split"] = split_words(table["split"], source)
-    return finish(CARD, frame, source)
+    return finish(CARD, part_of_set(source), source)

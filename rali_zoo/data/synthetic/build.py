@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ from PIL import Image
 
 from rali_zoo.data.synthetic import rater, sources
 from rali_zoo.data.synthetic.distortions import KADID_TYPES, LEVELS, distort
-from rali_zoo.paths import cache_dir
+from rali_zoo.paths import cache_dir, text_sha256
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +83,7 @@ class Spec:
         facts = {**asdict(self), "photos": photos}
         part = f"-{self.part}" if self.part else facts.pop("part")
         parts = [facts, VERSION]
-        key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+        key = text_sha256(json.dumps(parts, sort_keys=True))[:12]
         return cache_dir("synthetic") / f"{self.domain}-n{self.n}-s{self.size}-seed{self.seed}{part}-{key}"
 
 
@@ -232,20 +231,22 @@ def _write(spec: Spec, folder: Path, workers: int) -> None:
     console = Console(stderr=True)
     title = f"making synthetic:{spec.domain} (once)"
     shown = track(rows, title, len(planned), console=console, disable=not console.is_terminal, transient=True)
-    pd.DataFrame(list(shown)).to_parquet(folder / TABLE, index=False)
+    pd.DataFrame(list(shown)).to_parquet(folder / TABLE, index=False, write_page_checksum=True)
 
 
 def read(folder: Path) -> pd.DataFrame:
     """The rows of a finished data set, ``path`` made absolute.
 
     Raises:
-        ScoreTableError: images have been taken out of the cache since.
+        ScoreTableError: images have been taken out of the cache since, or its table is damaged.
     """
-    import pandas as pd
-
     from rali_zoo.errors import ScoreTableError
+    from rali_zoo.settings import read_frame
 
-    frame = pd.read_parquet(folder / TABLE)
+    try:
+        frame = read_frame(folder / TABLE)
+    except ScoreTableError as error:
+        raise ScoreTableError(f"{error}; delete {folder} and it is made again") from None
     present = {entry.name for entry in os.scandir(folder / "images")}
     missing = [name for name in frame["id"] if name not in present]
     if missing:

@@ -7,8 +7,8 @@ photograph is better than its degraded copies, and a lower level better than a h
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 import os
 import zlib
 from collections.abc import Iterator, Mapping
@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
+from rali_zoo.data.readers.options import take_number
 from rali_zoo.data.synthetic.distortions import DISTORTIONS, KADID_TYPES, LEVELS, Apply, Image3
 from rali_zoo.data.tables import TABLES
 from rali_zoo.errors import ConfigError, UnknownNameError, UriError, near_miss
+from rali_zoo.uri import Uri
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,11 +120,11 @@ class Spec:
     def folder(self) -> Path:
         """Where the finished data set is cached."""
         from rali_zoo.data.checks import file_key
-        from rali_zoo.paths import cache_dir
+        from rali_zoo.paths import cache_dir, text_sha256
 
         files = [file_key(c) if os.sep in c else c for c in self.contents]
         text = json.dumps([{**asdict(self), "contents": files}, _VERSION], sort_keys=True)
-        return cache_dir("degraded") / hashlib.sha256(text.encode()).hexdigest()[:16]
+        return cache_dir("degraded") / text_sha256(text)[:16]
 
 
 def degrade(image: Image3, name: str, level: int, seed: int = 0) -> Image3:
@@ -258,24 +260,22 @@ def open(path: str, options: Mapping[str, str]) -> tuple[DatasetCard, pd.DataFra
     from rali_zoo.data.synthetic.build import read
 
     ref = f"degraded:{path}"
-    for key in options:
-        if key not in OPTIONS:
-            raise UriError(f"{ref!r} has no option {key!r}. {near_miss(key, OPTIONS)}")
+    Uri("degraded", path, dict(options)).take(OPTIONS)
     types = _types(ref, options.get("types", "kadid"))
-    seed = int(_number(ref, options, "seed", 0, 0, 2**31))
+    seed = take_number(ref, options, "seed", 0, 0, 2**31)
     contents = _contents(ref, path, options)
-    most = int(_number(ref, options, "contents", len(contents), 1, 1_000_000))
+    most = take_number(ref, options, "contents", len(contents), 1, 1_000_000)
     if most < len(contents):
         chosen = np.sort(np.random.default_rng([seed, 0]).permutation(len(contents))[:most])
         contents = [contents[i] for i in chosen]
     spec = Spec(
         tuple(contents),
         types,
-        int(_number(ref, options, "each", len(types), 1, len(types))),
-        int(_number(ref, options, "size", 0, 0, 4096)),
+        take_number(ref, options, "each", len(types), 1, len(types)),
+        take_number(ref, options, "size", 0, 0, 4096),
         seed,
     )
-    workers = int(_number(ref, options, "workers", os.cpu_count() or 1, 1, 256))
+    workers = take_number(ref, options, "workers", os.cpu_count() or 1, 1, 256)
     frame = read(build(spec, workers))
     frame["mos"] = float("nan")
     frame["std"] = float("nan")
@@ -291,17 +291,6 @@ def _types(ref: str, text: str) -> tuple[str, ...]:
         if name not in TYPES:
             raise ConfigError(f"{ref!r}: unknown distortion {name!r}. {near_miss(name, [*sets, *TYPES])}")
     return names
-
-
-def _number(ref: str, options: Mapping[str, str], key: str, default: float, low: float, high: float) -> float:
-    text = options.get(key, str(default))
-    try:
-        value = float(text)
-    except ValueError:
-        raise UriError(f"{ref!r}: {key}={text!r} is no number") from None
-    if not low <= value <= high:
-        raise UriError(f"{ref!r}: {key}={text} is out of range: {low:g} to {high:g}")
-    return value
 
 
 def _contents(ref: str, path: str, options: Mapping[str, str]) -> list[str]:
@@ -332,7 +321,7 @@ def _rated(path: str, options: Mapping[str, str]) -> list[str]:
     _, frame = csv_table.open(path, scale)
     if "split" in frame and (frame["split"] == "train").any():
         frame = frame[frame["split"] == "train"]
-    least = _number(f"degraded:{path}", options, "least", float("-inf"), float("-inf"), float("inf"))
+    least = take_number(f"degraded:{path}", options, "least", -math.inf, -math.inf, math.inf, float)
     taken = frame[frame["mos"] >= least] if "least" in options else frame
     if taken.empty:
         raise ConfigError(f"degraded:{path}: no training photograph has a MOS of at least {least:g}")

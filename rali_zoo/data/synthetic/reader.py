@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rali_zoo.errors import ConfigError, UnknownNameError, near_miss
+from rali_zoo.uri import Uri
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,21 +82,22 @@ def open(path: str, options: Mapping[str, str]) -> tuple[DatasetCard, pd.DataFra
 
     Raises:
         UnknownNameError: no such domain.
-        ConfigError: an unknown option, or a value out of range.
+        UriError: an unknown option, or a value out of range.
+        ConfigError: no such part, or no images in the folder.
     """
+    from rali_zoo.data.readers.options import take_number
     from rali_zoo.data.synthetic.build import Spec, build, read
     from rali_zoo.data.synthetic.sources import MAX_SIZE, TEXTURES_PER_KIND, own_photographs
 
     if path not in DOMAINS:
         raise UnknownNameError("synthetic domain", path, DOMAINS)
-    for key in options:
-        if key not in OPTIONS:
-            raise ConfigError(f"synthetic:{path} has no option {key!r}. {near_miss(key, OPTIONS)}")
-    n = _integer(options, "n", DOMAINS[path][0], 50, 100_000)
-    size = _integer(options, "size", SIZE, 64, MAX_SIZE)
-    seed = _integer(options, "seed", 0, 0, 2**31)
-    workers = _integer(options, "workers", min(os.cpu_count() or 1, 256), 1, 256)
-    textures = _integer(options, "textures", TEXTURES_PER_KIND, TEXTURES_PER_KIND, 10_000)
+    ref = f"synthetic:{path}"
+    Uri("synthetic", path, dict(options)).take(OPTIONS)
+    n = take_number(ref, options, "n", DOMAINS[path][0], 50, 100_000)
+    size = take_number(ref, options, "size", SIZE, 64, MAX_SIZE)
+    seed = take_number(ref, options, "seed", 0, 0, 2**31)
+    workers = take_number(ref, options, "workers", min(os.cpu_count() or 1, 256), 1, 256)
+    textures = take_number(ref, options, "textures", TEXTURES_PER_KIND, TEXTURES_PER_KIND, 10_000)
     photos = options.get("photos", "")
     if photos and not own_photographs(photos):
         raise ConfigError(
@@ -106,14 +108,3 @@ def open(path: str, options: Mapping[str, str]) -> tuple[DatasetCard, pd.DataFra
         raise ConfigError(f"synthetic option part={part!r}. {near_miss(part, PARTS)}")
     spec = Spec(path, n, size, seed, textures, photos, part)  # type: ignore[arg-type]
     return card(path, n), read(build(spec, workers))
-
-
-def _integer(options: Mapping[str, str], key: str, default: int, low: int, high: int) -> int:
-    text = options.get(key, str(default))
-    try:
-        value = int(text)
-    except ValueError:
-        raise ConfigError(f"synthetic option {key}={text!r} is no whole number") from None
-    if not low <= value <= high:
-        raise ConfigError(f"synthetic option {key}={value} is out of range: {low} to {high}")
-    return value

@@ -135,9 +135,11 @@ def _own(file: Path) -> Image.Image:
     with Image.open(file) as image:
         whole = image.convert("RGB")
     if min(whole.size) < 2 * MAX_SIZE:
+        if file.suffix.lower() == ".png" and min(whole.size) >= MAX_SIZE:
+            return whole  # not compressed by this format: there are no blocks to shrink away
         raise ConfigError(
             f"{file} has {whole.width} x {whole.height} pixels; a pristine source needs {2 * MAX_SIZE} "
-            "each way"
+            f"each way, or as .png {MAX_SIZE}"
         )
     # so that the blocks and the noise of the source are gone, and that a window shows more than a detail
     return whole.reduce(max(2, round(min(whole.size) / _OWN_SIDE)))

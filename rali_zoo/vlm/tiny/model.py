@@ -1,8 +1,8 @@
 """A vision-language model of our own, of one or two million parameters, that a CPU can train.
 
-A model of transformers' FastVLM class: the vision net of ``rali:tiny`` behind ``timm_wrapper``, a two-layer
-projector, a small Qwen2, and a LLaVA processor with a tokenizer for the words of our captioners. It is built
-from scratch, into a folder that the Auto classes read; **import this module first**, which registers the
+A model of transformers' FastVLM class: the vision net of ``rali:tiny``, or a pretrained EfficientNet-Lite, behind
+``timm_wrapper``, a two-layer projector, a small Qwen2, and a LLaVA processor with a tokenizer for the words of our
+captioners. It is built into a folder that the Auto classes read; **import this module first**, which registers the
 vision net with timm.
 
 Architecture class: Vasu et al., "FastVLM: Efficient vision encoding for vision language models", CVPR 2025.
@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rali_zoo.backbones import create_backbone
 from rali_zoo.backbones.base import Backbone
 from rali_zoo.backbones.tiny import ConvNet
 from rali_zoo.backbones.weights import load_strict
 from rali_zoo.errors import CheckpointError, ConfigError, UnknownNameError
 from rali_zoo.vlm.tiny.text import CHAT_TEMPLATE, IMAGE, MAX_LENGTH, NEVER_WRITTEN, build_tokenizer
-from rali_zoo.vlm.tiny.vision import ARCHITECTURE, VisionEncoder
+from rali_zoo.vlm.tiny.vision import ARCHITECTURE, PRETRAINED, VisionEncoder, tower
 
 if TYPE_CHECKING:
     from transformers import (
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
         PreTrainedTokenizerFast,
     )
 
-Vision = Literal["tiny", "small"]
+Vision = Literal["tiny", "small", "efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"]
 _HEAD = 32
 _SMALLEST = 32
 _CALIBRATION = 48
@@ -61,7 +60,8 @@ def build_tiny_vlm(
     Args:
         folder: where to; must be empty or absent.
         seed: of the weights; the tokenizer is always the same.
-        vision: the net of ``rali:tiny`` or of ``rali:small``.
+        vision: the net of ``rali:tiny`` or of ``rali:small``, or an EfficientNet-Lite with the ImageNet weights of its
+            package (``rali-zoo[weights]``), which stays as it is in every training.
         width: of the text model; a multiple of 32, which is the width of a head.
         layers: of the text model.
         image_size: side in pixels to which every image is squashed, at least 32; 160 as in ``rali:tiny``.
@@ -84,10 +84,10 @@ def build_tiny_vlm(
         torch.manual_seed(seed)
         model = _model(_config(tokenizer, vision, width, layers, grid))
         # transformers has drawn the weights of the convolutions too, far too small ones
-        net = create_backbone(f"rali:{vision}", pretrained=False).net
+        net = tower(vision, pretrained=True).net
     encoder = vision_encoder(model)
-    _copy_net(encoder, cast(ConvNet, net), "a new net")
-    encoder.calibrate(calibration_images(image_size), net=True)
+    _copy_net(encoder, net, "a new net")
+    encoder.calibrate(calibration_images(image_size), net=vision not in PRETRAINED)
     _write(folder, model, processor, tokenizer)
     return folder
 
@@ -107,9 +107,9 @@ def load_vision(folder: str | Path, backbone: Backbone) -> None:
     """
     model, size = _load(Path(folder))
     encoder = vision_encoder(model)
-    if not isinstance(backbone.net, ConvNet):
+    if encoder.is_fixed or not isinstance(backbone.net, ConvNet):
         raise CheckpointError(
-            f"'{backbone.uri}' is no net of rali:tiny or rali:small, which the vision encoder in {folder} needs"
+            f"'{backbone.uri}' cannot become the vision encoder of {folder}: both have to be rali:tiny or rali:small"
         )
     _copy_net(encoder, backbone.net, f"'{backbone.uri}'")
     encoder.calibrate(calibration_images(size), net=False)
@@ -214,9 +214,10 @@ def _processor(tokenizer: PreTrainedTokenizerFast, image_size: int, grid: int) -
     )
 
 
-def _copy_net(encoder: VisionEncoder, net: ConvNet, source: str) -> None:
+def _copy_net(encoder: VisionEncoder, net: nn.Module, source: str) -> None:
     # a backbone does not keep its fixed filters with its weights, the encoder does
-    fixed = {f"front.{name}": filters for name, filters in net.front.named_buffers()}
+    front = net.front.named_buffers() if isinstance(net, ConvNet) else ()
+    fixed = {f"front.{name}": filters for name, filters in front}
     load_strict(encoder.net, {**net.state_dict(), **fixed}, source)
 
 

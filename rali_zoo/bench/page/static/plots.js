@@ -84,7 +84,8 @@
       byId("significance-caption").textContent = "";
       return nothing("significance-plot", `No comparison: ${column.note}.`);
     }
-    const order = rowsOf(index).filter((d) => d.cell.counts).sort((a, b) => b.cell.ranking - a.cell.ranking);
+    const compared = new Set(column.pairs.flatMap(([a, b]) => [a, b])); // of very many models the best
+    const order = rowsOf(index).filter((d) => compared.has(d.i)).sort((a, b) => b.cell.ranking - a.cell.ranking);
     const names = order.map((d) => d.row.label);
     const label = Object.fromEntries(order.map((d) => [d.i, d.row.label]));
     const outcome = (difference, p) => (p === null || p >= board.alpha ? "same" : difference > 0 ? "better" : "worse");
@@ -111,7 +112,7 @@
     }));
     byId("significance-caption").textContent =
       `Row against column on ${Zoo.columnName(column)}, best first: ${outcomes.map(([, m, t]) => `${m} ${t}`).join(", ")} ` +
-      `(p < ${board.alpha} after Holm’s correction over ${column.pairs.length} pairs).` + warn(column);
+      `(p < ${board.alpha} after Holm’s correction over the ${column.pairs.length} pairs of ${names.length} models).` + warn(column);
   };
 
   // ---- by distortion ----
@@ -120,7 +121,7 @@
     const index = Number(document.querySelector('[data-dataset="distortions"]').value);
     const column = board.columns[index];
     const order = rowsOf(index).filter((d) => Object.keys(d.cell.by_distortion).length)
-      .sort((a, b) => (b.cell.ranking ?? -2) - (a.cell.ranking ?? -2));
+      .sort((a, b) => (b.cell.ranking ?? -2) - (a.cell.ranking ?? -2)).slice(0, board.compared);
     if (!order.length) {
       byId("distortions-caption").textContent = "";
       return nothing("distortions-plot", "The distortions of this data set’s images are not known.");
@@ -149,7 +150,7 @@
     }));
     byId("distortions-caption").textContent =
       `${what} among the images of one distortion: red runs backwards, blue agrees; few images make it uncertain, ` +
-      `so the tip says how many. Best model first.${warn(column)}`;
+      `so the tip says how many. Best model first, ${board.compared} at most.${warn(column)}`;
   };
 
   Zoo.fill(byId("pareto-x"), Object.entries(axes).map(([key, axis]) => [key, axis.label]));

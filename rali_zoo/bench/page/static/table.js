@@ -128,6 +128,8 @@
     data: board.rows.map((row, i) => ({ ...row, place: i + 1 })),
     columns,
     layout: "fitColumns",
+    // With a height Tabulator makes the rows in view alone; a few rows need none.
+    ...(board.rows.length > 100 ? { height: "85vh" } : {}),
     movableColumns: false,
     resizableColumns: false,
     columnHeaderSortMulti: false,
@@ -160,7 +162,6 @@
     if (field === "place") return table.clearSort(); // the order of the data
     table.setSort(field, lowest ? "asc" : column.headerSortStartingDir || "asc");
   };
-  const redraw = () => table.getRows().forEach((row) => row.reformat());
 
   byId("column-list").replaceChildren(
     ...columns.filter((c) => !["place", "label"].includes(c.field)).map((c) => {
@@ -172,7 +173,7 @@
   byId("sort").addEventListener("input", sort);
   byId("metric").addEventListener("input", (event) => {
     metric = event.target.value;
-    redraw();
+    table.redraw(true);
     if (byId("sort").value.startsWith("set_")) sort();
   });
   table.on("dataFiltered", (filters, rows) => {

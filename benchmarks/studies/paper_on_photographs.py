@@ -1,15 +1,14 @@
-"""The paper in miniature: RACT against other ways to train, and the paper's claims, from the stages of the recipe.
+"""The paper on human scores: RACT against other ways to train, and the paper's claims, from the stages of the recipe.
 
-    rali-zoo pipeline configs/pipelines/paper_in_miniature.yaml
-    python benchmarks/studies/paper_in_miniature.py [--folder runs/paper_in_miniature] [--seeds 0 1 2]
+    rali-zoo pipeline configs/pipelines/paper_on_photographs.yaml --vars.root=FOLDER --vars.pristine=FOLDER
+    python benchmarks/studies/paper_on_photographs.py [--folder runs/paper_on_photographs] [--seeds 0 1 2]
 
-writes ``benchmarks/results/paper_in_miniature.json`` and prints its table.
+writes ``benchmarks/results/paper_on_photographs.json`` and prints its table.
 SRCC, each the mean over folds and seeds:
 
-* ``in-domain``: a domain of the mix; ``cold start`` and ``single`` (the same after reinforcement) are tested
-  on the domain that they were trained on;
-* ``left out``: the domain that the mix leaves out; those two on each domain that they were not trained on;
-* ``biq2021``: real photographs that none has seen.
+* ``in-domain``: a domain of the mix; the rows of one domain's reasoner are tested on the domain that they were
+  trained on;
+* ``left out``: the domain that the mix leaves out; the rows of one domain's reasoner on each other domain.
 
 Intervals and p-values come from resampling seeds and, within each test set, photographs (all images made
 from one go together): each resample is the same for all rows, so that differences are paired. With three
@@ -39,47 +38,63 @@ from rali_zoo.pipeline import seconds
 from rali_zoo.recipe import read_recipe
 from rali_zoo.report import provenance, write_json
 
-RECIPE = Path("configs/pipelines/paper_in_miniature.yaml")
-TARGET = Path("benchmarks/results/paper_in_miniature.json")
-DOMAINS = ("lab", "wild", "phone")
+RECIPE = Path("configs/pipelines/paper_on_photographs.yaml")
+TARGET = Path("benchmarks/results/paper_on_photographs.json")
+DOMAINS = ("gallery", "faults", "web", "pcuid", "synthetic")
+#: Parts of BIQ2021 by what its files are called.
+SUBSETS = {"ss01": "gallery", "ss02": "faults", "ss03": "web"}
 #: Row of the table to (stage, column of its predictions).
 METHODS = {
     "cold start": ("cold", "score"),
     "single": ("single", "score"),
+    "more captions": ("more_captions", "score"),
+    "more captions with MOS": ("more_scores", "score"),
     "naive mix": ("naive", "score"),
     "ranking mix": ("ranking", "score"),
+    "calibrated mix": ("calibrated", "score"),
     "RACT": ("ract", "score"),
     "RACT, text alone": ("ract", "text_score"),
-    "RALI from RACT": ("rali", "score"),
-    "regression, naive mix": ("vision_mix", "score"),
-    "RACT on label texts": ("ract_labels", "score"),
-    "RACT, text and score": ("ract_scored", "score"),
-    "RALI from the reasoners' own texts": ("rali_own", "score"),
+    "RACT on captions that know the MOS": ("ract_labels", "score"),
     "RACT, whole model": ("ract_whole", "score"),
     "scores alone, whole model": ("scores_whole", "score"),
+    "RALI from RACT": ("rali", "score"),
+    "RALI from the reasoners' own texts": ("rali_own", "score"),
+    "RALI on captions that know the MOS": ("rali_labels", "score"),
+    "regression, naive mix": ("regression", "score"),
 }
-KINDS = ("in-domain", "left out", "biq2021")
+#: Stages that train on one domain.
+ALONE = ("cold", "single", "more_captions", "more_scores")
+KINDS = ("in-domain", "left out")
 #: Which differences are tested: first minus second.
 PAIRS = [
     ("single", "cold start"),
+    ("single", "more captions"),
+    ("single", "more captions with MOS"),
     ("RACT", "single"),
     ("RACT", "naive mix"),
     ("RACT", "ranking mix"),
+    ("RACT", "calibrated mix"),
     ("naive mix", "single"),
     ("ranking mix", "naive mix"),
-    ("RALI from RACT", "RACT"),
-    ("RALI from RACT", "regression, naive mix"),
-    ("RACT on label texts", "RACT"),
-    ("RACT, text and score", "RACT"),
-    ("RALI from the reasoners' own texts", "RALI from RACT"),
-    ("RACT, whole model", "naive mix"),
-    ("RACT, whole model", "ranking mix"),
+    ("calibrated mix", "naive mix"),
+    ("RACT on captions that know the MOS", "RACT"),
     ("RACT, whole model", "RACT"),
+    ("RACT, whole model", "single"),
+    ("RACT, whole model", "naive mix"),
     ("RACT, whole model", "scores alone, whole model"),
+    ("RALI from RACT", "RACT"),
     ("RALI from RACT", "RACT, whole model"),
+    ("RALI from RACT", "regression, naive mix"),
+    ("RALI from the reasoners' own texts", "RALI from RACT"),
+    ("RALI from the reasoners' own texts", "regression, naive mix"),
+    ("RALI on captions that know the MOS", "RALI from RACT"),
 ]
 #: Which row keeps how much of which: first divided by second.
-RATIOS = [("RALI from RACT", "RACT"), ("RALI from RACT", "RACT, whole model")]
+RATIOS = [
+    ("RALI from RACT", "RACT"),
+    ("RALI from RACT", "RACT, whole model"),
+    ("RALI from the reasoners' own texts", "single"),
+]
 _RESAMPLES = 1000
 
 
@@ -104,7 +119,7 @@ class Runs:
             self._read(ref, root)
 
     def _refs(self) -> list[str]:
-        first = self.folder / str(self.seeds[0]) / "naive" / "lab" / "results.json"
+        first = self.folder / str(self.seeds[0]) / "naive" / DOMAINS[0] / "results.json"
         return list(json.loads(first.read_text())["datasets"])
 
     def runs(self) -> Iterator[tuple[str, int, str, Path, str]]:
@@ -132,15 +147,15 @@ class Runs:
 
     def domain(self, ref: str) -> str:
         """Short name of a test set."""
-        return ref.partition("?")[0].removeprefix("synthetic:")
+        name, _, options = ref.partition("?")
+        part = [word.rpartition(":")[2] for word in options.split("&") if word.startswith("where=")]
+        return SUBSETS[part[0]] if part else name.partition(":")[0]
 
     def cell(self, key: tuple[str, int, str], ref: str) -> tuple[int, int, int]:
         """Position of a run on a test set among :data:`METHODS`, :data:`KINDS` and the seeds."""
         name, seed, domain = key
-        tested = kind = self.domain(ref)
-        if tested in DOMAINS:
-            own = tested == domain if METHODS[name][0] in ("cold", "single") else tested != domain
-            kind = "in-domain" if own else "left out"
+        same = self.domain(ref) == domain
+        kind = "in-domain" if same == (METHODS[name][0] in ALONE) else "left out"
         return list(METHODS).index(name), KINDS.index(kind), self.seeds.index(seed)
 
 
@@ -189,6 +204,12 @@ def study(runs: Runs, resamples: int) -> dict[str, Any]:
             row = ablations.estimate(of_seed[a].mean() / of_seed[b].mean(), boot[a] / boot[b])
             kept[f"{a} / {b}"][kind] = {"ratio": row["value"], "low": row["low"], "high": row["high"]}
     return {"measured": measured, "paired": paired, "kept": kept}
+
+
+def scales(runs: Runs) -> dict[str, Any]:
+    """How far the domains' scales disagree: MOS in [1, 5] of the test images of each, before anything is trained."""
+    spans = {runs.domain(ref): mos for ref, mos in runs.mos.items()}
+    return {name: {"mean": float(mos.mean()), "std": float(mos.std())} for name, mos in spans.items()}
 
 
 def _mean(values: list[float | None]) -> float:
@@ -299,29 +320,35 @@ def claims(content: dict[str, Any], cost: dict[str, Any]) -> list[dict[str, Any]
         return _t_interval(list(gaps))
 
     rows = []
-    for kind, where in (("in-domain", "in-domain"), ("left out", "on other domains")):
-        text = f"SRCC after GRPO minus before, {where}"
-        rows.append(_row("RL improves", text, _difference(content, "single - cold start", kind), 0))
+    for rival in ("cold start", "more captions", "more captions with MOS"):
+        for kind, where in (("in-domain", "in-domain"), ("left out", "on other domains")):
+            text = f"SRCC after GRPO minus {rival}, {where}"
+            rows.append(_row("RL improves", text, _difference(content, f"single - {rival}", kind), 0))
     claim = "text aligns domains"
     accuracy = "accuracy of a domain classifier, {}"
     text = accuracy.format("texts minus images' features, reasoners of their own")
     rows.append(_row(claim, text, apart("text, before", "vision, before"), 0, more=False))
+    text = accuracy.format("texts of one RACT model minus images' features")
+    rows.append(_row(claim, text, apart("text, after", "vision, before"), 0, more=False))
     text = accuracy.format("images' features after RACT minus before")
     rows.append(_row(claim, text, apart("vision, after", "vision, before"), 0, more=False))
-    text = accuracy.format("texts after RACT minus before")
-    rows.append(_row(claim, text, apart("text, after", "text, before"), 0, more=False))
-    pairs = [("RACT", rival) for rival in ("single", "naive mix", "ranking mix")]
+    pairs = [("RACT", rival) for rival in ("single", "naive mix", "ranking mix", "calibrated mix")]
     strong = "RACT, whole model"
-    pairs += [(strong, rival) for rival in ("naive mix", "ranking mix", "scores alone, whole model")]
+    pairs += [(strong, rival) for rival in ("single", "naive mix", "scores alone, whole model")]
     for first, second in pairs:
         text = f"SRCC of {first} minus {second}, domain left out"
         value = _difference(content, f"{first} - {second}", "left out")
         rows.append(_row("RACT gains out of domain", text, value, 0))
-    for teacher, kind in itertools.product(("RACT", strong), ("in-domain", "left out")):
-        row = content["kept"][f"RALI from RACT / {teacher}"][kind]
-        text = f"SRCC of RALI in parts of that of {teacher}, {kind}"
-        value = (row["ratio"], row["low"], row["high"])
-        rows.append(_row("RALI keeps at least 95 % of SRCC", text, value, 0.95))
+    for student, teacher in RATIOS:
+        for kind in KINDS:
+            row = content["kept"][f"{student} / {teacher}"][kind]
+            text = f"SRCC of {student} in parts of that of {teacher}, {kind}"
+            value = (row["ratio"], row["low"], row["high"])
+            rows.append(_row("RALI keeps at least 95 % of SRCC", text, value, 0.95))
+    for student in ("RALI from RACT", "RALI from the reasoners' own texts"):
+        text = f"SRCC of {student} minus regression, domain left out"
+        value = _difference(content, f"{student} - regression, naive mix", "left out")
+        rows.append(_row("RALI beats regression out of domain", text, value, 0))
     used = [cost[name]["parameters"]["used"] for name in (STUDENT, TEACHER)]
     share = used[0] / used[1]
     text = f"parameters that take part, {used[0]:,} of {used[1]:,} (exact)"
@@ -354,7 +381,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--folder", type=Path, default=Path("runs/paper_in_miniature"))
+    parser.add_argument("--folder", type=Path, default=Path("runs/paper_on_photographs"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--root", default="../shared/data")
     parser.add_argument("--resamples", type=int, default=_RESAMPLES)
@@ -364,6 +391,7 @@ def main() -> None:
     took = seconds(given.folder)
     content = {
         "recipe": {"file": str(RECIPE), "stages": len(read_recipe(RECIPE).stages)},
+        "scales": scales(runs),
         "n": {runs.domain(ref): len(mos) for ref, mos in runs.mos.items()},
         "synthetic_labels": [runs.domain(ref) for ref in runs.mos if ref.startswith("synthetic:")],
         "seeds": given.seeds,
