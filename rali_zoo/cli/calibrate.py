@@ -37,22 +37,21 @@ def command(
     from rali_zoo.zoo import load_model
 
     reference, scales = load_model(model, device), {}
-    trained = {ref.partition("?")[0] for ref in reference.training_sets or ()}
-    cards = [DATASETS[name].CARD for name in sorted(trained & set(DATASETS))]
+    known = set(reference.training_sets or ())
+    tables = {ref: load_table(ref, root) for ref in data if ref not in known}
+    trained = {ref.partition("?")[0] for ref in known} & set(DATASETS)
+    one_question([*(DATASETS[name].CARD for name in sorted(trained)), *(t.card for t in tables.values())])
     for ref in data:
-        if ref in (reference.training_sets or ()):
+        if ref in known:
             scales[ref] = Scale()
             continue
-        table = load_table(ref, root)
-        cards.append(table.card)
-        one_question(cards)
-        rows = table.sample("train", limit, seed, rated=True)
+        rows = tables[ref].sample("train", limit, seed, rated=True)
         scores = reference.score(rows["path"].tolist(), batch_size)
-        known = [s.score is not None for s in scores]
-        if not all(known):
-            print(f"{ref}: {known.count(False)} of {len(known)} images have no score", file=sys.stderr)
+        scored = [s.score is not None for s in scores]
+        if not all(scored):
+            print(f"{ref}: {scored.count(False)} of {len(scored)} images have no score", file=sys.stderr)
         try:
-            scales[ref] = fit_scale([s.score for s in scores if s.score is not None], rows["mos"][known])
+            scales[ref] = fit_scale([s.score for s in scores if s.score is not None], rows["mos"][scored])
         except ConfigError as error:
             raise ConfigError(f"{ref}: {error}") from None
     write_calibration(scales, model, output)

@@ -196,6 +196,7 @@ def trace(scorer: NetworkScorer, any_size: bool = False) -> onnx.ModelProto:
         raise ConfigError(f"{scorer.name} cannot be traced by torch.onnx{hint}: {_reason(error)}") from error
     proto: onnx.ModelProto = program.model_proto
     _drop_traces(proto)
+    _name_axes(proto)
     set_header(proto, make_header(module, size, names))
     return proto
 
@@ -226,6 +227,20 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def _name_axes(proto: onnx.ModelProto) -> None:
+    """Call the free axes of the input what they are, in place of the exporter's numbers (``s73``)."""
+    axes = proto.graph.input[0].type.tensor_type.shape.dim
+    names = {
+        axis.dim_param: name
+        for axis, name in zip(axes, ("batch", "", "height", "width"), strict=True)
+        if axis.dim_param
+    }
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param in names:
+                axis.dim_param = names[axis.dim_param]
 
 
 def _drop_traces(proto: onnx.ModelProto) -> None:

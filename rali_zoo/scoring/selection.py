@@ -157,6 +157,8 @@ def sections(
         for title, first, share in wanted or [("All", order, None)]:
             whole = _grouped(members, first)
             chosen = whole[: share.of(len(whole))] if share is not None else whole
+            if share is not None and len(chosen) == len(whole):
+                title = f"All, the {first} first"
             values = np.quantile([row.value for _, row in members], (0.1, 0.5, 0.9))
             where = f"{folder}: {title[0].lower()}{title[1:]}" if by_folder else title
             low, middle, high = (float(v) for v in values)

@@ -62,7 +62,7 @@ def header(model: str, ends: Range, caution: str) -> str:
     scale = "The model's own scale; higher is better." if ends is None else f"{_low(ends)}, {_high(ends)}."
     return (
         f'<div class="rz"><h1>Image quality</h1><p class="quiet">Model <code>{_text(model)}</code> · {scale} '
-        f"± is the std that the model states itself; it is not calibrated. "
+        "±, where a model gives one, is its own std, not calibrated. "
         "Images go to no other service.</p>"
         f'<p class="caution">{_text(caution)}</p></div>'
     )
@@ -91,7 +91,8 @@ def card(answer: Answer, ends: Range, unfold: bool) -> str:
     else:
         std = "" if score.std is None else f'<span class="quiet">± {score.std:.2f}</span>'
         said = f'<div><span class="number">{score.score:.2f}</span>{std}</div>'
-        said += _scale(score.score, score.std, ends) + _explanation(answer, unfold) + _map(answer, unfold)
+        said += _scale(score.score, score.std, ends) + _words(score.words)
+        said += _explanation(answer, unfold) + _map(answer, unfold)
     return f'<div class="card"><div>{image}</div><div>{name}{said}</div></div>'
 
 
@@ -119,6 +120,11 @@ def _difference(first: Answer, second: Answer) -> str:
     return f"{said}, which is more than the std of either."
 
 
+def _words(words: str) -> str:
+    """What was measured on the image, which is no part of the score."""
+    return f'<p class="quiet">Measured on it: {_text(words)}.</p>' if words else ""
+
+
 def _explanation(answer: Answer, unfold: bool) -> str:
     explanation = answer.score.explanation
     if answer.score.text:
@@ -126,7 +132,7 @@ def _explanation(answer: Answer, unfold: bool) -> str:
         text = _text(answer.score.text)
         return f"<details{opened}><summary>Why: what the model wrote</summary><p>{text}</p></details>"
     if not explanation:
-        return '<p class="quiet">This model keeps no prototypes, so it cannot say why.</p>'
+        return '<p class="quiet">This model keeps no prototypes: it gives no explanation of its own.</p>'
     rows = ""
     for weight, value, texts in explanation:
         listed = "".join(f"<li>{_text(text)}</li>" for text in texts) or "<li>no description was kept</li>"

@@ -226,7 +226,7 @@ def test_quality_and_aesthetics_are_not_pooled(tmp_path: Path, monkeypatch: pyte
 
     from rali_zoo.bench.engines import run_suite
     from rali_zoo.bench.suite import parse_suite
-    from rali_zoo.cli.calibrate import calibrate_command
+    from rali_zoo.cli.calibrate import command as calibrate
     from rali_zoo.data.datamodule import IQADataModule
     from rali_zoo.errors import ConfigError
 
@@ -244,7 +244,7 @@ def test_quality_and_aesthetics_are_not_pooled(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("rali_zoo.zoo.load_model", lambda *_: SimpleNamespace(training_sets=("ava",)))
     for data in (refs, refs[1:]):  # also where only the reference model was trained on the other question
         with pytest.raises(ConfigError, match="different questions"):
-            calibrate_command(data, model="mine", output=tmp_path / "scales.json")
+            calibrate(data, model="mine", output=tmp_path / "scales.json")
     IQADataModule(train=[refs[0], f"ava?root={tmp_path / 'ava'}"], val=[], test=[]).prepare_data()
 
 

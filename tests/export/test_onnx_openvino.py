@@ -81,6 +81,12 @@ def test_files_of_any_shape_score_as_with_torch(name, kind, exported, request, p
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
 def test_any_size_where_the_network_allows_it(tiny, kind, tmp_path):
     exported = rali_zoo.load_model(written(tiny, tmp_path, kind, any_size=True)).network
+    if kind == "onnx":
+        import onnx
+
+        (given,) = onnx.load(tmp_path / "scorer.onnx").graph.input
+        axes = given.type.tensor_type.shape.dim
+        assert [a.dim_param or a.dim_value for a in axes] == ["batch", 3, "height", "width"]
     for size in ((160, 160), (77, 203), (256, 40)):
         image = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():

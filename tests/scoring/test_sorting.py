@@ -59,6 +59,8 @@ def test_each_folder_for_itself():
     by_folder = sections(rank(found, True), worst=Share(number=1), by_folder=True)
     assert [names(s) for s in by_folder] == [[["dark/0.jpg"]], [["bright/0.jpg"]]]
     assert by_folder[0].title.startswith("dark: the worst 1")
+    whole = sections(rank(found, True), worst=Share(number=50), by_folder=True)
+    assert [s.title for s in whole] == ["dark: all, the worst first", "bright: all, the worst first"]
     (overall,) = sections(rank(found, False), worst=Share(number=2))
     assert [r.item.path for r in overall.rows] == ["dark/0.jpg", "dark/1.jpg"]
 

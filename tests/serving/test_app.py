@@ -188,6 +188,7 @@ def test_where_it_is_bad_stands_beside_why(engine) -> None:
     from PIL import Image
 
     from rali_zoo.serving.app import _scored_few
+    from rali_zoo.serving.cards import card
     from rali_zoo.serving.engine import Upload
 
     pixels = np.full((128, 128, 3), 200, np.uint8)
@@ -196,6 +197,7 @@ def test_where_it_is_bad_stands_beside_why(engine) -> None:
     Image.fromarray(pixels).save(data, "PNG")
     made = engine(preview=128)
     (one,) = _scored_few(made, [Upload("a.png", data.getvalue())])
+    assert "contrast" in one.score.words and f"Measured on it: {one.score.words}." in card(one, RANGE, True)
     assert one.score.map is not None and np.argmin(one.score.map) == 12 and one.overlay[:3] == b"\xff\xd8\xff"
     html = cards([one], RANGE)
     assert "lowest bottom, left" in html and html.count("<img") == 2
