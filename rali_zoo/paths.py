@@ -15,7 +15,6 @@ _WEIGHTS = Path(__file__).parent / "weights"
 #: Scorers that the package carries, by their names in the zoo; those named so were trained on synthetic labels only.
 SHIPPED = {
     "photo": _WEIGHTS / "photo.safetensors",
-    "photo-small": _WEIGHTS / "photo_small.safetensors",
     "rali-tiny-synthetic": _WEIGHTS / "rali_tiny_synthetic.safetensors",
     "regression-tiny-synthetic": _WEIGHTS / "regression_tiny_synthetic.safetensors",
     "reasoner-tiny-synthetic": _WEIGHTS / "reasoner_tiny_synthetic.safetensors",

@@ -28,7 +28,7 @@ RUNS = Path("runs/photo_ratings")
 TARGET = Path("benchmarks/results/photo_ratings.json")
 ROOT = "../shared/data"
 TABLE = f"csv:{ROOT}/pcuid/scores.csv?mos_range=0,100&val_fraction=0"
-IMAGENET = "rali:efficientnet-lite2?weights=package&size=384&resize=squash&pool=avg_std&stages=0,1,2,3,4,5"
+IMAGENET = "rali:efficientnet-lite0?weights=package&size=384&resize=squash&pool=avg_std&stages=0,1,2,3,4,5"
 STARTS = {
     "photo": [],
     "ImageNet": ["--model.init_args.init_from=null", f"--model.init_args.backbone={IMAGENET}"],

@@ -1,4 +1,4 @@
-"""The models for photographs that the package carries."""
+"""The model for photographs that the package carries."""
 
 import numpy as np
 import pytest
@@ -9,17 +9,17 @@ from rali_zoo.paths import SHIPPED
 from rali_zoo.zoo import DEFAULT_MODEL
 
 
-@pytest.fixture(scope="module", params=["photo", "photo-small"])
-def scorer(request):
-    return rali_zoo.load_model(request.param)
+@pytest.fixture(scope="module")
+def scorer():
+    return rali_zoo.load_model("photo")
 
 
-def test_they_are_small_and_say_what_they_were_trained_on(scorer):
+def test_it_is_the_default_small_and_says_what_it_was_trained_on(scorer):
     assert DEFAULT_MODEL == "photo"
-    if scorer.name == "photo-small":
-        assert sum(p.numel() for p in scorer.network.parameters()) <= 2.5e6
-    assert sum(SHIPPED[name].stat().st_size for name in ("photo", "photo-small")) < 25e6
+    assert sum(p.numel() for p in scorer.network.parameters()) <= 2.5e6
+    assert SHIPPED["photo"].stat().st_size < 25e6
     assert "biq2021" in scorer.training_sets
+    assert rali_zoo.load_model("photo-small").revision == scorer.revision  # there is no larger one
 
 
 def test_a_photograph_smaller_than_theirs_is_scored_with_a_warning(scorer):
