@@ -85,7 +85,10 @@ def test_cards_are_those_of_the_registry():
 
 def test_model_cards_hold_the_measured_numbers():
     text = HOOKS.fill((DOCS / "model_cards.md").read_text())
-    assert set(HOOKS.RUNS) == set(SHIPPED) - {"photo", "photo-small"}  # whose numbers are on a page of their own
+    assert set(HOOKS.RUNS) == set(SHIPPED) - {
+        "photo",
+        "photo-small",
+    }  # whose numbers are on a page of their own
     for name, file in HOOKS.RUNS.items():
         section = text.partition(f"## {name}\n")[2].partition("\n## ")[0]
         for ref, row in json.loads((HOOKS.RESULTS / file).read_text())["datasets"].items():
