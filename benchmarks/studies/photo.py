@@ -5,7 +5,8 @@
 runs configs/photo/photo.yaml, photo_small.yaml, tuned.yaml (from that) and rali.yaml; a finished run is read, not
 repeated, so that the command resumes. It writes ``benchmarks/results/photo.json``: SRCC on the test rows of BIQ2021
 (in-domain) and on PCUID (whole, never trained on), the response to degradations of photographs that were never seen,
-seed by seed, and paired differences. ``--ship`` also writes the seeds with the best validation SRCC into the package, in float16.
+seed by seed, and paired differences. ``--ship`` also writes the seeds with the best validation SRCC into the package,
+in float16.
 
 Needs ``../shared/data/{biq2021,pcuid,pristine}`` and ``pip install 'rali-zoo[weights]'``.
 """
