@@ -18,6 +18,7 @@ from pathlib import Path
 
 from rali_zoo.errors import RaliZooError
 from rali_zoo.paths import atomic_path, sha256
+from rali_zoo.report import write_json
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -185,8 +186,8 @@ def read_state(path: Path) -> dict[str, object]:
 
 def write_state(path: Path, state: Mapping[str, object]) -> None:
     """Write a json object, whole or not at all."""
-    with explained(path), atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(dict(state), indent=1))
+    with explained(path):
+        write_json(path, state)
 
 
 class Output(AbstractContextManager["Output"]):

@@ -2,10 +2,11 @@
 
     python benchmarks/studies/photo.py --seeds 0 1 2 [--ship]
 
-runs configs/photo/photo.yaml, lite2.yaml, rali.yaml and tuned.yaml (from the first); a finished run is read, not repeated,
-so that the command resumes. It writes ``benchmarks/results/photo.json``: SRCC on the test rows of BIQ2021 (in-domain) and on
-PCUID (whole, never trained on), the response to degradations of photographs that were never seen, seed by seed, and
-paired differences. ``--ship`` also writes the seed with the best validation SRCC into the package, in float16.
+runs configs/photo/photo.yaml, lite2.yaml, rali.yaml and tuned.yaml (from the first); a finished run is read, not
+repeated, so that the command resumes. It writes ``benchmarks/results/photo.json``: SRCC on the test rows of BIQ2021
+(in-domain) and on PCUID (whole, never trained on), the response to degradations of photographs that were never seen,
+seed by seed, and paired differences. ``--ship`` also writes the seed with the best validation SRCC into the package, in
+float16.
 
 Needs ``../shared/data/{biq2021,pcuid,pristine}`` and ``pip install 'rali-zoo[weights]'``.
 """

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from rali_zoo.errors import UsageError, near_miss
 
@@ -95,7 +95,7 @@ def _add(parser: ArgumentParser, name: str, hint: object, default: object, helpe
     from jsonargparse import ActionYesNo
 
     required = default is inspect.Parameter.empty or default is MISSING
-    settings: dict[str, object] = {} if required else {"default": default}
+    settings: dict[str, Any] = {} if required else {"default": default}
     if hint is bool:  # --explain, --no_explain
         parser.add_argument(name, action=ActionYesNo, help=helped, **settings)
         return
