@@ -1,5 +1,7 @@
 """What :meth:`NetworkScorer.score` takes, and what it refuses, in Python."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
