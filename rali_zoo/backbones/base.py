@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +18,9 @@ from rali_zoo.backbones.options import Options, Pool
 from rali_zoo.backbones.weights import RANDOM, load_strict, read_state, weights_hash
 from rali_zoo.errors import ConfigError
 from rali_zoo.types import Preprocess
+from rali_zoo.uri import Uri
+
+LOCAL = "local-dir:"
 
 
 class Features(NamedTuple):
@@ -20,6 +28,58 @@ class Features(NamedTuple):
 
     pooled: Tensor  #: (B, D)
     tokens: Tensor  #: (B, N, C), one row a position; class and register tokens are left out
+
+
+#: of the encoder that is built, while :func:`rebuilding`
+_recipe: ContextVar[dict[str, Any] | None] = ContextVar("recipe", default=None)
+
+
+def recipe_in_use() -> dict[str, Any] | None:
+    """What :func:`rebuilding` was given."""
+    return _recipe.get()
+
+
+@contextmanager
+def rebuilding(recipe: dict[str, Any] | None) -> Iterator[None]:
+    """While it lasts, encoders are built from a recipe, without folder or hub; ``None`` changes nothing.
+
+    Args:
+        recipe: :meth:`Backbone.recipe` of the encoder whose weights follow.
+    """
+    token = _recipe.set(recipe)
+    try:
+        yield
+    finally:
+        _recipe.reset(token)
+
+
+@contextmanager
+def config_of(
+    uri: Uri, file: str, kept: Callable[[dict[str, Any]], dict[str, Any]] = dict
+) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Where a library finds the config of an encoder, and that config where the reference names a folder.
+
+    The folder is that of the reference, or, while :func:`rebuilding`, one with what the recipe holds.
+
+    Args:
+        uri: of the encoder.
+        file: name of the config in its folder.
+        kept: makes of a config what a recipe holds, and refuses what it must not.
+    """
+    recipe = _recipe.get()
+    if not uri.id.startswith(LOCAL):
+        yield uri.id, None
+    elif recipe is None:
+        try:
+            config = kept(json.loads(Path(uri.id.removeprefix(LOCAL), file).read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            config = None  # its library says what is wrong
+        yield uri.id, config
+    else:
+        with TemporaryDirectory() as folder:
+            config = kept(recipe["config"])
+            Path(folder, file).write_text(json.dumps(config), encoding="utf-8")
+            yield f"{LOCAL}{folder}", config
 
 
 class Backbone(nn.Module, ABC):
@@ -59,6 +119,7 @@ class Backbone(nn.Module, ABC):
         self.preprocess = preprocess
         self.fixed_size = fixed_size
         self.revision = RANDOM
+        self.config: dict[str, Any] | None = None  #: what stands in the folder that the reference names
         self.register_buffer("mean", torch.tensor(preprocess.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(preprocess.std).view(1, 3, 1, 1))
 
@@ -116,7 +177,7 @@ class Backbone(nn.Module, ABC):
 
     def recipe(self) -> dict[str, object] | None:
         """What a file must hold to build the encoder again, where its reference does not say it all."""
-        return None
+        return None if self.config is None else {"config": self.config}
 
     def load_weights(self, path: str | Path) -> None:
         """Load a weights file of this architecture, strictly.

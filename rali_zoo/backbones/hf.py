@@ -13,7 +13,6 @@ import inspect
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from rali_zoo.backbones.base import Backbone, Features, finish, map_tokens, pool_tokens
+from rali_zoo.backbones.base import LOCAL, Backbone, Features, finish, map_tokens, pool_tokens, recipe_in_use
 from rali_zoo.backbones.options import Options, Pool
 from rali_zoo.backbones.weights import from_library, or_random
 from rali_zoo.errors import CheckpointError, ConfigError, UriError
@@ -32,10 +31,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 ADVICE = "'hf:local-dir:FOLDER' (config.json, preprocessor_config.json and weights)"
-_LOCAL = "local-dir:"
 _PREFIX_PARAMETERS = ("cls_token", "class_embedding", "distillation_token", "register_tokens", "reg_token")
 _FILTERS: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}
-_recipe: ContextVar[dict[str, Any] | None] = ContextVar("recipe", default=None)
 
 
 class HFBackbone(Backbone):
@@ -80,7 +77,7 @@ class HFBackbone(Backbone):
         return kept
 
     def recipe(self) -> dict[str, object]:
-        """Config and preprocessing as plain values: what :func:`rebuilding` needs in place of the folder."""
+        """Config and preprocessing as plain values."""
         config = json.loads(self.net.config.to_json_string(use_diff=False))
         for key in ("_name_or_path", "transformers_version"):  # of the machine that wrote it
             config.pop(key, None)
@@ -107,24 +104,10 @@ class NaflexBackbone(HFBackbone):
         return Features(found.pooler_output if self.pool is None else pool_tokens(tokens, self.pool), tokens)
 
 
-@contextmanager
-def rebuilding(recipe: dict[str, object] | None) -> Iterator[None]:
-    """While it lasts, :func:`create` builds from a recipe, without folder or hub; ``None`` changes nothing.
-
-    Args:
-        recipe: :meth:`HFBackbone.recipe` of the network whose weights follow.
-    """
-    token = _recipe.set(recipe)
-    try:
-        yield
-    finally:
-        _recipe.reset(token)
-
-
 def create(uri: Uri, pretrained: bool) -> Backbone:
     """Build ``uri``; see :func:`rali_zoo.backbones.create_backbone`."""
     options = Options.read(uri, pools=("avg", "avg_std", "token"))
-    recipe = _recipe.get()
+    recipe = recipe_in_use()
     if recipe is not None:
         return _rebuild(uri, recipe, options)
     wanted = pretrained and options.pretrained and options.checkpoint is None
@@ -182,8 +165,8 @@ def names() -> list[str]:
 
 def locate(uri: Uri) -> tuple[str, str]:
     """Repository or folder, and revision, of ``hf:org/repo[@rev]`` or ``hf:local-dir:FOLDER``."""
-    if uri.id.startswith(_LOCAL):
-        folder = Path(uri.id.removeprefix(_LOCAL)).expanduser()
+    if uri.id.startswith(LOCAL):
+        folder = Path(uri.id.removeprefix(LOCAL)).expanduser()
         if not folder.is_dir():
             raise UriError(f"'{uri}': there is no folder {str(folder)!r}")
         return str(folder), "main"

@@ -21,7 +21,7 @@ from open_clip.model import resize_pos_embed
 from open_clip.transform import PreprocessCfg
 from torch import Tensor, nn
 
-from rali_zoo.backbones.base import Backbone, Features, finish, map_tokens, pool_tokens
+from rali_zoo.backbones.base import LOCAL, Backbone, Features, config_of, finish, map_tokens, pool_tokens
 from rali_zoo.backbones.options import Options, Pool, flag
 from rali_zoo.backbones.weights import from_library, or_random
 from rali_zoo.errors import UnknownNameError, UriError, near_miss
@@ -32,7 +32,8 @@ ADVICE = (
     "'open_clip:local-dir:FOLDER' (open_clip_config.json and a weights file) or "
     "'open_clip:ARCH/TAG?checkpoint=FILE'"
 )
-_HUB, _LOCAL = "hf-hub:", "local-dir:"
+_HUB = "hf-hub:"
+_NO_TEXT = {"context_length": 8, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1}
 _RESIZE: dict[str, Resize] = {"shortest": "center_crop", "squash": "squash"}
 
 
@@ -91,13 +92,24 @@ def create(uri: Uri, pretrained: bool) -> Backbone:
     if options.checkpoint is not None and source.tag is None:
         _check_settings(uri, source.model)
     quick_gelu = "quick_gelu" in options.own and flag(uri, "quick_gelu", options.own["quick_gelu"])
-    model = build(uri, source, wanted, options.size, quick_gelu)
-    config = open_clip.get_model_config(source.model)
-    preprocess = _preprocess(uri, source, model.visual, options)
-    backbone = OpenClipBackbone(
-        cast("nn.Module", model.visual), str(uri), config["embed_dim"], preprocess, options.pool
-    )
+    with config_of(uri, "open_clip_config.json", _vision_only) as (place, config):
+        if config is not None:
+            source = source._replace(model=place)
+        model = build(uri, source, wanted, options.size, quick_gelu)
+        width = open_clip.get_model_config(source.model)["embed_dim"]
+        preprocess = _preprocess(uri, source, model.visual, options)
+    backbone = OpenClipBackbone(cast("nn.Module", model.visual), str(uri), width, preprocess, options.pool)
+    backbone.config = config
     return finish(backbone, options, from_library=wanted, pretrained=pretrained)
+
+
+def _vision_only(config: dict[str, Any]) -> dict[str, Any]:
+    """A config of open_clip with the smallest text encoder; raises for a vision encoder from elsewhere."""
+    model = {k: v for k, v in config["model_cfg"].items() if k != "multimodal_cfg"}
+    name = str(model["vision_cfg"].get("timm_model_name", ""))
+    if ":" in name:
+        raise UriError(f"{name!r} is not read because a file says so")
+    return {**config, "model_cfg": {**model, "text_cfg": _NO_TEXT}}
 
 
 def names() -> list[str]:
@@ -112,7 +124,7 @@ def find(uri: Uri, needs_tag: bool) -> Source:
         UnknownNameError: no such architecture or tag.
         UriError: no tag where pretrained weights are wanted.
     """
-    if uri.id.startswith(_LOCAL):
+    if uri.id.startswith(LOCAL):
         return Source(uri.id, None)
     if uri.id.startswith(_HUB):
         return Source(_at_revision(uri), None)
@@ -138,7 +150,7 @@ def _check_settings(uri: Uri, arch: str) -> None:
     Raises:
         UriError: published weights of the architecture differ in a setting that the reference does not give.
     """
-    if arch.startswith((_HUB, _LOCAL)):  # a config lies beside
+    if arch.startswith((_HUB, LOCAL)):  # a config lies beside
         return
     own = {**asdict(PreprocessCfg()), "quick_gelu": bool(open_clip.get_model_config(arch).get("quick_gelu"))}
     tags = {
@@ -176,7 +188,8 @@ def loading(uri: Uri, library: str = "open_clip", fetches: bool = True) -> Itera
     )  # parts named by a model's config are loaded by transformers
 
     def keep(record: logging.LogRecord) -> bool:  # weights come later, or were declined
-        return "initialized randomly" not in record.getMessage()
+        message = record.getMessage()
+        return "initialized randomly" not in message and "no CLIP weights found" not in message
 
     root = logging.getLogger()  # where open_clip logs
     patience = dynamic_module_utils.TIME_OUT_REMOTE_CODE
@@ -238,7 +251,7 @@ def _at_revision(uri: Uri) -> str:
             raise
         except EntryNotFoundError:
             hf_hub_download(repo, "open_clip_pytorch_model.bin", revision=revision)
-    return f"{_LOCAL}{Path(config).parent}"
+    return f"{LOCAL}{Path(config).parent}"
 
 
 def _preprocess(uri: Uri, source: Source, visual: Any, options: Options) -> Preprocess:

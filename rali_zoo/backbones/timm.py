@@ -23,7 +23,7 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
-from rali_zoo.backbones.base import Backbone, Features, finish, map_tokens, pool_tokens
+from rali_zoo.backbones.base import LOCAL, Backbone, Features, config_of, finish, map_tokens, pool_tokens
 from rali_zoo.backbones.options import Options, Pool, choice, flag, integer, pooled_levels
 from rali_zoo.backbones.packages import PACKAGES, package_state
 from rali_zoo.backbones.weights import RANDOM, from_library, load_strict, or_random
@@ -31,8 +31,7 @@ from rali_zoo.errors import CheckpointError, ConfigError, UnknownNameError, UriE
 from rali_zoo.types import Preprocess
 from rali_zoo.uri import Uri
 
-_LOCAL = "local-dir:"
-_SOURCES = ("hf-hub:", _LOCAL)
+_SOURCES = ("hf-hub:", LOCAL)
 _PAD_TYPES = ("", "same", "valid")
 _OWN = ("weights", "levels", "pad_type", "num_classes", "dynamic_img_size", "drop_rate", "drop_path_rate")
 
@@ -121,12 +120,15 @@ def create(uri: Uri, pretrained: bool) -> Backbone:
     """Build ``uri``; see :func:`rali_zoo.backbones.create_backbone`."""
     options = Options.read(uri, pools=("avg", "avg_std", "token"), own=_OWN)
     _check_name(uri)
-    local = uri.id.startswith(_LOCAL)
+    local = uri.id.startswith(LOCAL)
     packaged = choice(uri, "weights", options.own.get("weights"), ("package",)) is not None
     wanted = pretrained and options.pretrained and options.checkpoint is None
     arguments = _constructor(uri, options)
-    with from_library(uri, "timm", _advice(uri), uri.id.startswith("hf-hub:") or (wanted and not local)):
-        net: Any = timm.create_model(uri.id, pretrained=wanted and not local and not packaged, **arguments)
+    with (
+        from_library(uri, "timm", _advice(uri), uri.id.startswith("hf-hub:") or (wanted and not local)),
+        config_of(uri, "config.json") as (place, config),
+    ):
+        net: Any = timm.create_model(place, pretrained=wanted and not local and not packaged, **arguments)
     if wanted and packaged:
         _load_package(uri, net)
     preprocess = _preprocess(uri, net, options)
@@ -136,10 +138,11 @@ def create(uri: Uri, pretrained: bool) -> Backbone:
     stages, last = pooled_levels(uri, options, channels, net.num_features)
     fixed = bool(net.pretrained_cfg.get("fixed_input_size")) and not arguments.get("dynamic_img_size")
     backbone = TimmBackbone(net, str(uri), preprocess, options.pool, stages, last, fixed)
+    backbone.config = config
     if options.pool == "token" and not backbone._prefix:
         raise UriError(f"'{uri}': this network has no class token; pool=avg or pool=avg_std")
     if wanted and local:
-        backbone.load_weights(_weights_file(Path(uri.id.removeprefix(_LOCAL))))
+        backbone.load_weights(_weights_file(Path(uri.id.removeprefix(LOCAL))))
     finish(backbone, options, from_library=wanted and not local, pretrained=pretrained)
     if arguments["num_classes"]:
         net.reset_classifier(0)

@@ -7,6 +7,7 @@ import copy
 import io
 import json
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 #: Key of the header in the metadata of an exported file.
 KEY = "rali_zoo"
 INPUT = "image"
+AXES = ("batch", "channels", "height", "width")
 OUTPUTS = ("score", "std", "weights")
 #: Largest difference between an exported score and torch's that an export is written with.
 TOLERANCE = 1e-4
@@ -252,6 +254,19 @@ def _drop_traces(proto: onnx.ModelProto) -> None:
     for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info, *proto.graph.initializer):
         del value.metadata_props[:]
     del proto.graph.metadata_props[:]
+
+
+def _name_axes(proto: onnx.ModelProto) -> None:
+    """Call the free axes of an image what they are; the exporter calls those it has found itself ``s73``."""
+    found = {
+        axis.dim_param: name
+        for axis, name in zip(proto.graph.input[0].type.tensor_type.shape.dim, AXES, strict=True)
+        if axis.dim_param
+    }
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param:  # may be a formula, such as ((s73 // 32))
+                axis.dim_param = re.sub(r"\w+", lambda word: found.get(word[0], word[0]), axis.dim_param)
 
 
 def set_header(proto: onnx.ModelProto, header: Header) -> None:

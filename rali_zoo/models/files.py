@@ -159,7 +159,7 @@ def build(header: Mapping[str, object], weights: Mapping[str, object], source: s
         with ExitStack() as stack:
             stack.enter_context(weights_follow())
             if "backbone" in header:
-                from rali_zoo.backbones.hf import rebuilding
+                from rali_zoo.backbones.base import rebuilding
 
                 stack.enter_context(rebuilding(_mapping(header["backbone"], source)))
             network = kind(**settings)

@@ -18,7 +18,7 @@ from rali_zoo.views import View
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
-from rali_zoo.export.graph import KEY, TOLERANCE  # noqa: E402
+from rali_zoo.export.graph import KEY, TOLERANCE, _name_axes  # noqa: E402
 from rali_zoo.export.onnx import check_parity, export_onnx  # noqa: E402
 from rali_zoo.export.openvino import export_openvino  # noqa: E402
 
@@ -75,6 +75,22 @@ def test_files_of_any_shape_score_as_with_torch(name, kind, exported, request, p
     assert runtime.network.header.revision == source.revision != runtime.revision
     assert runtime.network.view == source.network.view
     assert runtime.network.preprocess == source.network.preprocess
+
+
+def test_free_axes_are_called_what_they_are():
+    """The exporter calls those it has found out itself ``s73``."""
+    onnx = pytest.importorskip("onnx")
+    image, maps = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("image", ["batch", 3, "s73", "s21"]), ("maps", ["batch", 8, "((s73 // 32))", 4]))
+    )
+    proto = onnx.helper.make_model(onnx.helper.make_graph([], "g", [image], [maps]))
+    _name_axes(proto)
+    named = [
+        [a.dim_param or a.dim_value for a in v.type.tensor_type.shape.dim]
+        for v in (*proto.graph.input, *proto.graph.output)
+    ]
+    assert named == [["batch", 3, "height", "width"], ["batch", 8, "((height // 32))", 4]]
 
 
 @pytest.mark.slow

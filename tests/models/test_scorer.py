@@ -1,5 +1,7 @@
 """What :meth:`NetworkScorer.score` takes, and what it refuses, in Python."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -191,3 +193,63 @@ def test_a_checkpoint_of_0_1_0_scores_as_its_scorer_file(name, tmp_path, photo):
     found, wanted = (rali_zoo.load_model(ref) for ref in (f"ckpt:{tmp_path / 'last.ckpt'}", name))
     assert found.score(photo())[0].score == wanted.score(photo())[0].score
     assert found.training_sets == wanted.training_sets
+
+
+def _timm_folder(folder):
+    import timm
+    from safetensors.torch import save_file
+
+    network = timm.create_model("test_resnet", num_classes=0)
+    save_file(network.state_dict(), folder / "model.safetensors")
+    facts = {"input_size": [3, 64, 64], "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.5]}
+    config = {"architecture": "test_resnet", "num_classes": 0, "pretrained_cfg": facts}
+    (folder / "config.json").write_text(json.dumps(config))
+    return f"timm:local-dir:{folder}"
+
+
+def _open_clip_folder(folder):
+    import open_clip
+    from safetensors.torch import save_file
+
+    vision = {"image_size": 64, "timm_model_name": "test_resnet", "timm_pool": "avg", "timm_proj": "linear"}
+    text = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+    model = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}
+    config = {"model_cfg": model, "preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "resize_mode": "squash"}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    network = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    save_file(network.state_dict(), folder / "open_clip_model.safetensors")
+    return f"open_clip:local-dir:{folder}"
+
+
+@pytest.mark.parametrize("make", [_timm_folder, _open_clip_folder])
+def test_a_file_holds_the_config_of_an_encoder_that_lay_in_a_folder(make, tmp_path, caplog):
+    import shutil
+
+    from rali_zoo.models.files import load_checkpoint, save_scorer
+    from rali_zoo.models.regression import RegressionNetwork
+
+    (tmp_path / "encoder").mkdir()
+    torch.manual_seed(0)
+    network = RegressionNetwork(make(tmp_path / "encoder")).eval()
+    network.training_sets = ("csv:mine.csv",)
+    image = torch.rand(2, 3, *network.preprocess.size)
+    shutil.rmtree(tmp_path / "encoder")
+    caplog.clear()
+    again = network
+    for _ in range(2):  # a file made of a file too
+        again = load_checkpoint(str(save_scorer(again, tmp_path / "mine.safetensors")))
+    assert torch.equal(again.encode(image), network.encode(image))
+    assert again.preprocess == network.preprocess and again.revision == network.revision
+    assert not caplog.messages
+
+
+def test_a_file_fetches_no_encoder_from_elsewhere(tmp_path):
+    from rali_zoo.errors import CheckpointError
+    from rali_zoo.models.files import build, describe
+    from rali_zoo.models.regression import RegressionNetwork
+
+    network = RegressionNetwork(_open_clip_folder(tmp_path))
+    header = describe(network)
+    header["backbone"]["config"]["model_cfg"]["vision_cfg"]["timm_model_name"] = "local-dir:/etc"
+    with pytest.raises(CheckpointError, match="not read because a file says so"):
+        build(header, network.state_dict(), "theirs.safetensors")
