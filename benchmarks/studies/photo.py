@@ -184,6 +184,13 @@ def main() -> None:
             "measured": measured,
             "mean_of_seeds": {name: _mean(name, _seeds(name, args.seeds), measured) for name in CONFIGS},
             "paired": _paired(args.seeds, sets, scores),
+            "mean_of_both_encoders_srcc": {
+                key: [
+                    srcc(sum(scores[name, seed, key] for name in list(CONFIGS)[:2]), frame["mos"].to_numpy())
+                    for seed in args.seeds
+                ]
+                for key, frame in sets.items()
+            },
             "seeds": args.seeds,
             **provenance(
                 {name: yaml.safe_load(Path(path).read_text()) for name, (path, _) in CONFIGS.items()}

@@ -145,6 +145,35 @@ def photo() -> str:
     return table(heading, rows, f"{foot} {provenance(content)}.")
 
 
+#: What README shows of the rows on photographs.
+FEW = ("photo", "classic:laplacian", "classic:tenengrad", "classic:brisque", "classic:niqe", "pyiqa:piqe")
+
+
+def photo_others(few: bool = False) -> str:
+    """What other people's metrics and checks give on photographs, from the leaderboard."""
+    columns = {"biq2021": "srcc", "pcuid": "srcc", "degraded:library?protocol=whole&size=384": "ordered"}
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    with BOARD.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["dataset"] in columns and row["status"] == "ok":
+                found.setdefault(row["model"], {})[row["dataset"]] = row
+    rows = []
+    for name, cells in found.items():
+        if name.endswith("-synthetic") or len(cells) < len(columns) or (few and name not in FEW):
+            continue
+        failed = sum(int(row["failed"]) for row in cells.values())
+        rows.append([name, *(brackets(_numbers(cells[d], k), k) for d, k in columns.items()), str(failed)])
+    rows.sort(key=lambda row: -float(row[1].split()[0]))
+    n = [next(iter(found.values()))[dataset]["n_dataset"] for dataset in columns]
+    heading = ["model", f"SRCC, BIQ2021 test, n = {n[0]}", f"SRCC, PCUID, n = {n[1]}",
+               f"levels in order, {n[2]} images", "images without a score"]  # fmt: skip
+    return table(heading, rows)
+
+
+def _numbers(row: dict[str, str], key: str) -> dict[str, float]:
+    return {key: float(row[key]), "low": float(row[f"{key}_low"]), "high": float(row[f"{key}_high"])}
+
+
 def photo_pairs() -> str:
     """Paired differences of the models for photographs."""
     rows = [
@@ -579,6 +608,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed": speed,
     "scale_out": lambda: scale_out.block(read("speed")),
     "photo": photo,
+    "photo_others": photo_others,
+    "photo_few": lambda: photo_others(few=True),
     "photo_pairs": photo_pairs,
     "photo_weakest": photo_weakest,
     "photo_ratings": photo_ratings,

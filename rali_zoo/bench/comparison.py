@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Literal, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,10 +20,12 @@ from rali_zoo import metrics
 from rali_zoo.metrics.bootstrap import Resamples
 from rali_zoo.metrics.correlation import FloatArray
 from rali_zoo.metrics.significance import ROUNDING, dependent_z
+from rali_zoo.paths import atomic_path
 
 Failures = Literal["left_out", "worst"]
 LEVEL = 0.95
 _FEWEST = 4  # images that the test of dependent correlations needs
+_RULES = 1  # raised whenever the numbers of a pair are computed otherwise
 _AT_ONCE = 512  # pairs whose resamples are subtracted together
 
 
@@ -96,6 +102,7 @@ def compare(
     failures: Failures = "left_out",
     resamples: int = 1000,
     alpha: float = 0.05,
+    memory: Path | None = None,
 ) -> Comparison:
     """Compare every two scorers on the same images, and group those that cannot be told apart.
 
@@ -108,6 +115,7 @@ def compare(
             ``srcc_failures_worst``, the number that rankings sort by, on all images.
         resamples: number of bootstrap resamples.
         alpha: error over all pairs together.
+        memory: folder where the numbers of the pairs are kept by all that they depend on; ``None`` = nowhere.
 
     Raises:
         ValueError: vectors of different lengths, MOS that are not finite, another word for ``failures``, or
@@ -124,7 +132,15 @@ def compare(
     if failures == "worst":
         table = {name: metrics.fill_worst(x, y) for name, x in table.items()}
     drawn = Resamples(y.size, resamples, seed, content)
-    pairs = _pairs(y, {name: table[name] for name in order}, drawn)
+    table = {name: table[name] for name in order}
+    kept = None
+    if memory is not None:
+        facts = [_RULES, np.__version__, seed, resamples, failures, content, list(table)]
+        digest = hashlib.sha256(json.dumps(facts).encode())
+        for x in (y, *table.values()):
+            digest.update(x.tobytes())
+        kept = memory / f"{digest.hexdigest()[:32]}.npz"
+    pairs = _pairs(y, table, drawn, kept)
     groups = metrics.groups(values, {(p.a, p.b): p.p_holm for p in pairs}, alpha)
     ranked = {name: values[name] for name in order}
     return Comparison(
@@ -161,24 +177,41 @@ def _defined(
     return table, undefined
 
 
-def _pairs(mos: FloatArray, table: Mapping[str, FloatArray], drawn: Resamples) -> tuple[Pair, ...]:
-    """Every pair, in the order of the table; those that share the same scored images are worked out together."""
+def _pairs(
+    mos: FloatArray, table: Mapping[str, FloatArray], drawn: Resamples, kept: Path | None
+) -> tuple[Pair, ...]:
+    """Every pair, in the order of the table; from a file of an earlier run, where it is whole."""
     pairs = list(combinations(table, 2))
+    try:
+        with np.load(kept or "") as file:
+            n, found, reasons = (file[name] for name in ("n", "found", "reasons"))
+    except (OSError, ValueError, KeyError, BadZipFile):
+        n, found, reasons = _numbers(mos, table, pairs, drawn)
+        if kept is not None:
+            with atomic_path(kept) as temporary, temporary.open("wb") as target:
+                np.savez(target, n=n, found=found, reasons=reasons)
+    columns = [n.tolist(), *found.tolist(), metrics.holm(found[-1]).tolist(), reasons.tolist()]
+    return tuple(Pair(*names, *numbers) for names, *numbers in zip(pairs, *columns, strict=True))
+
+
+def _numbers(
+    mos: FloatArray, table: Mapping[str, FloatArray], pairs: Sequence[tuple[str, str]], drawn: Resamples
+) -> tuple[NDArray[np.intp], FloatArray, NDArray[np.str_]]:
+    """Images, numbers and reasons of P pairs; those that share the same scored images are worked out together."""
     scored = {name: np.isfinite(x) for name, x in table.items()}
     together: dict[bytes, list[int]] = {}
     for k, (a, b) in enumerate(pairs):
         together.setdefault((scored[a] & scored[b]).tobytes(), []).append(k)
-    n, reasons = np.zeros(len(pairs), np.intp), np.full(len(pairs), "", object)
-    found = np.full((8, len(pairs)), math.nan)
+    n, found, reasons = np.zeros(len(pairs), np.intp), np.full((8, len(pairs)), math.nan), [""] * len(pairs)
     for key, places in together.items():
         rows = np.frombuffer(key, dtype=bool)
         chosen = [pairs[k] for k in places]
         here = {name: table[name][rows] for pair in chosen for name in pair}
         n[places] = rows.sum()
-        found[:, places], reasons[places] = _on_rows(mos[rows], here, chosen, drawn.only(rows))
-    corrected = metrics.holm(found[-1])
-    columns = [n.tolist(), *found.tolist(), corrected.tolist(), reasons.tolist()]
-    return tuple(Pair(*names, *numbers) for names, *numbers in zip(pairs, *columns, strict=True))
+        found[:, places], why = _on_rows(mos[rows], here, chosen, drawn.only(rows))
+        for k, reason in zip(places, why, strict=True):
+            reasons[k] = reason
+    return n, found, np.array(reasons, dtype=str)
 
 
 def _on_rows(

@@ -20,6 +20,7 @@ from rali_zoo.bench.comparison import Pair
 from rali_zoo.bench.reported import ReportedTable
 from rali_zoo.bench.results import Cell, Dataset, Model, Targets, read_targets
 from rali_zoo.errors import ConfigError
+from rali_zoo.paths import cache_dir
 
 Labels = Literal["human", "aesthetics", "order", "synthetic"]
 #: What the scores of a data set are made of, in the order of the columns.
@@ -227,7 +228,8 @@ def _compared(column: Column, targets: Targets, cells: Sequence[Cell], seed: int
     cells = sorted(cells, key=lambda cell: -(cell.ranking or 0.0))[:COMPARED]
     scores = {cell.model.key: numbers(cell) for cell in cells}
     try:
-        found = compare(targets.mos, scores, targets.content, seed, failures="worst")
+        memory = cache_dir("compared")
+        found = compare(targets.mos, scores, targets.content, seed, failures="worst", memory=memory)
     except ValueError as error:  # such as images of a single content
         return replace(column, note=f"not compared: {error}")
     fair = {cell.model.key for cell in cells if cell.leakage.flag != "same-dataset"}

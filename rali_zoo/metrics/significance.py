@@ -65,14 +65,17 @@ def meng_rosenthal_rubin(
 
 
 def dependent_z(r_a: FloatArray, r_b: FloatArray, r_ab: FloatArray, n: int, spearman: bool) -> FloatArray:
-    """z of :func:`meng_rosenthal_rubin` of arrays of correlations of one shape, many pairs at once.
+    """z of :func:`meng_rosenthal_rubin`, many pairs at once.
 
     Args:
-        r_a: of the first scorers with MOS.
+        r_a: (P,) or (), correlations of the first scorers with MOS, in [-1, 1].
         r_b: of the second ones.
         r_ab: between the two.
         n: number of images.
         spearman: whether the correlations are Spearman's.
+
+    Returns:
+        Of the same shape; NaN as there.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         mean_square = (r_a**2 + r_b**2) / 2

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from rali_zoo.bench import comparison
 from rali_zoo.bench.comparison import compare
 from rali_zoo.metrics import holm, meng_rosenthal_rubin, paired_bootstrap, srcc, srcc_failures_worst
 from rali_zoo.report import to_json
@@ -107,6 +108,23 @@ def test_wrong_settings():
         compare(np.full(20, math.nan), table)
     with pytest.raises(ValueError, match="at least two"):
         compare(mos, table, content=["one"] * 20)
+
+
+def test_kept_pairs_are_those_that_were_computed(tmp_path, monkeypatch):
+    mos, table = make(n=60)
+    table["flat"] = np.ones(60)
+    table["gaps"] = np.where(np.arange(60) < 3, math.nan, next(iter(table.values())))
+    plain, first = compare(mos, table), compare(mos, table, memory=tmp_path)
+    (kept,) = tmp_path.glob("*.npz")
+    computed = []
+    real = comparison._numbers
+    monkeypatch.setattr(comparison, "_numbers", lambda *given: computed.append(1) or real(*given))
+    assert to_json(plain) == to_json(first) == to_json(compare(mos, table, memory=tmp_path)) and not computed
+    for other in ({"seed": 1}, {"failures": "worst"}, {"resamples": 500}, {"content": ["a", "b"] * 30}):
+        assert to_json(compare(mos, table, **other, memory=tmp_path)) == to_json(compare(mos, table, **other))
+    assert len(list(tmp_path.glob("*.npz"))) == 5
+    kept.write_bytes(kept.read_bytes()[:300])
+    assert to_json(compare(mos, table, memory=tmp_path)) == to_json(plain)
 
 
 def test_sixty_scorers_take_seconds():
