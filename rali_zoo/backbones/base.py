@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,16 +31,16 @@ class Features(NamedTuple):
 
 
 #: of the encoder that is built, while :func:`rebuilding`
-_recipe: ContextVar[dict[str, Any] | None] = ContextVar("recipe", default=None)
+_recipe: ContextVar[dict[str, object] | None] = ContextVar("recipe", default=None)
 
 
-def recipe_in_use() -> dict[str, Any] | None:
+def recipe_in_use() -> dict[str, object] | None:
     """What :func:`rebuilding` was given."""
     return _recipe.get()
 
 
 @contextmanager
-def rebuilding(recipe: dict[str, Any] | None) -> Iterator[None]:
+def rebuilding(recipe: dict[str, object] | None) -> Iterator[None]:
     """While it lasts, encoders are built from a recipe, without folder or hub; ``None`` changes nothing.
 
     Args:
@@ -55,8 +55,8 @@ def rebuilding(recipe: dict[str, Any] | None) -> Iterator[None]:
 
 @contextmanager
 def config_of(
-    uri: Uri, file: str, kept: Callable[[dict[str, Any]], dict[str, Any]] = dict
-) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    uri: Uri, file: str, kept: Callable[[dict[str, object]], dict[str, object]] = dict
+) -> Iterator[tuple[str, dict[str, object] | None]]:
     """Where a library finds the config of an encoder, and that config where the reference names a folder.
 
     The folder is that of the reference, or, while :func:`rebuilding`, one with what the recipe holds.
@@ -77,7 +77,7 @@ def config_of(
         yield uri.id, config
     else:
         with TemporaryDirectory() as folder:
-            config = kept(recipe["config"])
+            config = kept(cast("dict[str, object]", recipe["config"]))
             Path(folder, file).write_text(json.dumps(config), encoding="utf-8")
             yield f"{LOCAL}{folder}", config
 

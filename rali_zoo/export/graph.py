@@ -231,20 +231,6 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _name_axes(proto: onnx.ModelProto) -> None:
-    """Call the free axes of the input what they are, in place of the exporter's numbers (``s73``)."""
-    axes = proto.graph.input[0].type.tensor_type.shape.dim
-    names = {
-        axis.dim_param: name
-        for axis, name in zip(axes, ("batch", "", "height", "width"), strict=True)
-        if axis.dim_param
-    }
-    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
-        for axis in value.type.tensor_type.shape.dim:
-            if axis.dim_param in names:
-                axis.dim_param = names[axis.dim_param]
-
-
 def _drop_traces(proto: onnx.ModelProto) -> None:
     """Remove stack traces, which hold paths of this machine; where a node stands in the network stays."""
     for node in proto.graph.node:

@@ -135,7 +135,7 @@ def test_a_statistic_that_is_not_there_was_not_computed(cell):
 
 def test_files_of_the_first_schema_are_read_by_their_own_names():
     """There ``rmse`` was after the mapping, and ``rmse_raw`` without it."""
-    (path,) = (p for p in SHIPPED.glob("rali-tiny-synthetic/*/*.json") if not p.name.endswith("cost.json"))
+    (path,) = (p for p in SHIPPED.glob("rali-tiny-synthetic/*/synthetic*.json") if not p.name.endswith("cost.json"))
     old, new = json.loads(path.read_text()), read_cell(path)
     if old["schema"] == 1:
         assert new.estimate("rmse_mapped").value == old["statistics"]["rmse"]["value"]
@@ -146,7 +146,7 @@ def test_files_of_the_first_schema_are_read_by_their_own_names():
 
 def test_shipped_results_are_right_and_one_model_can_be_checked():
     found = find_cells(SHIPPED)
-    assert len(found) == 39 and find_cells(SHIPPED / "rali-tiny-synthetic") == [
+    assert len(found) == 78 and find_cells(SHIPPED / "rali-tiny-synthetic") == [
         p for p in found if p.parts[-3] == "rali-tiny-synthetic"
     ]
     for path in find_cells(SHIPPED / "rali-tiny-synthetic") + find_cells(found[3].parent):
