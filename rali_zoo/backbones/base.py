@@ -30,17 +30,19 @@ class Features(NamedTuple):
     tokens: Tensor  #: (B, N, C), one row a position; class and register tokens are left out
 
 
+#: of an encoder, as its library writes it
+Config = dict[str, Any]
 #: of the encoder that is built, while :func:`rebuilding`
-_recipe: ContextVar[dict[str, Any] | None] = ContextVar("recipe", default=None)
+_recipe: ContextVar[Config | None] = ContextVar("recipe", default=None)
 
 
-def recipe_in_use() -> dict[str, Any] | None:
+def recipe_in_use() -> Config | None:
     """What :func:`rebuilding` was given."""
     return _recipe.get()
 
 
 @contextmanager
-def rebuilding(recipe: dict[str, Any] | None) -> Iterator[None]:
+def rebuilding(recipe: Config | None) -> Iterator[None]:
     """While it lasts, encoders are built from a recipe, without folder or hub; ``None`` changes nothing.
 
     Args:
@@ -55,8 +57,8 @@ def rebuilding(recipe: dict[str, Any] | None) -> Iterator[None]:
 
 @contextmanager
 def config_of(
-    uri: Uri, file: str, kept: Callable[[dict[str, Any]], dict[str, Any]] = dict
-) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    uri: Uri, file: str, kept: Callable[[Config], Config] = dict
+) -> Iterator[tuple[str, Config | None]]:
     """Where a library finds the config of an encoder, and that config where the reference names a folder.
 
     The folder is that of the reference, or, while :func:`rebuilding`, one with what the recipe holds.
