@@ -13,6 +13,7 @@ from rali_zoo.bench.reported import ReportedRow, ReportedTable
 from rali_zoo.bench.response import FAMILIES
 from rali_zoo.bench.response import numbers as response_numbers
 from rali_zoo.bench.results import Cell
+from rali_zoo.outputs import csv_cell
 from rali_zoo.report import STATISTICS
 
 #: Leakage flag to the mark that a cell carries, and what it means.
@@ -367,4 +368,4 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return repr(value) if isinstance(value, float) else str(value)
+    return csv_cell(value) if isinstance(value, str) else repr(value)

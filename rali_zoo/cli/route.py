@@ -72,9 +72,10 @@ def command(
 def show(found: Route, data: str) -> None:
     """Print a curve over a data set as a table, one row a share."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"{data}, {found['n']} images; by {found['uncertainty']}")
+    table = Table(title=f"{escape(data)}, {found['n']} images; by {found['uncertainty']}")
     for heading in ("routed", "SRCC", "95 %", "at random", "gain", "95 %", "oracle", "ms an image"):
         table.add_column(heading, justify="right")
     seconds = found["seconds"]

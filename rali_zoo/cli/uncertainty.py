@@ -71,9 +71,10 @@ def command(
 
 def _show(found: CoverageReport, data: str) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"{data}, {found['n']} images, {found['n_val']} to calibrate")
+    table = Table(title=f"{escape(data)}, {found['n']} images, {found['n_val']} to calibrate")
     for heading in ("level", "intervals", "coverage", "95 %", "mean width"):
         table.add_column(heading, justify="right")
     for level, kinds in found["levels"].items():

@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 
 from rali_zoo.bench import check
 from rali_zoo.bench.leaderboard import Board, leaderboard
-from rali_zoo.bench.markdown import markdown, number, table_csv
+from rali_zoo.bench.markdown import _text, markdown, number, table_csv
 from rali_zoo.bench.reported import read_reported
 from rali_zoo.bench.schema import read_json
 from rali_zoo.errors import ConfigError, ScoreTableError
@@ -179,6 +179,7 @@ def test_csv_has_every_cell(board: Board) -> None:
     assert good["latency_p50_ms"] == "4.0" and good["parameters"] == "350000"
     gone = next(r for r in rows if r["model"] == "gone" and r["dataset"] == "koniq10k")
     assert gone["status"] == "unavailable" and gone["srcc"] == ""
+    assert [_text(value) for value in ("=cmd()", True, -0.5, None)] == ["'=cmd()", "yes", "-0.5", ""]
 
 
 def test_two_revisions_of_one_model(results: Path, tmp_path: Path) -> None:
