@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -113,6 +114,11 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Versions of Python and of those of :data:`PACKAGES` that are installed."""
+    return dict(_versions())
+
+
+@cache  # looking them up takes as long as decoding some images
+def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
