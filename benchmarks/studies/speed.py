@@ -470,13 +470,14 @@ def fit(quick: bool) -> list[Row]:
                 optimizer.step()
                 schedule.step()
 
-    steps = epochs * rows // 64
     note = f"{epochs} epochs of {rows} rows of {width} features by 64"
-    return [
-        compare(
-            "`fit` on cached features", "a plain loop", *ab(by_hand, by_lightning, 3), "× the time", 1.3, note
-        )
-    ]
+
+    def why(slow: float, fast: float) -> str:
+        own, head = (1e3 * took / (epochs * rows // 64) for took in (fast - slow, slow))
+        return f"Lightning's loop takes {own:.1f} ms a step of its own, beside {head:.1f} ms of a head this small"
+
+    times = ab(by_hand, by_lightning, 3)
+    return [compare("`fit` on cached features", "a plain loop", *times, "× the time", 1.3, note, limit=why)]
 
 
 def grpo(quick: bool) -> list[Row]:
@@ -527,20 +528,13 @@ def benchmark(quick: bool) -> list[Row]:
     note = (
         f"piqe, {len(files)} photographs of BIQ2021, scores differ by {apart:.1g}: EXIF turns an image here"
     )
-    return [
-        compare(
-            "`benchmark` of a pyiqa metric",
-            "pyiqa",
-            *ab(direct, afresh, 3),
-            "× the time",
-            1.1,
-            note,
-            limit=lambda slow, fast: (
-                f"{(fast - slow) / len(files) * 1e3:.1f} ms an image: its digest, colour profile and "
-                "EXIF, and the file of the cache"
-            ),
-        )
-    ]
+
+    def why(slow: float, fast: float) -> str:
+        own = (fast - slow) / len(files) * 1e3
+        return f"{own:.1f} ms an image: its digest, colour profile and EXIF, and the file of the cache"
+
+    times = ab(direct, afresh, 3)
+    return [compare("`benchmark` of a pyiqa metric", "pyiqa", *times, "× the time", 1.1, note, limit=why)]
 
 
 def statistics_of_entries(quick: bool) -> list[Row]:
