@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -172,6 +172,7 @@ def provenance(config: Mapping[str, object] | None = None, seed: int | None = No
     }
 
 
+@lru_cache(maxsize=65536)  # a board asks for those of its models for each cell
 def slug(name: str) -> str:
     """A file name for a reference; different references get different ones."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80]
