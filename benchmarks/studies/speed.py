@@ -608,8 +608,8 @@ def board(quick: bool) -> list[Row]:
         f"time, when pairs are compared, {times[0]:.1f} s; {size / 1e6:.0f} MB of tables and page"
     )
     limit = (
-        f"reading and validating takes {read / (models * sets) * 1e3:.1f} ms a file, tables and page nearly as much; load of "
-        f"the machine {os.getloadavg()[0]:.0f}, which raises processor time too"
+        f"reading and validating takes {read / (models * sets) * 1e3:.1f} ms a file, tables and page nearly as much; "
+        f"load of the machine {os.getloadavg()[0]:.0f}, which raises processor time too"
     )
     return [
         from_values(f"`leaderboard` from {models * sets:,} results files", times[1:], "s", 5, note, limit)
