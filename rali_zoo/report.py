@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
+from functools import cache, lru_cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -112,6 +113,11 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Versions of Python and of those of :data:`PACKAGES` that are installed."""
+    return dict(_versions())
+
+
+@cache  # looking them up takes as long as decoding some images
+def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -165,6 +171,7 @@ def provenance(config: Mapping[str, object] | None = None, seed: int | None = No
     }
 
 
+@lru_cache(maxsize=65536)  # a board asks for those of its models for each cell
 def slug(name: str) -> str:
     """A file name for a reference; different references get different ones."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80]
