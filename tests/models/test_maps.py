@@ -132,7 +132,10 @@ def photographs(shared) -> list[Image.Image]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["blur", "noise"])
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param("blur", marks=pytest.mark.xfail(strict=True, reason="41 of 57: docs/maps.md")), "noise"],
+)
 def test_the_damaged_quarter_is_the_worst(shared, kind):
     from rali_zoo.zoo import DEFAULT_MODEL, load_model
 
