@@ -119,7 +119,7 @@ def test_scores(name, count, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_descriptions_of_a_stopped_run(count):
-    job = describe.Job("m", "r", "images", "q", 1.0, 1, 2, "h")
+    job = describe.DescribeJob("m", "r", "images", "q", 1.0, 1, 2, "h")
     part, ids = [(row, 0) for row in range(12)], [f"{i}.jpg" for i in range(12)]
     table = describe._rows([describe.Text(f"text {i}", SCORES[i]) for i in range(12)], part, ids, job)
     with Output("t.parquet", r"\d{6}\.parquet") as out:

@@ -22,7 +22,7 @@ def package(tmp_path, monkeypatch):
         (folder / "__init__.py").write_text("raise RuntimeError('a weights package is never imported')")
         torch.save(state, folder / "models" / "lite.pth")
         monkeypatch.syspath_prepend(tmp_path)
-        row = WeightsPackage("lite-weights", folder.name, "models/*.pth", "Apache-2.0", 74.9)
+        row = WeightsPackage("lite-weights", folder.name, "models/*.pth", "Apache-2.0")
         monkeypatch.setitem(PACKAGES, "timm:tf_efficientnet_lite0", row)
 
     return make
@@ -62,7 +62,7 @@ def test_another_shape_is_refused(package):
 
 
 def test_missing_packages_and_unknown_networks_are_named(monkeypatch):
-    row = WeightsPackage("lite-weights", "no_such_module_here", "*.pth", "Apache-2.0", 74.9)
+    row = WeightsPackage("lite-weights", "no_such_module_here", "*.pth", "Apache-2.0")
     monkeypatch.setitem(PACKAGES, "timm:tf_efficientnet_lite0", row)
     with pytest.raises(MissingExtraError, match=r"lite-weights.*rali-zoo\[weights\]"):
         create_backbone(LITE0)

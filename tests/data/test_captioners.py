@@ -87,7 +87,7 @@ def test_unreadable_descriptions_are_refused(tmp_path):
         with pytest.raises(ScoreTableError, match=message):
             read_descriptions(tmp_path / name)
     (tmp_path / "t.parquet").write_bytes(b"PK")
-    with pytest.raises(ScoreTableError, match="cannot be read"):
+    with pytest.raises(ScoreTableError, match="is no readable table"):
         read_descriptions(tmp_path / "t.parquet")
     with pytest.raises(ScoreTableError, match="do not exist"):
         read_descriptions(tmp_path / "absent.parquet")

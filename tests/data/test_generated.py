@@ -37,9 +37,9 @@ def test_prompts_reach_the_reasoner_and_others_ignore_them(tmp_path, monkeypatch
     reasoner = VLMNetwork("rali:vlm-tiny", "score-generated-short", max_completion_length=2).eval()
     ask = VLM.ask
 
-    def recording(self, image, questions):
+    def recording(self, image, questions, features=None):
         asked.extend(one.text() for one in questions)
-        return ask(self, image, questions)
+        return ask(self, image, questions, features)
 
     monkeypatch.setattr(VLM, "ask", recording)
     for given in (batch, {"image": batch["image"]}):

@@ -75,7 +75,7 @@ def read(root: Path) -> pd.DataFrame:
 
 
 def _prompts(path: Path) -> list[str]:
-    table = read_workbook(path)
+    table = read_workbook(path, header=None)
     if table.shape[1] < 3:
         raise ScoreTableError(
             f"{path}: the prompts are expected in its third column, and it has {table.shape[1]}"
