@@ -60,7 +60,7 @@ def meng_rosenthal_rubin(
     for name, value in (("r_a", r_a), ("r_b", r_b), ("r_ab", r_ab)):
         if abs(value) > 1 + 1e-9:
             raise ValueError(f"{name}={value}: a correlation lies in [-1, 1]")
-    z = float(dependent_z(np.float64(r_a), np.float64(r_b), np.float64(r_ab), n, kind == "spearman"))
+    z = float(dependent_z(np.array(r_a), np.array(r_b), np.array(r_ab), n, kind == "spearman"))
     return DependentTest(z, float(2 * stats.norm.sf(abs(z))))
 
 
