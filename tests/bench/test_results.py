@@ -135,7 +135,9 @@ def test_a_statistic_that_is_not_there_was_not_computed(cell):
 
 def test_files_of_the_first_schema_are_read_by_their_own_names():
     """There ``rmse`` was after the mapping, and ``rmse_raw`` without it."""
-    (path,) = (p for p in SHIPPED.glob("rali-tiny-synthetic/*/synthetic*.json") if not p.name.endswith("cost.json"))
+    (path,) = (
+        p for p in SHIPPED.glob("rali-tiny-synthetic/*/synthetic*.json") if not p.name.endswith("cost.json")
+    )
     old, new = json.loads(path.read_text()), read_cell(path)
     if old["schema"] == 1:
         assert new.estimate("rmse_mapped").value == old["statistics"]["rmse"]["value"]
