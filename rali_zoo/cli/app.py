@@ -38,6 +38,6 @@ def command(
         from rali_zoo.serving.engine import Engine
 
         def make() -> Any:
-            return make_app(Engine(load(model, device, threads), preview=PREVIEW))
+            return make_app(Engine(load(model, device, threads), preview=PREVIEW, attributes=True))
 
         serve(make, host, port, f"{model}: the page")

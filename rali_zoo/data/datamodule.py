@@ -295,7 +295,7 @@ class IQADataModule(L.LightningDataModule):
         """
         sides = []
         for images in self._sets.get("train", ()):
-            paths = images.paths[:: max(1, len(images.paths) // _LOOKED_AT)]
+            paths = images.paths[:: -(-len(images.paths) // _LOOKED_AT) or 1]
             sides += [min(size) for path in paths if (size := image_size(path)) is not None]
         return min(sides, default=0)
 

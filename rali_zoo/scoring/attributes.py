@@ -30,18 +30,12 @@ def measured(stages: Stages) -> Stages:
 
     def score(prepared: Sequence[tuple[Any, dict[str, float]]], names: Sequence[str]) -> list[Score]:
         scores = stages.score([ready for ready, _ in prepared], names)
-        return [with_attributes(one, values) for one, (_, values) in zip(scores, prepared, strict=True)]
+        return [_with(one, values) for one, (_, values) in zip(scores, prepared, strict=True)]
 
     return Stages(prepare, score)
 
 
-def with_attributes(score: Score, values: dict[str, float]) -> Score:
-    """A score with what was measured on its image; as it is where there is no score or nothing was measured.
-
-    Args:
-        score: of an image.
-        values: of :func:`rali_zoo.data.attributes.measure`.
-    """
+def _with(score: Score, values: dict[str, float]) -> Score:
     if score.score is None or not values:
         return score
     attributes, words = shown(values)

@@ -23,10 +23,7 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from rali_zoo.data.attributes import measure
-from rali_zoo.data.images import load_image
 from rali_zoo.models.maps import lay, overlay, regions
-from rali_zoo.scoring.attributes import with_attributes
 from rali_zoo.serving.cards import CSS, cards, comparison, header
 from rali_zoo.serving.engine import Answer, BusyError, Engine, Upload, caution
 
@@ -37,7 +34,7 @@ if TYPE_CHECKING:
 
 PREVIEW = 640  #: longer side of the images that are shown, in pixels
 _IMAGES = 100  # at a time
-_MAPPED = 4  # images at most that get attributes and maps, which are 16 times the work
+_MAPPED = 4  # images at most that get maps, which are 16 times the work
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; object-src 'none'; "
@@ -252,14 +249,7 @@ def _scored_few(engine: Engine, uploads: Sequence[Upload], maps: bool = True) ->
     answers = [future.result(engine.limits.seconds) for future in engine.submit(uploads)]
     if not maps:
         return answers
-    return [_mapped(engine, _measured(answer, sent)) for answer, sent in zip(answers, uploads, strict=True)]
-
-
-def _measured(answer: Answer, sent: Upload) -> Answer:
-    """An answer with the attributes of its image."""
-    if answer.score.score is None:
-        return answer
-    return answer._replace(score=with_attributes(answer.score, measure(load_image(sent.data))))
+    return [_mapped(engine, answer) for answer in answers]
 
 
 def _mapped(engine: Engine, answer: Answer) -> Answer:

@@ -102,6 +102,7 @@ class Engine:
         batch_size: most images a forward pass.
         workers: processes that decode, and threads that cut.
         preview: longer side of the small copies in the answers, in pixels; 0 for none.
+        attributes: whether scores get what is measured on their images, which are those that were decoded apart.
 
     Raises:
         ConfigError: a scorer that needs more than an image, or looks at none.
@@ -114,7 +115,9 @@ class Engine:
         batch_size: int = 16,
         workers: int = 2,
         preview: int = 0,
+        attributes: bool = False,
     ) -> None:
+        from rali_zoo.scoring.attributes import measured
         from rali_zoo.scoring.pipeline import make_stages
 
         if batch_size < 1 or workers < 1:
@@ -122,7 +125,8 @@ class Engine:
         _check(scorer)
         self.scorer, self.limits = scorer, limits or Limits()
         self.revision = scorer.revision  #: of the scorer, which may be a hash of all weights
-        self.stages, self.batch_size = make_stages(scorer), batch_size
+        stages = make_stages(scorer)
+        self.stages, self.batch_size = measured(stages) if attributes else stages, batch_size
         self.batches = 0  #: forward passes so far
         self.scored = 0  #: images that went through the model so far
         self._waiting = self._pending = 0

@@ -20,9 +20,13 @@ def engine() -> Iterator[Callable[..., Engine]]:
     made: list[Engine] = []
 
     def make(
-        limits: Limits | None = None, batch_size: int = 16, workers: int = 1, preview: int = 0
+        limits: Limits | None = None,
+        batch_size: int = 16,
+        workers: int = 1,
+        preview: int = 0,
+        attributes: bool = False,
     ) -> Engine:
-        made.append(Engine(Brightness(), limits, batch_size, workers, preview))
+        made.append(Engine(Brightness(), limits, batch_size, workers, preview, attributes))
         return made[-1]
 
     yield make

@@ -195,7 +195,7 @@ def test_where_it_is_bad_stands_beside_why(engine) -> None:
     pixels[96:, :32] = 10  # the toy scores brightness
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, "PNG")
-    made = engine(preview=128)
+    made = engine(preview=128, attributes=True)
     (one,) = _scored_few(made, [Upload("a.png", data.getvalue())])
     assert "contrast" in one.score.words and f"Measured on it: {one.score.words}." in card(one, RANGE, True)
     assert one.score.map is not None and np.argmin(one.score.map) == 12 and one.overlay[:3] == b"\xff\xd8\xff"

@@ -30,7 +30,7 @@ def tower(backbone: str, pretrained: bool = False) -> Backbone:
     """
     if backbone not in PRETRAINED:
         return create_backbone(f"rali:{backbone}", pretrained=False)
-    # fine textures, parts, objects: the stages that a linear probe of quality reads most from
+    # four depths, from fine textures to objects
     return create_backbone(
         f"rali:{backbone}?weights=package&pool=avg_std&stages=1,2,4,5", pretrained=pretrained
     )
