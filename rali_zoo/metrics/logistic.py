@@ -9,6 +9,7 @@ so that they rise with MOS, bounds every parameter and starts from several point
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from typing import Literal
 
@@ -179,7 +180,7 @@ def plcc_mapped(pred: ArrayLike, mos: ArrayLike, parameters: Parameters = 4) -> 
     x, y = as_pairs(pred, mos)
     if explain_undefined(x, y, at_least=parameters + 1):
         return float("nan")
-    fitted = fit_logistic(x, y, parameters).fitted
+    fitted = _fitted(x.tobytes(), y.tobytes(), parameters)
     # Predictions without any relation to MOS map to one value: no correlation, not an undefined one.
     return 0.0 if explain_undefined(fitted, y) else plcc(fitted, y)
 
@@ -189,4 +190,10 @@ def rmse_mapped(pred: ArrayLike, mos: ArrayLike, parameters: Parameters = 4) -> 
     x, y = as_pairs(pred, mos)
     if explain_undefined(x, y, at_least=parameters + 1):
         return float("nan")
-    return rmse(fit_logistic(x, y, parameters).fitted, y)
+    return rmse(_fitted(x.tobytes(), y.tobytes(), parameters), y)
+
+
+@lru_cache(maxsize=2)  # who asks for the one statistic of some scores asks for the other next
+def _fitted(pred: bytes, mos: bytes, parameters: Parameters) -> FloatArray:
+    """:attr:`LogisticFit.fitted` of the same pairs, once."""
+    return fit_logistic(np.frombuffer(pred), np.frombuffer(mos), parameters).fitted

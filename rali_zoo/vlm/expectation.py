@@ -2,7 +2,7 @@
 
 The greedy answer has few distinct values and many ties. Its words are kept up to the score; then the first
 digit is weighed by its probability, and the second one given each first. The third is left out: it moves the
-score by less than a twentieth.
+score by less than a twentieth. So is the second one after a first that is next to impossible.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ _ANSWER = re.compile(r"<\s*answer\s*>", re.IGNORECASE)
 _NUMBER = re.compile(r"[1-5](?:\.[0-9]+)?")
 # Means of what the digits left out may add: x.y0 to x.y9.
 _REST = 0.045
+# A first digit below this probability takes all tenths alike: each moves the mean by less than half a thousandth.
+_RARE = 1e-3
 
 
 def digit_tokens(vlm: VLM) -> tuple[list[int], int]:
@@ -56,7 +58,7 @@ def expected_scores(vlm: VLM, greedy: Completions) -> tuple[Tensor, Tensor]:
     starts = torch.tensor([places[row] for row in rows])
     logits = completion_logits(vlm.model, greedy.prompts, greedy.ids, greedy.mask)
     first = _choice(logits[rows, starts.to(logits.device)], digits[1:6])
-    second = _second(vlm, greedy, rows, starts, digits, point)
+    second = _second(vlm, greedy, rows, starts, first[:, :4] >= _RARE, digits, point)
     # 1.0 … 4.9 and the one that is not followed by anything
     values = torch.tensor([[whole + tenth / 10 + _REST for tenth in range(10)] for whole in range(1, 5)])
     p = torch.cat([(first[:, :4, None] * second).flatten(1), first[:, 4:]], dim=1)
@@ -72,21 +74,42 @@ def _choice(logits: Tensor, ids: list[int]) -> Tensor:
 
 
 def _second(
-    vlm: VLM, greedy: Completions, rows: list[int], starts: Tensor, digits: list[int], point: int
+    vlm: VLM,
+    greedy: Completions,
+    rows: list[int],
+    starts: Tensor,
+    asked: Tensor,
+    digits: list[int],
+    point: int,
 ) -> Tensor:
-    """(R, 4, 10) probabilities of the tenths after each whole number from 1 to 4."""
-    count, width = 4 * len(rows), int(starts.max()) + 3
-    repeated = [r for r in rows for _ in range(4)]
+    """(R, 4, 10) probabilities of the tenths after each whole number from 1 to 4; even where not ``asked``.
+
+    Args:
+        vlm: the model.
+        greedy: its completions.
+        rows: R of them.
+        starts: (R,) positions of their first digits.
+        asked: (R, 4) which whole numbers the model is asked about.
+        digits: tokens of "0" to "9".
+        point: token of ".".
+    """
+    which, whole = asked.nonzero(as_tuple=True)
+    found = torch.full((len(rows), 4, 10), 0.1)
+    if not len(which):  # all of them are 5
+        return found
+    repeated = [rows[i] for i in which.tolist()]
     known = greedy.ids[repeated]
-    ids = torch.full((count, max(width, known.shape[1])), vlm.pad, device=known.device)
+    width = int(starts.max()) + 3
+    ids = torch.full((len(which), max(width, known.shape[1])), vlm.pad, device=known.device)
     ids[:, : known.shape[1]] = known
-    where, row = starts.repeat_interleave(4).to(ids.device), torch.arange(count, device=ids.device)
-    ids[row, where] = torch.tensor(digits[1:5], device=ids.device).repeat(len(rows))
+    where, row = starts[which].to(ids.device), torch.arange(len(which), device=ids.device)
+    ids[row, where] = torch.tensor(digits[1:5], device=ids.device)[whole.to(ids.device)]
     ids[row, where + 1] = point
     mask = (torch.arange(ids.shape[1], device=ids.device) < where[:, None] + 2).long()
     ids = ids.masked_fill(mask == 0, vlm.pad)
     logits = completion_logits(vlm.model, greedy.prompts.take(repeated), ids[:, :width], mask[:, :width])
-    return _choice(logits[row, where + 2], digits).view(len(rows), 4, 10)
+    found[which, whole] = _choice(logits[row, where + 2], digits)
+    return found
 
 
 def _place(vlm: VLM, greedy: Completions, row: int, digits: list[int]) -> int | None:

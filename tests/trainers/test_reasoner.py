@@ -22,6 +22,7 @@ from rali_zoo.rl.grpo import Sampling
 from rali_zoo.rl.objective import Objective
 from rali_zoo.trainers import Reasoner, Regression
 from rali_zoo.trainers.reasoner import UNPARSEABLE, Schedule, text_metrics
+from rali_zoo.vlm import expectation
 from rali_zoo.vlm.generation import completion_logps
 from rali_zoo.vlm.questions import Tasks
 from rali_zoo.vlm.tuning import Tuning
@@ -64,7 +65,7 @@ def test_cold_start_teaches_the_form(cold):
     assert all(p.format_grade == 1 and 1 <= p.score <= 5 for p in written)
 
 
-def test_scores_of_every_kind(cold):
+def test_scores_of_every_kind(cold, monkeypatch):
     scorer = rali_zoo.load_model(f"ckpt:{cold[0]}")
     greedy = scorer.network.predict_batch({"image": images()})
     assert greedy.std is None
@@ -75,6 +76,11 @@ def test_scores_of_every_kind(cold):
         again = scorer.network.predict_batch({"image": images()})
         assert ((out.score >= 1) & (out.score <= 5)).all() and (out.std >= 0).all()
         torch.testing.assert_close(out.score, again.score)
+    # firsts that are next to impossible are not asked about, and that cannot be seen
+    with monkeypatch.context() as patch:
+        patch.setattr(expectation, "_RARE", 0.0)
+        whole = scorer.network.predict_batch({"image": images()})
+    torch.testing.assert_close(out.score, whole.score, atol=2e-3, rtol=0)
     # where the model is sure of its digits, the expectation is its answer but for the digit left out
     with torch.no_grad():
         scorer.network.policy.get_output_embeddings().weight.mul_(40)
