@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -58,6 +59,11 @@ class Column:
     best: frozenset[str] = frozenset()
     letters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     note: str = ""
+
+    @cached_property
+    def key(self) -> str:
+        """Of its data set: the name of its files without suffix."""
+        return self.dataset.key
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,7 @@ def leaderboard(results: Path, reported: Sequence[ReportedTable] = (), seed: int
         by_dataset.setdefault(cell.dataset.key, []).append(cell)
     columns = [_column(here, read_targets(results, here), seed) for _, here in sorted(by_dataset.items())]
     order = list(LABELS)
-    columns.sort(key=lambda c: (order.index(c.labels), c.dataset.ref, c.dataset.key))
+    columns.sort(key=lambda c: (order.index(c.labels), c.dataset.ref, c.key))
     return Board(
         columns=tuple(columns),
         rows=tuple(_rows(measured, columns)),
@@ -169,13 +175,13 @@ def _average(cells: Mapping[str, Cell], columns: Sequence[Column], kind: Labels)
     from rali_zoo import metrics
 
     here = [c for c in columns if c.labels == kind]
-    values = {c.dataset.key: _counting(cells.get(c.dataset.key)) for c in here}
+    values = {c.key: _counting(cells.get(c.key)) for c in here}
     known = [v for v in values.values() if v is not None]
     if not known:
         return Average(None, None, None, 0, len(here), 0.0)
-    found = metrics.average(values, {c.dataset.key: c.dataset.n for c in here})
+    found = metrics.average(values, {c.key: c.dataset.n for c in here})
     order = sum(known) / len(known)
-    pooled = None if found.missing else _pooled([(cells[c.dataset.key], c) for c in here])
+    pooled = None if found.missing else _pooled([(cells[c.key], c) for c in here])
     return Average(found.unweighted, found.weighted, pooled, len(known), len(here), order)
 
 

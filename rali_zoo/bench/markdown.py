@@ -102,7 +102,7 @@ def _measured(board: Board) -> tuple[list[str], list[list[str]]]:
     head += [_heading(column) for column in board.columns]
     rows = []
     for place, row in enumerate(board.rows, 1):
-        cells = [_cell(row.cells.get(c.dataset.key), c) for c in board.columns]
+        cells = [_cell(row.cells.get(c.key), c) for c in board.columns]
         kinds = [kind for kind in board.labels if _averaged(kind, board)]
         averages = [text for kind in kinds for text in _average(row.averages[kind])]
         rows.append([str(place), escape(row.label), row.model.kind, row.model.source, *averages, *cells])
@@ -158,7 +158,7 @@ def _responses(board: Board) -> str:
     """What a degradation column is made of, a table each."""
     parts = []
     for column in board.columns:
-        cells = [(row.label, row.cells.get(column.dataset.key)) for row in board.rows]
+        cells = [(row.label, row.cells.get(column.key)) for row in board.rows]
         found = [(label, cell) for label, cell in cells if cell and cell.response and cell.status == "ok"]
         if column.labels == "order" and found:
             found.sort(key=lambda item: -(item[1].ranking or 0))
@@ -188,7 +188,7 @@ def _without_number(board: Board) -> str:
     why: dict[tuple[str, str, str], list[str]] = {}
     for row in board.rows:
         for column in board.columns:
-            cell = row.cells.get(column.dataset.key)
+            cell = row.cells.get(column.key)
             if cell is not None and cell.status != "ok":
                 place = why.setdefault((row.label, cell.status, cell.reason), [])
                 place.append(escape(column.dataset.ref))
@@ -245,7 +245,7 @@ def _ratio(cell: Cell | None) -> str:
 
 def first_with_cost(row: Row, board: Board) -> Cell | None:
     """The cell of the first column whose cost was measured."""
-    cells = (row.cells.get(column.dataset.key) for column in board.columns)
+    cells = (row.cells.get(column.key) for column in board.columns)
     return next((cell for cell in cells if cell is not None and cell.cost is not None), None)
 
 
@@ -328,7 +328,7 @@ def table_csv(board: Board) -> str:
 
 
 def _record(place: int, row: Row, column: Column) -> dict[str, Any]:
-    cell, model, dataset = row.cells.get(column.dataset.key), row.model, column.dataset
+    cell, model, dataset = row.cells.get(column.key), row.model, column.dataset
     sets = None if model.training_sets is None else ";".join(model.training_sets)
     record: dict[str, Any] = {
         "place": place,

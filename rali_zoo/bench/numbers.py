@@ -22,9 +22,9 @@ MORE = {
 def more_numbers(cell: Cell | None) -> dict[str, float | None]:
     """The statistics of :data:`MORE`; ``None`` for what the data set or the scorer does not allow."""
     found: dict[str, float | None] = {}
-    for name, place in MORE.items():
-        value: object = cell.statistics.model_dump() if cell and cell.statistics else None
-        for key in place:
+    for name, (first, *rest) in MORE.items():
+        value: object = getattr(cell.statistics, first) if cell and cell.statistics else None
+        for key in rest:
             value = value.get(key) if isinstance(value, Mapping) else None
         found[name] = value if isinstance(value, int | float) else None
     return found

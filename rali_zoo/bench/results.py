@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -158,7 +159,7 @@ class Model(Part):
     licence: str
     parameters: Used
 
-    @property
+    @cached_property
     def key(self) -> str:
         """``slug/revision``, the folders of its results."""
         return f"{slug(self.name)}/{_revision(self.revision)}"

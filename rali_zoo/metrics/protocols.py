@@ -205,4 +205,5 @@ def pooled_srcc(sets: Sequence[tuple[ArrayLike, ArrayLike]]) -> Pooled:
     scored = np.isfinite(x)
     reason = explain_undefined(x[scored], y[scored]) or ""
     worst = srcc_failures_worst(x, y)
-    return Pooled(srcc(x[scored], y[scored]), worst, x.size, int((~scored).sum()), reason)
+    of_scored = worst if scored.all() else srcc(x[scored], y[scored])
+    return Pooled(of_scored, worst, x.size, int((~scored).sum()), reason)

@@ -88,7 +88,7 @@ def _row(row: Row, board: Board) -> dict[str, Any]:
             }
             for kind, a in row.averages.items()
         },
-        "cells": [_cell(row.cells.get(c.dataset.key), c) for c in board.columns],
+        "cells": [_cell(row.cells.get(c.key), c) for c in board.columns],
     }
 
 

@@ -42,7 +42,7 @@ def gmad_pairs(column: Column, board: Board) -> list[GmadPair]:
     """Pairs of the best models of a data set whose scores are published; none for fewer than two."""
     from rali_zoo import metrics
 
-    cells = [row.cells[column.dataset.key] for row in board.rows if column.dataset.key in row.cells]
+    cells = [row.cells[column.key] for row in board.rows if column.key in row.cells]
     known = [c for c in cells if c.counts and c.scores is not None]
     best = sorted(known, key=lambda c: (-(c.ranking or 0.0), c.model.key))[:MODELS]
     if column.targets is None or column.labels == "order" or column.dataset.n < 2 * LEVELS * _WINDOW:
@@ -73,7 +73,7 @@ def write_images(board: Board, folder: Path) -> dict[str, dict[str, dict[str, st
     for column in board.columns:
         wanted = {name for pair in gmad_pairs(column, board) for name in (pair.better, pair.worse)}
         if wanted and column.dataset.ref.startswith("synthetic:"):
-            shown[column.dataset.key] = _copy(column, sorted(wanted), folder)
+            shown[column.key] = _copy(column, sorted(wanted), folder)
     return shown
 
 
@@ -83,13 +83,13 @@ def _copy(column: Column, wanted: Sequence[str], folder: Path) -> dict[str, dict
 
     credits = {p.name: f"{p.name}: {p.origin}, {p.licence}" for p in PHOTOGRAPHS}
     frame = load_table(column.dataset.ref).frame.set_index("id")
-    (folder / column.dataset.key).mkdir(parents=True, exist_ok=True)
+    (folder / column.key).mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[str, str]] = {}
     for name in wanted:
         if name not in frame.index:
             continue  # of another version of the data set
         row: Any = frame.loc[name]
-        target = folder / column.dataset.key / Path(name).name
+        target = folder / column.key / Path(name).name
         shutil.copyfile(row["path"], target)
         credit = credits.get(row["content"], "made by rali_zoo")
         found[name] = {"file": target.relative_to(folder.parent).as_posix(), "credit": credit}
