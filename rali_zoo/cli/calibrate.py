@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 
 def command(
@@ -16,6 +17,8 @@ def command(
     root: str = "data",
     device: str | None = None,
     seed: int = 0,
+    least_plcc: float = 0.2,
+    unrelated: Literal["refuse", "keep"] = "refuse",
 ) -> None:
     """Fit a line from the MOS of each data set to the scale of a model, for --data.calibration of fit.
 
@@ -28,15 +31,21 @@ def command(
         root: folder that holds the data sets' folders.
         device: where to compute, e.g. cuda; the CPU by default.
         seed: of the choice of images.
+        least_plcc: agreement of the model with a data set that is asked for, above 0: the less, the more what the
+            model cannot see is taken for a narrow scale.
+        unrelated: a data set that the model agrees less with is refused, or keeps its own scale.
     """
-    from rali_zoo.data.calibration import Scale, fit_scale, write_calibration
+    from rali_zoo.data.calibration import Scale, UnrelatedError, fit_scale, write_calibration
     from rali_zoo.data.card import one_question
     from rali_zoo.data.registry import DATASETS
     from rali_zoo.data.tables import load_table
     from rali_zoo.errors import ConfigError
     from rali_zoo.zoo import load_model
 
+    if not 0 < least_plcc < 1:
+        raise ConfigError(f"--least_plcc={least_plcc:g} is a correlation above 0 and below 1")
     reference, scales = load_model(model, device), {}
+    kept: dict[str, str] = {}
     known = set(reference.training_sets or ())
     tables = {ref: load_table(ref, root) for ref in data if ref not in known}
     trained = {ref.partition("?")[0] for ref in known} & set(DATASETS)
@@ -50,11 +59,15 @@ def command(
         scored = [s.score is not None for s in scores]
         if not all(scored):
             print(f"{ref}: {scored.count(False)} of {len(scored)} images have no score", file=sys.stderr)
+        found = [s.score for s in scores if s.score is not None]
         try:
-            scales[ref] = fit_scale([s.score for s in scores if s.score is not None], rows["mos"][scored])
-        except ConfigError as error:
-            raise ConfigError(f"{ref}: {error}") from None
+            scales[ref] = fit_scale(found, rows["mos"][scored], least_plcc)
+        except UnrelatedError as error:
+            if unrelated == "refuse":
+                raise ConfigError(f"{ref}: {error}") from None
+            scales[ref], kept[ref] = Scale(), f"it keeps its scale: PLCC below {least_plcc:g}"
     write_calibration(scales, model, output)
     for ref, scale in scales.items():
-        how = f"{scale.n} images, PLCC {scale.plcc:.3f}" if scale.n else "the model was trained on it"
+        own = kept.get(ref, "the model was trained on it")
+        how = f"{scale.n} images, PLCC {scale.plcc:.3f}" if scale.n else own
         print(f"{ref}: {scale.scale:.3f} * MOS {scale.offset:+.3f} ({how})")

@@ -45,15 +45,20 @@ class Scale:
     n: int = 0
 
 
-def fit_scale(pred: ArrayLike, mos: ArrayLike) -> Scale:
+class UnrelatedError(ConfigError):
+    """Predictions that have too little to do with the MOS to set a scale by."""
+
+
+def fit_scale(pred: ArrayLike, mos: ArrayLike, least_plcc: float = LEAST_PLCC) -> Scale:
     """The scale of one data set.
 
     Args:
         pred: (n,) predictions of the reference model on the common scale.
         mos: (n,) MOS on [1, 5].
+        least_plcc: PLCC of both that is asked for, above 0.
 
     Raises:
-        ConfigError: predictions that have too little to do with the MOS.
+        UnrelatedError: predictions that have too little to do with the MOS.
         ValueError: rows that do not pair up.
     """
     from scipy.stats import linregress
@@ -64,12 +69,13 @@ def fit_scale(pred: ArrayLike, mos: ArrayLike) -> Scale:
     x, y = as_pairs(pred, mos)
     why = explain_undefined(x, y, at_least=3)
     line: Any = linregress(x, y) if why is None else None
-    if why is None and line.rvalue < LEAST_PLCC:
+    if why is None and line.rvalue < least_plcc:
         why = f"PLCC {line.rvalue:.2f}"
     if why is not None:
-        raise ConfigError(
+        raise UnrelatedError(
             f"the model says too little of these {x.size} images to set a scale by ({why}; at least "
-            f"{LEAST_PLCC}); give one that was trained on images more like them"
+            f"{least_plcc:g}); give one that was trained on images more like them, or let such data sets keep their "
+            "scale (--unrelated=keep)"
         )
     return Scale(1 / float(line.slope), -float(line.intercept / line.slope), float(line.rvalue), x.size)
 

@@ -85,3 +85,19 @@ def test_the_command(tmp_path, capsys):
     assert rows[own] == {"scale": 1.0, "offset": 0.0, "plcc": None, "n": 0}
     assert rows[other]["n"] == 40 and 0.2 < rows[other]["plcc"] <= 1 and rows[other]["scale"] > 0
     assert "the model was trained on it" in capsys.readouterr().out
+
+
+def test_what_the_model_says_little_of_is_refused_or_keeps_its_scale(tmp_path, capsys):
+    other, output = "synthetic:phone?n=60&size=160", tmp_path / "c.json"
+    words = ["calibrate", other, "--model=rali-tiny-synthetic", f"--output={output}", "--limit=40"]
+    assert main([*words, "--least_plcc=0.999"]) == 1 and not output.exists()
+    assert "--unrelated=keep" in capsys.readouterr().err
+    assert main([*words, "--least_plcc=0.999", "--unrelated=keep"]) == 0
+    assert json.loads(output.read_text())["datasets"][other] == {
+        "scale": 1,
+        "offset": 0,
+        "plcc": None,
+        "n": 0,
+    }
+    assert "keeps its scale: PLCC below 0.999" in capsys.readouterr().out
+    assert main([*words, "--least_plcc=0"]) == 1
