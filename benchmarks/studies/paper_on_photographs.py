@@ -37,6 +37,7 @@ from rali_zoo.metrics.bootstrap import Resamples, p_of_no_difference
 from rali_zoo.pipeline import seconds
 from rali_zoo.recipe import read_recipe
 from rali_zoo.report import provenance, write_json
+from rali_zoo.trainers.reasoner import text_metrics
 
 RECIPE = Path("configs/pipelines/paper_on_photographs.yaml")
 TARGET = Path("benchmarks/results/paper_on_photographs.json")
@@ -145,6 +146,13 @@ class Runs:
         self.mos[ref] = table["mos"].to_numpy(float)
         self.content[ref] = table["content"].astype(str).tolist()
 
+    def frame(self, seed: int, stage: str, domain: str) -> pd.DataFrame:
+        """What a run that is named after a domain wrote about that domain's test images."""
+        run = self.folder / str(seed) / stage / domain
+        listed = json.loads((run / "results.json").read_text())["datasets"]
+        (own,) = (row["predictions"] for ref, row in listed.items() if self.domain(ref) == domain)
+        return pd.read_parquet(run / own)
+
     def domain(self, ref: str) -> str:
         """Short name of a test set."""
         name, _, options = ref.partition("?")
@@ -236,6 +244,24 @@ def gaps(folder: Path, seeds: list[int]) -> dict[str, Any]:
     for name, part in frame.groupby("space"):
         spaces[name]["by_seed"] = part.groupby("seed")["everyone"].mean().tolist()
     return {"spaces": spaces, "pooled_srcc": pd.DataFrame(pooled).groupby("method").mean().to_dict("index")}
+
+
+def texts(runs: Runs) -> dict[str, Any]:
+    """What reasoners write about the test images of one domain: that of their own, or the one that was left out.
+
+    Means over domains and seeds of the share of distinct texts, and of the SRCC of what a ridge reads from the texts
+    alone (folds over the images); each with the values of the seeds.
+    """
+    found: dict[str, Any] = {}
+    for name in ("cold start", "single", "more captions", "more captions with MOS", "RACT"):
+        stage, _ = METHODS[name]
+        seeds: dict[str, list[float]] = {"distinct_texts": [], "text_only_srcc": [], "failed": []}
+        for seed in runs.seeds:
+            rows = [text_metrics(runs.frame(seed, stage, domain)) for domain in DOMAINS]
+            for key, values in seeds.items():
+                values.append(_mean([row[key] for row in rows]))
+        found[name] = {key: {"value": _mean(list(v)), "seeds": v} for key, v in seeds.items()}
+    return found
 
 
 # ---- the paper's claims ----
@@ -400,8 +426,9 @@ def main() -> None:
         "unparseable_answers": {
             name: sum(n for (row, _, _), n in runs.unparseable.items() if row == name) for name in METHODS
         },
+        "texts": texts(runs),
         "gaps": gaps(given.folder, given.seeds),
-        "minutes": {str(s): sum(v for k, v in took.items() if f"-{s}-" in k) / 60 for s in given.seeds},
+        "minutes": {str(s): sum(v for k, v in took.items() if str(s) in k.split("-")) / 60 for s in given.seeds},
         **provenance(yaml.safe_load(RECIPE.read_text())),
     }
     content["cost"] = costs(given.folder)
