@@ -300,12 +300,13 @@ def _features(network: VLMNetwork, job: DescribeJob, rows: pd.DataFrame) -> Tens
     and where an image cannot be decoded.
     """
     from rali_zoo.data.checks import undecodable
-    from rali_zoo.data.features import cached_features
+    from rali_zoo.data.features import CPU_BATCH, cached_features
 
     if job.data == OWN or not network.encoder_key or len(undecodable(rows)):
         return None
     encode, about = network.vlm.encode_fixed, (network.encoder_key, network.view, network.preprocess)
-    return cached_features(job.data, rows, encode, *about, job.batch_size, 0)
+    at_once = min(job.batch_size, CPU_BATCH) if network.policy.device.type == "cpu" else job.batch_size
+    return cached_features(job.data, rows, encode, *about, at_once, 0)
 
 
 def _rows(

@@ -249,8 +249,8 @@ class NetworkScorer:
         """What was made of an image, (3, H, W) or (V, 3, H, W), noted where that is smaller than any training image."""
         if min(width, height) < self.network.smallest:
             vars(made)[_NOTE] = (
-                f"{width}x{height} pixels: smaller than any image that the model was trained on "
-                f"({self.network.smallest} pixels)"
+                f"{width}x{height} pixels: smaller than the images that the model was trained on "
+                f"({self.network.smallest} pixels and more)"
             )
         return made
 

@@ -216,7 +216,8 @@ class Sink(AbstractContextManager["Sink"]):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        rows = [(os.fsencode(s.path), s.score, s.std, s.error, *_more(s, self._job)) for s in scores]
+        more = [name for name, _ in _more_fields(self._job)]
+        rows = [(os.fsencode(s.path), s.score, s.std, s.error, *_more(s, more)) for s in scores]
         schema = _part_schema(self._job)
         columns = [
             pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), schema.types, strict=True)
@@ -296,9 +297,9 @@ def _more_fields(job: Job) -> list[tuple[str, pa.DataType]]:
     return [(n, pa.string() if n in _TEXTS else pa.float64()) for n in names]
 
 
-def _more(score: Score, job: Job) -> list[float | str | None]:
+def _more(score: Score, names: Sequence[str]) -> list[float | str | None]:
     values = {**score.attributes, "words": score.words or None, WARNING: score.warning or None}
-    return [values.get(name) for name, _ in _more_fields(job)]
+    return [values.get(name) for name in names]
 
 
 def _score(row: dict[str, Any], path: str, model: str) -> Score:

@@ -210,13 +210,18 @@ class VLM:
             features: (B, T * D) of :meth:`encode_fixed`, in place of the images, which are then not looked at.
 
         Returns:
-            B prompts on the model's device.
+            B prompts on the model's device; where the vision encoder is fixed they hold what it makes of the images, so
+            that it looks once, however often the language model reads a prompt.
         """
         write: Any = self.processor.apply_chat_template
         texts = {q: write(messages(q), add_generation_prompt=True, tokenize=False) for q in set(asked)}
         if features is not None:
             return self._ask_about(features, [texts[q] for q in asked])
         images = _whole_numbers(image)
+        if self.fixed_encoder is not None:
+            with torch.no_grad():
+                looked = self.encode_fixed(image)
+            return replace(self._ask_about(looked, [texts[q] for q in asked]), images=images)
         each = tuple(texts[q] for q in asked)
         inputs = self.processor(text=list(each), images=list(images), padding=True, return_tensors="pt")
         tensors = {k: v.to(self.model.device) for k, v in inputs.items() if isinstance(v, Tensor)}

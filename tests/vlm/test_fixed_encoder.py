@@ -12,6 +12,7 @@ from PIL import Image
 from rali_zoo.backbones import create_backbone
 from rali_zoo.cli.main import main
 from rali_zoo.errors import CheckpointError, ConfigError
+from rali_zoo.models.vlm import Scoring, VLMNetwork
 from rali_zoo.vlm.model import load_vlm
 from rali_zoo.vlm.prompts import score_prompt
 from rali_zoo.vlm.tiny.model import load_vision
@@ -66,6 +67,30 @@ def test_features_in_place_of_images_give_the_same_answers(vlm):
     with torch.no_grad():
         one, other = (vlm.model(**prompts.inputs).logits for prompts in (seen, kept))
     torch.testing.assert_close(one, other)
+    # the model itself, which is given pixels by other programs (an export, the processor), sees the same
+    pixels = vlm.processor.image_processor(images=list(seen.images), return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        whole = vlm.model(**{**seen.inputs, "pixel_values": pixels}).logits
+    torch.testing.assert_close(one, whole)
+
+
+def test_it_looks_once_at_an_image_however_often_the_model_reads(vlm, monkeypatch):
+    looked, pool = [], type(vlm.fixed_encoder).pool
+
+    def counted(self, image):
+        looked.append(len(image))
+        return pool(self, image)
+
+    monkeypatch.setattr(type(vlm.fixed_encoder), "pool", counted)
+    network = VLMNetwork(
+        REF, prompt="score-short", scoring=Scoring("expectation"), max_completion_length=8, loaded=vlm
+    )
+    images = [torch.rand(3, 64, 64) for _ in range(3)]
+    written = network.write(images, n=4, temperature=1.0)
+    assert sum(looked) == 3 and len(written.texts) == 12
+    looked.clear()
+    network.predict_batch({"image": images})
+    assert sum(looked) == 3
 
 
 def test_nothing_of_it_moves_in_any_training(ratings, vlm):
