@@ -113,7 +113,7 @@ class Score:
         map_texts: what is said of each region, row by row; empty where nothing is.
         attributes: measured beside the score (:data:`rali_zoo.data.attributes.SHOWN`); empty where not asked for.
         words: for the attributes.
-        warning: why the score is to be taken with care: an image smaller than any that the model was trained on.
+        warning: why the score is to be taken with care: an image smaller than those that the model was trained on.
     """
 
     score: float | None

@@ -42,14 +42,14 @@ def test_rows_say_so(trained, decode, capsys):
         table = read(f"scores{suffix}").set_index("path")["warning"]
         assert pd.isna(table["shots/large.jpg"])
         assert table["shots/small.jpg"] == (
-            "32x32 pixels: smaller than any image that the model was trained on (48 pixels)"
+            "32x32 pixels: smaller than the images that the model was trained on (48 pixels and more)"
         )
     assert main([*score, "--output", "scores.jsonl"]) == 0
     rows = [json.loads(line) for line in Path("scores.jsonl").read_text().splitlines()]
     assert [("warning" in row, row["score"] is None) for row in rows] == [(False, False), (True, False)]
     capsys.readouterr()
     assert main(score) == 0
-    assert capsys.readouterr().out.count("smaller than any") == 1
+    assert capsys.readouterr().out.count("smaller than the") == 1
 
 
 def test_scorer_files_carry_it(trained, tmp_path):
