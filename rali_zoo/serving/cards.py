@@ -91,6 +91,7 @@ def card(answer: Answer, ends: Range, unfold: bool) -> str:
     else:
         std = "" if score.std is None else f'<span class="quiet">± {score.std:.2f}</span>'
         said = f'<div><span class="number">{score.score:.2f}</span>{std}</div>'
+        said += f'<p class="caution">{_text(score.warning)}</p>' if score.warning else ""
         said += _scale(score.score, score.std, ends) + _words(score.words)
         said += _explanation(answer, unfold) + _map(answer, unfold)
     return f'<div class="card"><div>{image}</div><div>{name}{said}</div></div>'
