@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 from rali_zoo.bench.results import Cell, Targets, cell_path, find_cells, read_cell, read_targets
@@ -43,23 +41,6 @@ def read_cells(results: Path) -> list[Cell]:
     Raises:
         ScoreTableError: files that are not right; the message names each of them and what is wrong.
     """
-    with _all_kept():
-        return _read_cells(results)
-
-
-@contextmanager
-def _all_kept() -> Iterator[None]:
-    """Do not look for garbage among thousands of new objects, none of which is: a third of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def _read_cells(results: Path) -> list[Cell]:
     memory = cache_dir("checked") / f"cells-{_RULES}.txt"
     known = set(memory.read_text().split()) if memory.is_file() else set()
     cells, wrong, new = [], [], []
@@ -99,9 +80,10 @@ def _wrong(cell: Cell, path: Path) -> list[str]:
 
 
 def _place(path: Path, results: Path, cell: Cell) -> Iterator[str]:
-    expected = cell_path(results, cell.model.name, cell.model.revision, path.stem)
-    if path.parts[-3:] != expected.parts[-3:] and path.resolve() != expected:
-        yield f"it stands in {path.parent}; by its model and revision it belongs into {expected.parent}"
+    if "/".join(path.parts[-3:]) != f"{cell.model.key}/{path.name}":
+        expected = cell_path(results, cell.model.name, cell.model.revision, path.stem)
+        if path.resolve() != expected:
+            yield f"it stands in {path.parent}; by its model and revision it belongs into {expected.parent}"
     targets = cell.dataset.targets
     if targets is not None and Path(targets).name != path.name:
         yield f"dataset.targets is {targets!r}, but the file is called {path.name!r}"

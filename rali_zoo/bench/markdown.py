@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rali_zoo.bench.leaderboard import LABELS, Average, Board, Column, Labels, Row
+from rali_zoo.bench.leaderboard import LABELS, Average, Board, Column, Labels, Row, all_kept
 from rali_zoo.bench.numbers import cost_numbers, more_numbers
 from rali_zoo.bench.reported import ReportedRow, ReportedTable
 from rali_zoo.bench.response import FAMILIES
@@ -51,6 +51,7 @@ photographs, and is in no mean with columns that do.
 """
 
 
+@all_kept()
 def markdown(board: Board) -> str:
     """The board as one Markdown page: measured numbers, their cost, then what authors report."""
     parts = [_HEAD, "## Measured here\n", _synthetic_note(board), _READING]
@@ -316,6 +317,7 @@ def escape(text: str) -> str:
     return flat.replace("`", "\\`").replace("[", "\\[").replace("]", "\\]")
 
 
+@all_kept()
 def table_csv(board: Board) -> str:
     """Every cell that was measured, one row each, all statistics in full precision."""
     out = io.StringIO()

@@ -246,7 +246,7 @@ class NetworkScorer:
             return error
 
     def noted(self, made: Tensor, width: int, height: int) -> Tensor:
-        """What was made of an image, (3, H, W) or (V, 3, H, W), noted where that is smaller than the training images."""
+        """What was made of an image, (3, H, W) or (V, 3, H, W), noted where it is smaller than the training images."""
         if min(width, height) < self.network.smallest:
             vars(made)[_NOTE] = (
                 f"{width}x{height} pixels: smaller than the images that the model was trained on "

@@ -11,7 +11,7 @@ import json
 import shutil
 from pathlib import Path
 
-from rali_zoo.bench.leaderboard import Board
+from rali_zoo.bench.leaderboard import Board, all_kept
 from rali_zoo.bench.page.data import page_data
 from rali_zoo.bench.page.gmad import write_images
 from rali_zoo.paths import atomic_path
@@ -20,6 +20,7 @@ STATIC = Path(__file__).parent / "static"
 IMAGES = "images"
 
 
+@all_kept()
 def page_files(board: Board) -> dict[str, bytes]:
     """Every file of the page but the images, by its path below the folder; the same bytes every time."""
     files = {
