@@ -23,7 +23,7 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from rali_zoo.models.maps import lay, overlay, regions
+from rali_zoo.models.maps import lay, overlay, region_images
 from rali_zoo.serving.cards import CSS, cards, comparison, header
 from rali_zoo.serving.engine import Answer, BusyError, Engine, Upload, caution
 
@@ -257,7 +257,7 @@ def _mapped(engine: Engine, answer: Answer) -> Answer:
     if answer.score.score is None or not answer.preview:
         return answer
     image = Image.open(io.BytesIO(answer.preview)).convert("RGB")
-    uploads = [Upload("region.png", _encoded(image.crop(box), "PNG")) for box in regions(*image.size)]
+    uploads = [Upload("region.png", _encoded(shown, "PNG")) for shown in region_images(image)]
     try:
         found = [future.result(engine.limits.seconds).score for future in engine.submit(uploads)]
     except (BusyError, TimeoutError):
