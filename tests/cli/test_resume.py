@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from rali_zoo.cli import trainer
+from rali_zoo.cli.main import main
 from rali_zoo.trainers.base import IQAModule
 
 DATA = {
@@ -67,5 +68,43 @@ def test_a_resumed_fit_equals_an_undisturbed_one(
         torch.load(f"runs/{run}/checkpoints/last.ckpt", weights_only=True) for run in ("whole", "cut")
     )
     assert one["epoch"] == other["epoch"] == 2 and len(steps) > 8
+    for name, value in one["state_dict"].items():
+        assert torch.equal(value, other["state_dict"][name]), name
+
+
+def test_a_fit_that_a_full_disk_ended_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The disk takes a part of the second checkpoint; the first one stays whole, and nothing is lost but an epoch."""
+    resource = pytest.importorskip("resource")
+    monkeypatch.chdir(tmp_path)
+    config = {
+        "model": {"class_path": "Regression", "init_args": MODELS["Regression"]},
+        "data": DATA,
+        "trainer": {"max_epochs": 2, "accelerator": "cpu", "devices": 1, "enable_progress_bar": False},
+        "test_after_fit": False,
+    }
+    Path("c.yaml").write_text(yaml.safe_dump(config))
+    fit("--config", "c.yaml", "--run=whole")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(module: IQAModule, batch: object, index: int) -> None:
+        if module.current_epoch == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(IQAModule, "on_train_batch_start", fill)
+        try:
+            code = main(["fit", "--config", "c.yaml", "--run=full"])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert code == 1 and last.startswith("rali-zoo fit: error: File too large")
+    fit("--ckpt_path", "runs/full/checkpoints/last.ckpt")
+    one, other = (
+        torch.load(f"runs/{run}/checkpoints/last.ckpt", weights_only=True) for run in ("whole", "full")
+    )
+    assert one["epoch"] == other["epoch"] == 1
     for name, value in one["state_dict"].items():
         assert torch.equal(value, other["state_dict"][name]), name
