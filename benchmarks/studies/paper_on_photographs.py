@@ -428,7 +428,9 @@ def main() -> None:
         },
         "texts": texts(runs),
         "gaps": gaps(given.folder, given.seeds),
-        "minutes": {str(s): sum(v for k, v in took.items() if str(s) in k.split("-")) / 60 for s in given.seeds},
+        "minutes": {
+            str(s): sum(v for k, v in took.items() if str(s) in k.split("-")) / 60 for s in given.seeds
+        },
         **provenance(yaml.safe_load(RECIPE.read_text())),
     }
     content["cost"] = costs(given.folder)

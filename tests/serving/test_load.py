@@ -46,7 +46,8 @@ def is_up(port: int) -> bool:
 @pytest.fixture(scope="module")
 def service():
     """Process and port of ``rali-zoo serve``."""
-    words = [sys.executable, "-m", "rali_zoo", "serve", "--port=0", "--max_megabytes=2", "--timeout=60"]
+    words = [sys.executable, "-m", "rali_zoo", "serve", "--model=rali-tiny-synthetic", "--port=0"]
+    words += ["--max_megabytes=2", "--timeout=60"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
     try:
         found = re.search(r"http://127\.0\.0\.1:(\d+)", process.stdout.readline())
