@@ -35,10 +35,10 @@ class Same(Reasoner):
 
 
 class SameData(IQADataModule):
-    def _dealt(self, dataset, shuffle):
+    def _sharded(self, dataset, shuffle):
         self.trainer, trainer = None, self.trainer
         try:
-            return super()._dealt(dataset, shuffle)
+            return super()._sharded(dataset, shuffle)
         finally:
             self.trainer = trainer
 
