@@ -474,10 +474,7 @@ def fit(quick: bool) -> list[Row]:
 
     def why(slow: float, fast: float) -> str:
         own, head = (1e3 * took / (epochs * rows // 64) for took in (fast - slow, slow))
-        return (
-            f"Lightning's loop takes {own:.1f} ms a step of its own beside {head:.1f} ms of a head this small; by the "
-            "profile most of it looks at every string of a batch (apply_to_collection)"
-        )
+        return f"Lightning's loop takes {own:.1f} ms a step of its own, beside {head:.1f} ms of a head this small"
 
     times = ab(by_hand, by_lightning, 3)
     return [compare("`fit` on cached features", "a plain loop", *times, "× the time", 1.3, note, limit=why)]

@@ -128,6 +128,19 @@ class Board:
         return [kind for kind in LABELS if any(c.labels == kind for c in self.columns)]
 
 
+@contextmanager
+def all_kept() -> Iterator[None]:
+    """Not to look for garbage among the objects of thousands of files, none of which is."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@all_kept()
 def leaderboard(results: Path, reported: Sequence[ReportedTable] = (), seed: int = 0) -> Board:
     """The board of a folder of results.
 
@@ -141,23 +154,6 @@ def leaderboard(results: Path, reported: Sequence[ReportedTable] = (), seed: int
         ScoreTableError: files that are not right, as ``rali-zoo check-results`` finds, or that do not fit
             together.
     """
-    with all_kept():
-        return _board(results, reported, seed)
-
-
-@contextmanager
-def all_kept() -> Iterator[None]:
-    """Not to look for garbage among the objects of ten thousand files, none of which is: a third of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def _board(results: Path, reported: Sequence[ReportedTable], seed: int) -> Board:
     cells = read_cells(results)
     if not cells:
         raise ConfigError(f"no results below {results}; make some: rali-zoo benchmark SUITE.yaml")

@@ -300,12 +300,12 @@ def _features(network: VLMNetwork, job: DescribeJob, rows: pd.DataFrame) -> Tens
     and where an image cannot be decoded.
     """
     from rali_zoo.data.checks import undecodable
-    from rali_zoo.data.features import CPU_BATCH, cached_features
+    from rali_zoo.data.features import cached_features, encoded_at_once
 
     if job.data == OWN or not network.encoder_key or len(undecodable(rows)):
         return None
     encode, about = network.vlm.encode_fixed, (network.encoder_key, network.view, network.preprocess)
-    at_once = min(job.batch_size, CPU_BATCH) if network.policy.device.type == "cpu" else job.batch_size
+    at_once = encoded_at_once(job.batch_size, network.vlm.model.device)
     return cached_features(job.data, rows, encode, *about, at_once, 0)
 
 

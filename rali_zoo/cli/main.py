@@ -94,14 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for plugin in plugins:
             _import_plugin(plugin)
-        try:
-            dispatch(COMMANDS[words[0]][0], words)
-        except (
-            RuntimeError
-        ) as error:  # torch's writer of checkpoints raises one over what the system has said
-            if (system := _by_the_system(error)) is None:
-                raise
-            raise system from error
+        dispatch(COMMANDS[words[0]][0], words)
     except (RaliZooError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # the reader of a pipe (head) has left: nothing is wrong
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -161,13 +154,6 @@ def _reason(error: Exception) -> str:
         return str(error)
     place = f": {error.filename}" if error.filename else ""
     return f"{error.strerror}{place}{_REMEDIES.get(error.errno, '')}"
-
-
-def _by_the_system(error: BaseException | None) -> OSError | None:
-    """The error of the system that led to an error, if one of those did that a user can do something about."""
-    while error is not None and not (isinstance(error, OSError) and error.errno in _REMEDIES):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 def _unknown(words: list[str]) -> str:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from rali_zoo.data.card import one_question
 from rali_zoo.data.checks import undecodable
 from rali_zoo.data.dataset import Batches, ImageDataset, Texts, collate
-from rali_zoo.data.features import CPU_BATCH, cached_features
+from rali_zoo.data.features import cached_features, encoded_at_once
 from rali_zoo.data.images import image_size
 from rali_zoo.data.samplers import (
     BalancedSampler,
@@ -308,7 +308,6 @@ class IQADataModule(L.LightningDataModule):
                     f"the backbone is frozen and its features are cached, but {view} changes at every visit; "
                     "set data.cache_features=false, unfreeze the backbone, or use a deterministic train_view"
                 )
-            at_once = min(self.batch_size, CPU_BATCH) if module.device.type == "cpu" else self.batch_size
             features = cached_features(
                 ref,
                 frame,
@@ -316,7 +315,7 @@ class IQADataModule(L.LightningDataModule):
                 module.encoder_key,
                 view,
                 preprocess,
-                at_once,
+                encoded_at_once(self.batch_size, module.device),
                 self.num_workers,
             )
         return ImageDataset(ref, frame, view, preprocess, texts, features, self.seed)

@@ -66,7 +66,7 @@ def srcc(pred: ArrayLike, mos: ArrayLike) -> float:
     x, y = as_pairs(pred, mos)
     if explain_undefined(x, y):
         return float("nan")
-    # as stats.spearmanr does, without what it does for tables, p-values and other libraries' arrays: ten times as fast
+    # as stats.spearmanr, without what that does for tables, p-values and other libraries' arrays
     a, b = _ranks(x), _ranks(y)
     return float(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1, 1))
 

@@ -30,4 +30,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise ConfigError(f"checkpoints are written to folders of this machine, not to {path}")
         # torch's own writing to a path turns a full disk into "unexpected pos 704 vs 598"
         with explained(path), atomic_path(str(path)) as temporary, temporary.open("wb") as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # and so does its closing of an archive that found no room
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise

@@ -198,7 +198,10 @@ class VLM:
             raise ConfigError(
                 f"the vision encoder of '{self.uri}' learns: what it makes of an image cannot be kept"
             )
-        pixels: Any = self.processor.image_processor(images=list(_whole_numbers(image)), return_tensors="pt")
+        return self._looked_at(encoder, _whole_numbers(image))
+
+    def _looked_at(self, encoder: VisionEncoder, images: tuple[Tensor, ...]) -> Tensor:
+        pixels: Any = self.processor.image_processor(images=list(images), return_tensors="pt")
         return encoder.pool(pixels["pixel_values"].to(self.model.device)).flatten(1)
 
     def ask(self, image: Images, asked: Sequence[Prompt], features: Tensor | None = None) -> Prompts:
@@ -218,11 +221,11 @@ class VLM:
         if features is not None:
             return self._ask_about(features, [texts[q] for q in asked])
         images = _whole_numbers(image)
+        each = tuple(texts[q] for q in asked)
         if self.fixed_encoder is not None:
             with torch.no_grad():
-                looked = self.encode_fixed(image)
-            return replace(self._ask_about(looked, [texts[q] for q in asked]), images=images)
-        each = tuple(texts[q] for q in asked)
+                looked = self._looked_at(self.fixed_encoder, images)
+            return replace(self._ask_about(looked, each), images=images)
         inputs = self.processor(text=list(each), images=list(images), padding=True, return_tensors="pt")
         tensors = {k: v.to(self.model.device) for k, v in inputs.items() if isinstance(v, Tensor)}
         return Prompts(tensors, each, images)

@@ -100,7 +100,8 @@ def test_a_fit_that_a_full_disk_ended_goes_on_where_it_was(
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert code == 1 and last.startswith("rali-zoo fit: error: File too large")
+    assert code == 1 and last.startswith("rali-zoo fit: error: ")
+    assert last.endswith("last.ckpt cannot be written: File too large")
     fit("--ckpt_path", "runs/full/checkpoints/last.ckpt")
     one, other = (
         torch.load(f"runs/{run}/checkpoints/last.ckpt", weights_only=True) for run in ("whole", "full")

@@ -189,11 +189,11 @@ def test_where_it_is_bad_stands_beside_why(engine) -> None:
 
     from rali_zoo.serving.app import _scored_few
     from rali_zoo.serving.cards import card
+    from rali_zoo.serving.engine import Upload
 
     warned = card(Answer(Score(3.0, warning="20x20 pixels: <small>")), None, unfold=False)
     assert '<p class="caution">20x20 pixels: &lt;small&gt;</p>' in warned
     assert "caution" not in card(Answer(Score(3.0)), None, unfold=False)
-    from rali_zoo.serving.engine import Upload
 
     pixels = np.full((128, 128, 3), 200, np.uint8)
     pixels[96:, :32] = 10  # the toy scores brightness
