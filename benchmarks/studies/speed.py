@@ -196,6 +196,16 @@ def seconds(function: Callable[[], object], rounds: int = ROUNDS, clock: Clock =
     return statistics.median(times)
 
 
+def _in_use() -> str:
+    """That others use the machine, where more is running than it has cores."""
+    load = os.getloadavg()[0]
+    return (
+        f"load of the machine {load:.0f}, which raises processor time too"
+        if load > (os.cpu_count() or 1)
+        else ""
+    )
+
+
 def process(words: Sequence[str], **environment: str) -> float:
     """Seconds of processor time of a command and all that it starts; raises what it wrote where it fails."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -563,8 +573,9 @@ def statistics_of_entries(quick: bool) -> list[Row]:
     in_pairs(mos, scores, content, failures="worst")
     whole = time.process_time() - begun
     note = f"one run of processor time; {cells:.1f} s for the entries, {whole - cells:.1f} s for their pairs"
-    limit = f"load of the machine {os.getloadavg()[0]:.0f}, which raises processor time too"
-    return [from_values(f"statistics of {entries} entries on {n:,} images", [whole], "s", 20, note, limit)]
+    return [
+        from_values(f"statistics of {entries} entries on {n:,} images", [whole], "s", 20, note, _in_use())
+    ]
 
 
 def board(quick: bool) -> list[Row]:
@@ -617,8 +628,8 @@ def board(quick: bool) -> list[Row]:
         f"time, when pairs are compared, {times[0]:.1f} s; {size / 1e6:.0f} MB of tables and page"
     )
     limit = (
-        f"reading and validating takes {read / (models * sets) * 1e3:.1f} ms a file, tables and page nearly as much; "
-        f"load of the machine {os.getloadavg()[0]:.0f}, which raises processor time too"
+        f"reading and validating takes {read / (models * sets) * 1e3:.1f} ms a file, tables and page nearly as much"
+        f"{'; ' * bool(_in_use())}{_in_use()}"
     )
     return [
         from_values(f"`leaderboard` from {models * sets:,} results files", times[1:], "s", 5, note, limit)
