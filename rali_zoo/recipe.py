@@ -156,7 +156,7 @@ def read_recipe(path: str | Path, given: Mapping[str, str] | None = None) -> Rec
     """
     path, given = Path(path), dict(given or {})
     content = read_yaml(path)
-    _known("key", content, _TOP)
+    _known(f"key of {path}", content, _TOP)
     variables: Variables = {}
     own, raws = content.get("vars") or {}, content.get("stages") or []
     if not isinstance(own, dict):
@@ -167,7 +167,7 @@ def read_recipe(path: str | Path, given: Mapping[str, str] | None = None) -> Rec
         if name not in own:
             raise UnknownNameError(f"variable of {path}", name, map(str, own))
     for name, value in own.items():
-        variables[name] = _fill(str(given.get(name, value)), variables, f"vars.{name}")
+        variables[name] = _fill(str(given.get(name, value)), variables, f"{path}: vars.{name}")
     stages: list[Stage] = []
     for values, chosen in _repeat(content.get("foreach"), variables, str(path)):
         for number, raw in enumerate(raws):
@@ -175,10 +175,10 @@ def read_recipe(path: str | Path, given: Mapping[str, str] | None = None) -> Rec
     if not stages:
         raise ConfigError(f"{path} has no stages; see rali_zoo.recipe for the form")
     _unique(stages, path)
-    folder = _fill(str(content.get("folder", path.stem)), variables, "folder")
+    folder = _fill(str(content.get("folder", path.stem)), variables, f"{path}: folder")
     words = [f"--vars.{name}={value}" for name, value in given.items()]
     again = shlex.join(["rali-zoo", "pipeline", str(path), *words])
-    return Recipe(folder, tuple(_ordered(_linked(stages))), again)
+    return Recipe(folder, tuple(_ordered(_linked(stages, path), path)), again)
 
 
 def _known(kind: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
@@ -234,7 +234,7 @@ def _stages(
             given = raw.get(key, top.get(key) if key == "launcher" else None) or []
             if not isinstance(given, list):
                 raise ConfigError(f"{place} ({group}): {key} is a list")
-            return tuple(_fill(str(word), chosen, f"{group}.{key}") for word in given)
+            return tuple(_fill(str(word), chosen, f"{place} ({group}): {key}") for word in given)
 
         run, outputs = listed("run"), listed("outputs")
         if not run or not outputs:
@@ -267,7 +267,7 @@ def _unique(stages: Sequence[Stage], path: Path) -> None:
             raise ConfigError(f"{path}: several {kind} {twice[0]}; put what they are repeated for into it")
 
 
-def _linked(stages: Sequence[Stage]) -> Iterator[Stage]:
+def _linked(stages: Sequence[Stage], path: Path) -> Iterator[Stage]:
     """The stages with full names in ``needs``, those of the outputs that they read among them."""
     makers = {output: stage.name for stage in stages for output in stage.outputs}
     # A longer path may hold a shorter one; what is part of a longer name is not meant.
@@ -277,7 +277,9 @@ def _linked(stages: Sequence[Stage]) -> Iterator[Stage]:
         for asked in stage.needs:
             found = [s.name for s in stages if asked in (s.name, s.group)]
             if not found:
-                raise UnknownNameError(f"stage (needed by {stage.name})", asked, {s.group for s in stages})
+                raise UnknownNameError(
+                    f"stage ({path}: needed by {stage.name})", asked, {s.group for s in stages}
+                )
             needs += found
         text = "\n".join([*stage.run, *stage.inputs])
         needs += [maker for o, maker in makers.items() if maker != stage.name and patterns[o].search(text)]
@@ -285,14 +287,16 @@ def _linked(stages: Sequence[Stage]) -> Iterator[Stage]:
         yield replace(stage, needs=tuple(dict.fromkeys(needs)), inputs=inputs)
 
 
-def _ordered(stages: Iterator[Stage]) -> Iterator[Stage]:
+def _ordered(stages: Iterator[Stage], path: Path) -> Iterator[Stage]:
     """Each stage after those that it needs, else in the order of the file."""
     by_name = {stage.name: stage for stage in stages}
     sorter = TopologicalSorter({stage.name: stage.needs for stage in by_name.values()})
     try:
         sorter.prepare()
     except CycleError as error:
-        raise ConfigError(f"stages need each other in a circle: {' -> '.join(error.args[1])}") from None
+        raise ConfigError(
+            f"{path}: stages need each other in a circle: {' -> '.join(error.args[1])}"
+        ) from None
     place = {name: number for number, name in enumerate(by_name)}
     ready: list[str] = []
     while sorter.is_active():

@@ -107,9 +107,14 @@ def read_frame(path: Path) -> pd.DataFrame:
         ScoreTableError: whatever a damaged file, or one of another kind, makes of its reader.
     """
     import pandas as pd
+    import pyarrow as pa
 
     try:
-        return pd.read_parquet(path, page_checksum_verification=True)
+        frame = pd.read_parquet(path, page_checksum_verification=True)
+        for values in (frame.index, *(column for _, column in frame.items())):
+            if isinstance(values.dtype, pd.StringDtype):  # else found to be no text where it is used
+                pa.array(values.array).validate(full=True)
+        return frame
     except Exception as problem:  # pyarrow raises a dozen kinds, pandas a few more
         reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
         raise ScoreTableError(f"{path} is no readable table: {reason}") from problem

@@ -266,11 +266,12 @@ def _by_reasoner(
     todo = [(row, seed) for seed in range(job.seeds) for row in range(len(items))]
     parts = [todo[start : start + PART] for start in range(0, len(todo), PART)]
     names = [f"{number:06d}.parquet" for number in range(len(parts))]
-    tables = [_read_part(out, name, part, ids) for name, part in zip(names, parts, strict=True)]
+    tables = [_read_part(out, name, part, ids, job) for name, part in zip(names, parts, strict=True)]
     done = sum(len(table) for table in tables if table is not None)
     if done:
         print(f"{done} of {len(todo)} texts are there from an earlier run", file=sys.stderr)
-    features = None if done == len(todo) else _features(network, job, rows)
+    whole = done == len(todo) or job.data == OWN
+    features = None if whole else network.cached_features(job.data, rows, job.batch_size)
     with Progress(len(todo), done, "describing") as progress:
         for number, part in enumerate(parts):
             if tables[number] is not None:
@@ -295,20 +296,6 @@ def _by_reasoner(
     return pd.concat(tables, ignore_index=True)
 
 
-def _features(network: VLMNetwork, job: DescribeJob, rows: pd.DataFrame) -> Tensor | None:
-    """What a pretrained vision encoder makes of the images of a data set, from the cache; ``None`` of other encoders,
-    and where an image cannot be decoded.
-    """
-    from rali_zoo.data.checks import undecodable
-    from rali_zoo.data.features import cached_features, encoded_at_once
-
-    if job.data == OWN or not network.encoder_key or len(undecodable(rows)):
-        return None
-    encode, about = network.vlm.encode_fixed, (network.encoder_key, network.view, network.preprocess)
-    at_once = encoded_at_once(job.batch_size, network.vlm.model.device)
-    return cached_features(job.data, rows, encode, *about, at_once, 0)
-
-
 def _rows(
     texts: Sequence[Text], part: Sequence[tuple[int, int]], ids: Sequence[str], job: DescribeJob
 ) -> pd.DataFrame:
@@ -330,18 +317,17 @@ def _rows(
 
 
 def _read_part(
-    out: Output | None, name: str, part: Sequence[tuple[int, int]], ids: Sequence[str]
+    out: Output | None, name: str, part: Sequence[tuple[int, int]], ids: Sequence[str], job: DescribeJob
 ) -> pd.DataFrame | None:
     """A part that is there with all its texts; ``None`` for one that is absent or damaged: it is written again."""
     if out is None:
         return None
     try:
         table = read_frame(out.folder / name)
-        keys = list(zip(table["image_id"], table["seed"], strict=True))
-        whole = table["error"].notna().all() and table["text"].notna().all()
+        texts = [Text(*row) for row in zip(table["text"], table["score"], table["error"], strict=True)]
     except (ScoreTableError, KeyError):
         return None
-    return table if whole and keys == [(ids[row], seed) for row, seed in part] else None
+    return table if len(texts) == len(part) and table.equals(_rows(texts, part, ids, job)) else None
 
 
 def _write(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: A reference model that agrees less than this with a data set (PLCC) is none for it.
 LEAST_PLCC = 0.2
+#: A factor or an offset from here on moves every MOS to one end of the scale, or out of float32.
+_MOST = 1e6
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,9 @@ def read_calibration(path: str | Path, refs: Iterable[str]) -> dict[str, Scale]:
             "writes such files"
         ) from None
     lacking = [ref for ref in refs if ref not in scales]
-    if lacking or not all(0 < s.scale < math.inf and math.isfinite(s.offset) for s in scales.values()):
+    if lacking or not all(0 < s.scale < _MOST and abs(s.offset) < _MOST for s in scales.values()):
         raise ConfigError(
-            f"data.calibration={path} is of {sorted(scales)} with factors above 0, and {lacking} are asked "
-            "for; run 'rali-zoo calibrate' with the references of data.train"
+            f"data.calibration={path} is of {sorted(scales)} with factors above 0 and below {_MOST:g}, and "
+            f"{lacking} are asked for; run 'rali-zoo calibrate' with the references of data.train"
         )
     return scales

@@ -104,9 +104,9 @@ class Item(NamedTuple):
                 whole = 0 <= self.size <= os.fstat(file.fileno()).st_size - self.offset
                 data = file.read(self.size) if whole and file.seek(self.offset) >= 0 else b""
         except OSError as error:
-            raise ImageDecodeError(f"the shard cannot be read: {error.strerror}") from error
+            raise ImageDecodeError(f"{self.shard} cannot be read: {error.strerror}") from error
         if not whole or len(data) < self.size:
-            raise ImageDecodeError("the shard ends before the image does")
+            raise ImageDecodeError(f"{self.shard} ends before the image does")
         return data
 
 
@@ -424,7 +424,7 @@ def _parquet(path: str, _: Skipped) -> Iterator[Item]:
                     yield Item(text)
                 else:
                     yield Item(f"{path}[{number}]", error=f"{text!r} is no path")
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no parquet file that can be read: {error}") from error
 
 
