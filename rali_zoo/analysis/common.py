@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from rali_zoo.models.base import IQANetwork
     from rali_zoo.models.vlm import VLMNetwork
+    from rali_zoo.vlm.generation import Completions
 
 Split = Literal["train", "val", "test", "all"]
 ScoreKind = Literal["greedy", "expectation"]
@@ -162,20 +163,27 @@ def written(module: VLMNetwork, ref: str, frame: pd.DataFrame, settings: Setting
         with suppress(ScoreTableError):  # one that is damaged is made again
             answers = read_frame(path)
     if answers is None:
-        answers = _write(module, frame["path"].tolist(), settings.batch_size)
+        answers = _write(module, ref, frame, settings.batch_size)
         with atomic_path(path) as temporary:
             answers.to_parquet(temporary, index=False, write_page_checksum=True)
     kept = frame[["id", "path", "mos", "content"]].reset_index(drop=True)
     return pd.concat([kept, answers], axis=1)
 
 
-def _write(module: VLMNetwork, paths: list[str], batch_size: int) -> pd.DataFrame:
+def _write(module: VLMNetwork, ref: str, frame: pd.DataFrame, batch_size: int) -> pd.DataFrame:
     import pandas as pd
 
-    bad: dict[int, str] = {}
+    paths, bad = frame["path"].tolist(), dict[int, str]()
     rows: dict[int, tuple[str, list[int], float, str]] = {}
-    for places, images in batches(module, paths, batch_size, bad):
-        done = module.write(images)
+    features = module.cached_features(ref, frame, batch_size)
+    made: Iterator[tuple[Sequence[int], Completions]]
+    if features is None:
+        made = ((where, module.write(images)) for where, images in batches(module, paths, batch_size, bad))
+    else:
+        starts = range(0, len(paths), batch_size)
+        parts = zip(starts, features.split(batch_size), strict=True)
+        made = ((range(at, at + len(part)), module.write((), features=part)) for at, part in parts)
+    for places, done in made:
         for place, text, parsed, ids, mask in zip(
             places, done.texts, done.parsed, done.ids, done.mask.bool(), strict=True
         ):

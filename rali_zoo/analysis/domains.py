@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rali_zoo.models.base import IQANetwork
     from rali_zoo.models.vlm import VLMNetwork
     from rali_zoo.text.base import TextEncoder
+    from rali_zoo.vlm.model import Images
 
 #: Embeddings (n, d) by data set.
 Space = dict[str, "NDArray[np.float64]"]
@@ -79,9 +80,17 @@ def image_space(network: IQANetwork, frames: Mapping[str, pd.DataFrame], batch_s
     """
     import torch
 
+    from rali_zoo.models.vlm import VLMNetwork
+
     space, bad = {}, dict[int, str]()
     with torch.inference_mode():
         for ref, frame in frames.items():
+            if isinstance(network, VLMNetwork):
+                kept = network.cached_features(ref, frame, batch_size)
+                if kept is not None:
+                    parts = [shown(network, (), part) for part in kept.split(batch_size)]
+                    space[ref] = torch.cat(parts).double().cpu().numpy()
+                    continue
             rows: dict[int, torch.Tensor] = {}
             for places, images in batches(network, frame["path"].tolist(), batch_size, bad):
                 rows |= dict(zip(places, _embed(network, images), strict=True))
@@ -109,8 +118,13 @@ def _embed(network: IQANetwork, images: torch.Tensor) -> torch.Tensor:
     return features.mean(1).double().cpu()
 
 
-def shown(network: VLMNetwork, image: torch.Tensor) -> torch.Tensor:
+def shown(network: VLMNetwork, image: Images, features: torch.Tensor | None = None) -> torch.Tensor:
     """(B, d) means of the vectors that stand for (B, 3, H, W) images before a reasoner's language model.
+
+    Args:
+        network: the reasoner.
+        image: in [0, 1].
+        features: (B, T * D) of :meth:`~rali_zoo.models.vlm.VLMNetwork.cached_features`, in place of the images.
 
     Raises:
         ConfigError: a family that does not name the token which stands for images.
@@ -118,7 +132,7 @@ def shown(network: VLMNetwork, image: torch.Tensor) -> torch.Tensor:
     from rali_zoo.analysis.attention import image_tokens
 
     vlm = network.vlm
-    prompts = vlm.ask(image, [network.asked] * len(image))
+    prompts = vlm.ask(image, [network.asked] * len(image if features is None else features), features)
     output = vlm.model(**prompts.inputs, output_hidden_states=True, logits_to_keep=1, use_cache=False)
     hidden = output.hidden_states[0]
     weights = image_tokens(vlm, prompts.inputs["input_ids"]).to(hidden.dtype)[..., None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from rali_zoo.vlm.generation import Completions, Engine, TransformersEngine, eva
 from rali_zoo.vlm.model import VLM, Images, Precision, load_vlm, merged, with_model
 from rali_zoo.vlm.prompts import Prompt, score_prompt
 from rali_zoo.vlm.tuning import Adapter, with_adapter
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ScoreKind = Literal["greedy", "samples", "expectation"]
 
@@ -110,6 +113,25 @@ class VLMNetwork(IQANetwork):
         if encoder is None:
             return ""
         return f"vlm|{encoder.grid}|{self.vlm.preprocess.size}|{weights_hash(encoder.net)}"
+
+    def cached_features(self, ref: str, frame: pd.DataFrame, batch_size: int) -> Tensor | None:
+        """What a pretrained vision encoder makes of a data set's images, from the cache.
+
+        Args:
+            ref: the data set's reference.
+            frame: columns id, path, mos, std.
+            batch_size: most images encoded at once.
+
+        Returns:
+            (N, T * D), in place of the images; ``None`` of an encoder that learns, or where an image is damaged.
+        """
+        from rali_zoo.data.checks import undecodable
+        from rali_zoo.data.features import cached_features, encoded_at_once
+
+        if not self.encoder_key or len(undecodable(frame)):
+            return None
+        encode, about = self.vlm.encode_fixed, (self.encoder_key, self.view, self.preprocess)
+        return cached_features(ref, frame, encode, *about, encoded_at_once(batch_size, self.device), 0)
 
     def write(
         self,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
+from rali_zoo.analysis.common import Settings, choose, written
+from rali_zoo.analysis.domains import image_space
 from rali_zoo.backbones import create_backbone
 from rali_zoo.cli.main import main
 from rali_zoo.errors import CheckpointError, ConfigError
@@ -91,6 +94,24 @@ def test_it_looks_once_at_an_image_however_often_the_model_reads(vlm, monkeypatc
     looked.clear()
     network.predict_batch({"image": images})
     assert sum(looked) == 3
+
+
+def test_an_analysis_looks_once_at_an_image(vlm, ratings, monkeypatch, tmp_path):
+    network = VLMNetwork(REF, prompt="score-short", max_completion_length=8, loaded=vlm)
+    frames = choose([ratings], Settings(split="all", batch_size=5))
+    monkeypatch.setenv("RALI_ZOO_CACHE", str(tmp_path / "other"))
+    with monkeypatch.context() as without:
+        without.setattr(VLMNetwork, "cached_features", lambda *_: None)
+        seen, texts = image_space(network, frames, 5), written(network, ratings, frames[ratings], Settings())
+    monkeypatch.setenv("RALI_ZOO_CACHE", str(tmp_path / "cache"))
+    looked, pool = [], type(vlm.fixed_encoder).pool
+    monkeypatch.setattr(
+        type(vlm.fixed_encoder), "pool", lambda self, x: looked.append(len(x)) or pool(self, x)
+    )
+    again = written(network, ratings, frames[ratings], Settings(batch_size=5))
+    pd.testing.assert_frame_equal(again, texts)
+    np.testing.assert_allclose(image_space(network, frames, 5)[ratings], seen[ratings], rtol=1e-4, atol=1e-5)
+    assert sum(looked) == 12
 
 
 def test_nothing_of_it_moves_in_any_training(ratings, vlm):
