@@ -159,7 +159,7 @@ def read_recipe(path: str | Path, given: Mapping[str, str] | None = None) -> Rec
     _known(f"key of {path}", content, _TOP)
     variables: Variables = {}
     own, raws = content.get("vars") or {}, content.get("stages") or []
-    if not isinstance(own, dict):
+    if not isinstance(own, dict) or not all(isinstance(name, str) for name in own):
         raise ConfigError(f"{path}: vars is a mapping such as {{out: runs/mine}}")
     if not isinstance(raws, list) or not all(isinstance(raw, dict) for raw in raws):
         raise ConfigError(f"{path}: stages is a list of mappings; see rali_zoo.recipe for the form")
@@ -201,23 +201,37 @@ def _fill(text: str, variables: Variables, place: str) -> str:
 
 def _repeat(axes: object, variables: Variables, place: str) -> Iterator[tuple[list[str], Variables]]:
     """Values of the axes, and the variables with them, for each combination; one without axes."""
-    if not isinstance(axes, dict | None):
+    axes = {} if axes is None else axes
+    if not isinstance(axes, dict) or not all(isinstance(name, str) for name in axes):
         raise ConfigError(f"{place}: foreach is a mapping such as {{seed: [0, 1]}}")
-    choices = []
-    for name, values in (axes or {}).items():
-        if isinstance(values, dict):
-            rows = [{name: str(v), **{k: str(x) for k, x in more.items()}} for v, more in values.items()]
-        elif isinstance(values, list):
-            rows = [{name: str(value)} for value in values]
-        else:
-            filled = yaml.safe_load(_fill(str(values), variables, f"{place}: foreach.{name}"))
-            rows = [{name: str(v)} for v in (filled if isinstance(filled, list) else [filled])]
-        choices.append([(row[name], row) for row in rows])
+    choices = [
+        [(row[name], row) for row in _axis(name, values, variables, f"{place}: foreach.{name}")]
+        for name, values in axes.items()
+    ]
     for combination in itertools.product(*choices):
         chosen = dict(variables)
         for _, row in combination:
             chosen |= {k: _fill(v, chosen, f"{place}: foreach") for k, v in row.items()}
         yield [value for value, _ in combination], chosen
+
+
+def _axis(name: str, values: object, variables: Variables, place: str) -> list[Variables]:
+    """What each value of an axis sets: its name, and further variables that it brings."""
+    if isinstance(values, str):
+        try:
+            values = yaml.safe_load(_fill(values, variables, place))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{place}: {values!r} is no list: {error}") from None
+    if not isinstance(values, dict):
+        return [{name: str(value)} for value in (values if isinstance(values, list) else [values])]
+    rows = []
+    for value, more in values.items():
+        if not isinstance(more, dict) or not all(isinstance(key, str) for key in more):
+            raise ConfigError(
+                f"{place}.{value}: a mapping of further variables is expected, such as {{ref: x}}"
+            )
+        rows.append({name: str(value), **{key: str(given) for key, given in more.items()}})
+    return rows
 
 
 def _stages(

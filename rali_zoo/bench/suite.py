@@ -59,6 +59,12 @@ def _harmless(ref: str) -> str:
 Ref = Annotated[str, AfterValidator(_harmless)]
 
 
+def source_of(ref: str) -> Source:
+    """Who made a model: the scheme of somebody else's metric or model, else ``rali_zoo``."""
+    known: dict[str, Source] = {name: name for name in get_args(Source) if name != "reported"}
+    return known.get(ref.partition(":")[0], "rali_zoo")
+
+
 class Entry(Part):
     """One model of a suite.
 
@@ -76,10 +82,8 @@ class Entry(Part):
 
     @property
     def source(self) -> Source:
-        """Who made it: the scheme of somebody else's metric or model, else ``rali_zoo``."""
-        scheme = self.ref.partition(":")[0]
-        known: dict[str, Source] = {name: name for name in get_args(Source) if name != "reported"}
-        return known.get(scheme, "rali_zoo")
+        """Who made it."""
+        return source_of(self.ref)
 
 
 class DatasetEntry(Part):

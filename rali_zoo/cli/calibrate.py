@@ -22,6 +22,8 @@ def command(
 ) -> None:
     """Fit a line from the MOS of each data set to the scale of a model, for --data.calibration of fit.
 
+    Predictions are kept in the cache that ``rali-zoo benchmark`` has.
+
     Args:
         data: references of the data sets that are to be trained on together.
         model: the reference model, trained on one of them, whose scale becomes that of all.
@@ -35,6 +37,8 @@ def command(
             model cannot see is taken for a narrow scale.
         unrelated: a data set that the model agrees less with is refused, or keeps its own scale.
     """
+    from rali_zoo.bench.predict import predict
+    from rali_zoo.bench.suite import source_of
     from rali_zoo.data.calibration import Scale, UnrelatedError, fit_scale, write_calibration
     from rali_zoo.data.card import one_question
     from rali_zoo.data.registry import DATASETS
@@ -45,6 +49,10 @@ def command(
     if not 0 < least_plcc < 1:
         raise ConfigError(f"--least_plcc={least_plcc:g} is a correlation above 0 and below 1")
     reference, scales = load_model(model, device), {}
+    if reference.needs_reference:
+        raise ConfigError(
+            f"--model={model} compares an image with a reference image; give a no-reference model"
+        )
     kept: dict[str, str] = {}
     known = set(reference.training_sets or ())
     tables = {ref: load_table(ref, root) for ref in data if ref not in known}
@@ -55,7 +63,7 @@ def command(
             scales[ref] = Scale()
             continue
         rows = tables[ref].sample("train", limit, seed, rated=True)
-        scores = reference.score(rows["path"].tolist(), batch_size)
+        scores = predict(reference, rows, source_of(model), batch_size)
         scored = [s.score is not None for s in scores]
         if not all(scored):
             print(f"{ref}: {scored.count(False)} of {len(scored)} images have no score", file=sys.stderr)

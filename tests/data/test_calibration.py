@@ -73,7 +73,7 @@ def test_only_training_rows_are_moved(tmp_path):
     assert plain.texts != moved.texts, "ratings in words follow the scale"
 
 
-def test_the_command(tmp_path, capsys):
+def test_the_command(tmp_path, capsys, monkeypatch):
     """The shipped model as the reference model: its own data set keeps its scale, the other gets a line."""
     from rali_zoo.zoo import load_model
 
@@ -85,6 +85,9 @@ def test_the_command(tmp_path, capsys):
     assert rows[own] == {"scale": 1.0, "offset": 0.0, "plcc": None, "n": 0}
     assert rows[other]["n"] == 40 and 0.2 < rows[other]["plcc"] <= 1 and rows[other]["scale"] > 0
     assert "the model was trained on it" in capsys.readouterr().out
+    # the predictions are kept: a second time nothing is scored
+    monkeypatch.setattr("rali_zoo.bench.predict.score_files", None)
+    assert main(words) == 0 and json.loads(output.read_text())["datasets"] == rows
 
 
 def test_what_the_model_says_little_of_is_refused_or_keeps_its_scale(tmp_path, capsys):
