@@ -85,7 +85,7 @@ def _place(path: Path, results: Path, cell: Cell) -> Iterator[str]:
         if path.resolve() != expected:
             yield f"it stands in {path.parent}; by its model and revision it belongs into {expected.parent}"
     targets = cell.dataset.targets
-    if targets is not None and Path(targets).name != path.name:
+    if targets is not None and targets.rpartition("/")[2] != path.name:
         yield f"dataset.targets is {targets!r}, but the file is called {path.name!r}"
 
 

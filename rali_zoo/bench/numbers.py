@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from rali_zoo.bench.results import Cell
 
 #: Further statistics of a cell: name to its place in ``statistics``.
@@ -25,7 +23,7 @@ def more_numbers(cell: Cell | None) -> dict[str, float | None]:
     for name, (first, *rest) in MORE.items():
         value: object = getattr(cell.statistics, first) if cell and cell.statistics else None
         for key in rest:
-            value = value.get(key) if isinstance(value, Mapping) else None
+            value = value.get(key) if isinstance(value, dict) else None
         found[name] = value if isinstance(value, int | float) else None
     return found
 

@@ -60,4 +60,4 @@ def srcc_failures_worst(pred: ArrayLike, mos: ArrayLike) -> float:
     if x.shape != y.shape or explain_undefined(x[scored], y[scored]):
         as_pairs(np.where(scored, x, 0.0), y)  # says what does not pair up
         return math.nan
-    return srcc(fill_worst(x, y), y)
+    return srcc(x if scored.all() else fill_worst(x, y), y)
