@@ -102,8 +102,9 @@ class LevelRater(IQANetwork):
         """(B, L) logits, of one pass."""
         first = [tail[0] for tail in self.tails]
         ids = torch.tensor([[*self.prefix, first[0]]] * len(prompts), device=self.vlm.model.device)
-        logits = completion_logits(self.policy, prompts, ids, torch.ones_like(ids))
-        return logits[:, -1, first].float()
+        last = torch.tensor([len(self.prefix)])
+        logits = completion_logits(self.policy, prompts, ids, torch.ones_like(ids), last)
+        return logits[:, 0, first].float()
 
     def _several_tokens(self, prompts: Prompts) -> Tensor:
         """(B, L) log-probabilities of whole words, of a pass a level."""
@@ -113,7 +114,8 @@ class LevelRater(IQANetwork):
         ids = torch.tensor(rows * count, device=self.vlm.model.device)
         lengths = torch.tensor([[start + len(tail)] for tail in self.tails] * count, device=ids.device)
         mask = (torch.arange(ids.shape[1], device=ids.device) < lengths).long()
-        logits = completion_logits(self.policy, prompts.repeat(len(self.tails)), ids, mask)[:, start:]
+        tail = torch.arange(start, ids.shape[1])
+        logits = completion_logits(self.policy, prompts.repeat(len(self.tails)), ids, mask, tail)
         logps = logits.float().log_softmax(dim=-1).gather(2, ids[:, start:, None])[..., 0]
         return (logps * mask[:, start:]).sum(dim=1).view(count, -1)
 

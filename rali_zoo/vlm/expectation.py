@@ -56,8 +56,9 @@ def expected_scores(vlm: VLM, greedy: Completions) -> tuple[Tensor, Tensor]:
     if not rows:
         return mean, deviation
     starts = torch.tensor([places[row] for row in rows])
-    logits = completion_logits(vlm.model, greedy.prompts, greedy.ids, greedy.mask)
-    first = _choice(logits[rows, starts.to(logits.device)], digits[1:6])
+    at, place = starts.unique(return_inverse=True)
+    logits = completion_logits(vlm.model, greedy.prompts, greedy.ids, greedy.mask, at)
+    first = _choice(logits[rows, place.to(logits.device)], digits[1:6])
     second = _second(vlm, greedy, rows, starts, first[:, :4] >= _RARE, digits, point)
     # 1.0 … 4.9 and the one that is not followed by anything
     values = torch.tensor([[whole + tenth / 10 + _REST for tenth in range(10)] for whole in range(1, 5)])
@@ -107,8 +108,10 @@ def _second(
     ids[row, where + 1] = point
     mask = (torch.arange(ids.shape[1], device=ids.device) < where[:, None] + 2).long()
     ids = ids.masked_fill(mask == 0, vlm.pad)
-    logits = completion_logits(vlm.model, greedy.prompts.take(repeated), ids[:, :width], mask[:, :width])
-    found[which, whole] = _choice(logits[row, where + 2], digits)
+    at, place = (where + 2).unique(return_inverse=True)
+    prompts = greedy.prompts.take(repeated)
+    logits = completion_logits(vlm.model, prompts, ids[:, :width], mask[:, :width], at)
+    found[which, whole] = _choice(logits[row, place], digits)
     return found
 
 

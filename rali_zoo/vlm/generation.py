@@ -125,7 +125,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def completion_logits(model: nn.Module, prompts: Prompts, ids: Tensor, mask: Tensor) -> Tensor:
+def completion_logits(
+    model: nn.Module, prompts: Prompts, ids: Tensor, mask: Tensor, at: Tensor | None = None
+) -> Tensor:
     """(N, C, V) logits: position t predicts ``ids[:, t]`` from the prompt and what stands before it.
 
     Args:
@@ -133,8 +135,15 @@ def completion_logits(model: nn.Module, prompts: Prompts, ids: Tensor, mask: Ten
         prompts: N questions.
         ids: (N, C) tokens of the completions.
         mask: (N, C) 1 for tokens, 0 for padding.
+        at: (K,) positions t in [0, C) that are wanted, for (N, K, V); all of them by default. Logits over a large
+            vocabulary are most of the memory, and of a small model much of the time.
     """
     inputs = prompts.followed_by(ids, mask)
+    if at is not None:
+        few: Tensor = model(
+            **inputs, logits_to_keep=prompts.length - 1 + at.to(ids.device), use_cache=False
+        ).logits
+        return few
     # one more than the completion: the last token of the prompt predicts its first
     logits: Tensor = model(**inputs, logits_to_keep=ids.shape[1] + 1, use_cache=False).logits
     return logits[:, :-1]
