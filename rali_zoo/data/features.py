@@ -77,6 +77,7 @@ def cached_features(
             batch_size=batch_size,
             num_workers=num_workers,
             collate_fn=collate,
+            generator=torch.Generator(),  # else a fit that finds nothing in the cache draws other numbers
         )
         made = torch.cat([_encoded(encode, batch["image"]) for batch in loader]).contiguous()
         mine = [names[i] for i in rows]

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
 from PIL import Image
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from rali_zoo.data.datamodule import IQADataModule
 from rali_zoo.errors import ConfigError
@@ -113,6 +114,38 @@ def test_averaged_weights_are_what_is_kept(source):
     for name, value in module.network.state_dict().items():
         torch.testing.assert_close(value, kept[name])
     assert module.encoder_key == before
+
+
+def test_a_fit_that_fills_the_cache_is_the_one_that_finds_it_full(source):
+    found = []
+    for _ in range(2):
+        seed_everything(0)
+        module = Regression(LITE, hidden=8, dropout=0.5, encoder_lr=0.0, lr=1e-1)
+        Trainer(max_epochs=1, **PLAIN).fit(module, source())
+        found.append(module.network.state_dict())
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+class _FreezeLater(Callback):
+    """From the second epoch on a bias of the head stays as it is, whose average has not come to it yet."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        pl_module.network.head.layers[2].bias.requires_grad_(trainer.current_epoch == 0)
+
+
+def test_what_never_moved_costs_nothing_and_the_rest_is_the_plain_average(source):
+    own = AverageWeights(decay=0.9)
+    counts, average = [], own._of_moving
+    own._of_moving = lambda some, *rest: (counts.append(len(some)), average(some, *rest))
+    found = []
+    for averaging in (own, WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(0.9))):
+        seed_everything(0)
+        module = Regression(LITE, hidden=8, encoder_lr=0.0, lr=1e-1)
+        Trainer(max_epochs=3, callbacks=[_FreezeLater(), averaging], **PLAIN).fit(module, source())
+        found.append(module.network.state_dict())
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name])
+    assert max(counts) < len(found[0]) / 2
 
 
 def test_a_test_after_training_is_one_of_the_average(source, tmp_path):
