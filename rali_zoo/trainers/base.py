@@ -418,7 +418,7 @@ def warmup_cosine(step: int, total: int, warmup: float = 0.05) -> float:
 #: ends of names of settings, with the least value and whether it is itself allowed
 _LEAST = (
     (("temperature",), 0.0, False),
-    (("lr", "weight_decay", "_weight", "beta", "epochs"), 0.0, True),
+    (("lr", "weight_decay", "_weight", "beta", "epochs", "sigma"), 0.0, True),
     (("hidden", "buckets", "prototypes", "kept", "_dim"), 1.0, True),
 )
 

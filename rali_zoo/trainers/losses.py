@@ -21,7 +21,25 @@ def _full(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def info_nce(image: Tensor, text: Tensor, text_ids: Tensor, logit_scale: Tensor | float) -> Tensor:
+def alike_scores(mos: Tensor, datasets: Sequence[str], sigma: float) -> Tensor:
+    """How far two images of a batch may stand for each other: a Gaussian of the distance of their MOS.
+
+    Args:
+        mos: (B,) in [1, 5].
+        datasets: B references; images of two data sets are not alike at all, as their scales disagree.
+        sigma: standard deviation, points of MOS, above 0.
+
+    Returns:
+        (B, B) in [0, 1]; 0 where a MOS is NaN.
+    """
+    same = [[a == b for b in datasets] for a in datasets]
+    near = torch.exp(-0.5 * ((_full(mos)[:, None] - _full(mos)[None, :]) / sigma).square())
+    return near.nan_to_num(0.0) * torch.tensor(same, device=mos.device)
+
+
+def info_nce(
+    image: Tensor, text: Tensor, text_ids: Tensor, logit_scale: Tensor | float, alike: Tensor | None = None
+) -> Tensor:
     """Symmetric InfoNCE in which equal texts are positives of each other, not negatives.
 
     With all texts different this is CLIP's loss (paper section 4, stage 1). When several images of a
@@ -33,6 +51,8 @@ def info_nce(image: Tensor, text: Tensor, text_ids: Tensor, logit_scale: Tensor 
         text: (B, D) embeddings; normalised here.
         text_ids: (B,) integers, equal where the texts are equal.
         logit_scale: 1 / temperature, positive.
+        alike: (B, B) symmetric, in [0, 1]: further pairs that are positives, by how much, such as
+            :func:`alike_scores`.
 
     Returns:
         Scalar loss, nats.
@@ -41,6 +61,8 @@ def info_nce(image: Tensor, text: Tensor, text_ids: Tensor, logit_scale: Tensor 
         image, text = F.normalize(_full(image), dim=-1), F.normalize(_full(text), dim=-1)
         logits = logit_scale * image @ text.T
         same = (text_ids[:, None] == text_ids[None, :]).to(logits.dtype)
+        if alike is not None:
+            same = torch.maximum(same, alike.to(logits.dtype))
         target = same / same.sum(dim=1, keepdim=True)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 

@@ -24,7 +24,7 @@ from rali_zoo.models.base import loading_weights
 from rali_zoo.models.files import read_checkpoint
 from rali_zoo.models.rali import Projector, RALINetwork
 from rali_zoo.trainers.base import BackboneModule, broadcast, check_settings, split_chains, warmup_cosine
-from rali_zoo.trainers.losses import RegressionLoss, info_nce
+from rali_zoo.trainers.losses import RegressionLoss, alike_scores, info_nce
 from rali_zoo.trainers.prototypes import fit_projection, fit_prototypes
 from rali_zoo.trainers.teacher import Teacher
 from rali_zoo.types import Batch
@@ -52,6 +52,8 @@ class RALI(BackboneModule):
         align_epochs: epochs of stage 1; the rest of ``trainer.max_epochs`` is stage 3.
         align_lr: learning rate of the projector in stage 1.
         align_temperature: of InfoNCE at the start; learned.
+        align_sigma: standard deviation, points of MOS, over which images of one data set stand for each other in
+            stage 1 (soft targets by score distance); 0 = only those with equal descriptions (the paper's).
         finetune_lr: learning rate of prototypes, scores and temperature in stage 3.
         finetune_projector_lr: learning rate of the projector in stage 3; the paper's is 0.
         encoder_lr: learning rate of the backbone in stage 1; 0 freezes it and lets features be cached.
@@ -91,6 +93,7 @@ class RALI(BackboneModule):
         align_epochs: int = 10,
         align_lr: float = 1e-3,
         align_temperature: float = 0.07,
+        align_sigma: float = 0.0,
         finetune_lr: float = 1e-3,
         finetune_projector_lr: float = 0.0,
         encoder_lr: float = 1e-3,
@@ -221,7 +224,11 @@ class RALI(BackboneModule):
         if self.text_encoder is not None:
             text = self.text_encoder(batch["text"])
         image = self.network.embed(features).view(len(text), views, -1).mean(1)
-        value = info_nce(image, text, ids, self.align_log_scale.clamp(max=4.6).exp())  # CLIP's bound of 100
+        sigma = self.hparams["align_sigma"]
+        alike = alike_scores(batch["mos"], batch["dataset"], sigma) if sigma else None
+        value = info_nce(
+            image, text, ids, self.align_log_scale.clamp(max=4.6).exp(), alike
+        )  # CLIP's bound of 100
         self.log("train/align_loss", value, prog_bar=True, batch_size=len(text))
         return value
 

@@ -5,7 +5,14 @@ import torch
 from scipy.stats import norm, pearsonr
 from torch.nn import functional as F
 
-from rali_zoo.trainers.losses import fidelity_loss, info_nce, plcc_loss, score_loss, within_groups
+from rali_zoo.trainers.losses import (
+    alike_scores,
+    fidelity_loss,
+    info_nce,
+    plcc_loss,
+    score_loss,
+    within_groups,
+)
 
 
 def test_info_nce_equals_open_clip_when_texts_differ():
@@ -26,6 +33,22 @@ def test_equal_texts_are_not_negatives():
     rows = F.cross_entropy(10.0 * image @ text.T, torch.full((4, 4), 0.25))
     columns = F.cross_entropy(10.0 * text @ image.T, torch.full((4, 4), 0.25))
     torch.testing.assert_close(same, (rows + columns) / 2)
+
+
+def test_near_scores_of_one_data_set_are_positives_in_part():
+    mos, sets = torch.tensor([2.0, 2.5, 2.0, float("nan")]), ["a", "a", "b", "a"]
+    alike = alike_scores(mos, sets, 0.5)
+    near = norm.pdf(1) / norm.pdf(0)
+    expected = torch.tensor([[1, near, 0, 0], [near, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]])
+    torch.testing.assert_close(alike, expected.float())
+    image, text = F.normalize(torch.randn(4, 5), dim=-1), F.normalize(torch.randn(4, 5), dim=-1)
+    target = torch.maximum(expected.float(), torch.eye(4))
+    target = target / target.sum(1, keepdim=True)
+    rows, columns = (F.cross_entropy(x, target) for x in (9 * image @ text.T, 9 * text @ image.T))
+    torch.testing.assert_close(info_nce(image, text, torch.arange(4), 9.0, alike), (rows + columns) / 2)
+    # ever narrower, it is the loss without it
+    plain, narrow = info_nce(image, text, torch.arange(4), 9.0), alike_scores(mos, sets, 1e-3)
+    torch.testing.assert_close(info_nce(image, text, torch.arange(4), 9.0, narrow), plain)
 
 
 def test_a_perfect_match_costs_nothing_beyond_its_duplicates():

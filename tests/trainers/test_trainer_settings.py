@@ -42,6 +42,8 @@ CASES = {
         ("temperature", 0.0),
         ("temperature", INF),
         ("align_temperature", -0.07),
+        ("align_sigma", -0.1),
+        ("align_sigma", NAN),
         ("pca_dim", 0),
         ("prototypes", 0),
         ("buckets", 0),
@@ -85,6 +87,18 @@ def test_more_buckets_than_prototypes_are_merged(blurred, texts, tmp_path):
     module = RALI("rali:tiny?size=40", "rali:hash", align_epochs=1, prototypes=5, buckets=9, pca_dim=4)
     fit(module, tmp_path, data(blurred, descriptions=[texts]))
     assert int(module.network.active.sum()) <= 5
+
+
+def test_soft_targets_are_another_alignment(blurred, texts, tmp_path):
+    found = []
+    for sigma in (0.0, 0.5):
+        L.seed_everything(0)
+        settings = {"align_epochs": 1, "prototypes": 5, "buckets": 5, "pca_dim": 4, "align_sigma": sigma}
+        module = RALI("rali:tiny?size=40", "rali:hash", **settings)
+        fit(module, tmp_path, data(blurred, descriptions=[texts]))
+        found.append(module.network.projector.state_dict())
+    assert all(value.isfinite().all() for value in found[1].values())
+    assert any(not torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
 # ---- batches of one -------------------------------------------------------------------------------
