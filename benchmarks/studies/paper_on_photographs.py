@@ -264,6 +264,29 @@ def texts(runs: Runs) -> dict[str, Any]:
     return found
 
 
+def attention(folder: Path, seeds: list[int]) -> dict[str, Any]:
+    """Share of attention at the token of the score, in all layers: on the image, the question, the text, the answer.
+
+    Of the reasoners of one domain on images of it; means over domains and seeds, with the values of the seeds. ``even``
+    is the share that each part would have if attention were spread evenly.
+    """
+    found: dict[str, list[dict[str, float]]] = {"score": [], "even": []}
+    for seed in seeds:
+        rows = []
+        for domain in DOMAINS:
+            content = json.loads((folder / str(seed) / "attention" / domain / "attention.json").read_text())
+            (row,) = content["results"].values()
+            rows.append({"score": row["score"]["all"], "even": row["even"]})
+        for kind, values in found.items():
+            values.append({p: _mean([row[kind][p]["value"] for row in rows]) for p in rows[0][kind]})
+    return {
+        kind: {
+            p: {"value": _mean([v[p] for v in values]), "seeds": [v[p] for v in values]} for p in values[0]
+        }
+        for kind, values in found.items()
+    }
+
+
 # ---- the paper's claims ----
 #
 # A claim *holds* where the whole 95 % interval lies on its side of the threshold, *does not hold* where the
@@ -427,6 +450,7 @@ def main() -> None:
             name: sum(n for (row, _, _), n in runs.unparseable.items() if row == name) for name in METHODS
         },
         "texts": texts(runs),
+        "attention": attention(given.folder, given.seeds),
         "gaps": gaps(given.folder, given.seeds),
         "minutes": {
             str(s): sum(v for k, v in took.items() if str(s) in k.split("-")) / 60 for s in given.seeds

@@ -336,14 +336,15 @@ def speed(content: Content | None = None) -> str:
     return table(heading, rows, *notes, "", foot)
 
 
-# ---- the paper in miniature ----
+# ---- the paper on human scores ----
 
-KINDS = {"in-domain": "in-domain", "left out": "domain left out", "biq2021": "`biq2021`, real, unseen"}
+KINDS = {"in-domain": "in-domain", "left out": "domain left out"}
+_PAPER = "paper_on_photographs"
 
 
-def ract_study() -> str:
+def paper_study() -> str:
     """SRCC of every way to train on domains that disagree, with intervals."""
-    content = read("paper_in_miniature")
+    content = read(_PAPER)
     rows = [
         [
             name,
@@ -354,42 +355,96 @@ def ract_study() -> str:
     ]
     n = ", ".join(f"{name} {count}" for name, count in content["n"].items())
     foot = (
-        f"SRCC, mean over folds and {len(content['seeds'])} seeds, 95 % intervals over seeds and images; "
-        f"test images: {n} (**synthetic labels** but for biq2021); "
-        f"{sum(content['unparseable_answers'].values())} unparseable answers, each counted as the mean of its "
-        f"run; {sum(content['minutes'].values()):.0f} minutes in all. {provenance(content)}."
+        f"SRCC, mean over folds and {len(content['seeds'])} seeds, 95 % intervals over seeds and images; test images: "
+        f"{n} (**synthetic labels**: {', '.join(content['synthetic_labels'])}); "
+        f"{sum(content['minutes'].values()) / 60:.1f} hours by the clock for all stages. {provenance(content)}."
     )
     return table(["model", *KINDS.values(), "by seed, left out"], rows, foot)
 
 
-def ract_pairs() -> str:
-    """Paired differences of the rows of :func:`ract_study`."""
+def paper_domains() -> str:
+    """SRCC on each domain of what was trained on it and on what leaves it out."""
+    content = read(_PAPER)
+    rows = [
+        [
+            name,
+            *(
+                f"{row['in-domain']['tests'][d]:.3f} / {row['left out']['tests'][d]:.3f}"
+                for d in content["n"]
+            ),
+        ]
+        for name, row in content["measured"].items()
+    ]
+    return table(["in-domain / left out", *content["n"]], rows)
+
+
+def paper_pairs() -> str:
+    """Paired differences of the rows of :func:`paper_study`."""
     rows = [
         [name, *(f"{brackets(row[k], 'srcc_difference', form='+.3f')}, p = {row[k]['p']:.3f}" for k in KINDS)]
-        for name, row in read("paper_in_miniature")["paired"].items()
+        for name, row in read(_PAPER)["paired"].items()
     ]
     return table(["difference of SRCC", *KINDS.values()], rows)
 
 
-def ract_gaps() -> str:
-    """Distances between the domains, space by space, before and after RACT; SRCC of all on one scale."""
-    gaps = read("paper_in_miniature")["gaps"]
+def paper_scales() -> str:
+    """How the scales of the domains disagree."""
+    content = read(_PAPER)
+    rows = [[name, f"{row['mean']:.2f}", f"{row['std']:.2f}"] for name, row in content["scales"].items()]
+    pooled = [
+        [method, *triple(row, "mean", "pooled")] for method, row in content["gaps"]["pooled_srcc"].items()
+    ]
+    below = table(["trained by", "mean of SRCC by set", "SRCC of all sets pooled on one scale"], pooled)
+    return table(["domain", "mean MOS (1 to 5)", "std"], rows, below)
+
+
+def paper_texts() -> str:
+    """What the reasoners write: diversity, what the text alone says, answers that cannot be read."""
+    content = read(_PAPER)
+    rows = [
+        [
+            name,
+            f"{row['distinct_texts']['value']:.1%}",
+            f"{row['text_only_srcc']['value']:.3f} ({', '.join(f'{v:.3f}' for v in row['text_only_srcc']['seeds'])})",
+            f"{row['failed']['value']:.1%}",
+            f"{content['unparseable_answers'][name]:,}",
+        ]
+        for name, row in content["texts"].items()
+    ]
+    heading = [
+        "model",
+        "distinct texts",
+        "SRCC of the text alone (by seed)",
+        "unparseable",
+        "of all tests, images",
+    ]
+    return table(heading, rows)
+
+
+def paper_attention() -> str:
+    """Where the reasoners look when they write the score."""
+    found = read(_PAPER)["attention"]
+    titles = {"score": "at the score", "even": "if it were even"}
+    rows = [[titles[k], *(f"{row[p]['value']:.3f}" for p in row)] for k, row in found.items()]
+    return table(["share of attention", *found["score"]], rows)
+
+
+def paper_gaps() -> str:
+    """Distances between the domains, space by space, before and after RACT."""
     spaces = [
         [name, f"{r['cka']:.3f}", f"{r['mmd2']:.4f}", f"{r['classifier']:.1%}",
          f"{r['everyone']:.1%} ({r['chance']:.1%})"]
-        for name, r in gaps["spaces"].items()
+        for name, r in read(_PAPER)["gaps"]["spaces"].items()
     ]  # fmt: skip
-    pooled = [[method, *triple(row, "mean", "pooled")] for method, row in gaps["pooled_srcc"].items()]
-    heading = ["space", "covariance CKA", "MMD²", "classifier of two domains", "of all three (chance)"]
-    below = table(["method", "mean of SRCC by set", "SRCC of all sets pooled on one scale"], pooled)
-    return table(heading, spaces, below)
+    heading = ["space", "covariance CKA", "MMD²", "classifier of two domains", "of all five (chance)"]
+    return table(heading, spaces)
 
 
-def miniature_claims() -> str:
+def paper_claims() -> str:
     """The paper's claims beside what was measured."""
     rows = [
         [r["claim"], r["measured"], f"{r['value']:.3f}", f"{r['low']:.3f} to {r['high']:.3f}", f"**{r['outcome']}**"]
-        for r in read("paper_in_miniature")["claims"]
+        for r in read(_PAPER)["claims"]
     ]  # fmt: skip
     return table(["claim", "measured", "value", "95 % interval", "outcome"], rows)
 
@@ -613,10 +668,14 @@ TABLES: dict[str, Callable[[], str]] = {
     "photo_pairs": photo_pairs,
     "photo_weakest": photo_weakest,
     "photo_ratings": photo_ratings,
-    "ract_study": ract_study,
-    "ract_pairs": ract_pairs,
-    "ract_gaps": ract_gaps,
-    "miniature_claims": miniature_claims,
+    "paper_study": paper_study,
+    "paper_domains": paper_domains,
+    "paper_pairs": paper_pairs,
+    "paper_scales": paper_scales,
+    "paper_texts": paper_texts,
+    "paper_attention": paper_attention,
+    "paper_gaps": paper_gaps,
+    "paper_claims": paper_claims,
     "analysis_texts": lambda: _scores("text-vs-image"),
     "analysis_conflict": conflict,
     "analysis_no_reasoning": lambda: _scores("no-reasoning"),
