@@ -49,15 +49,15 @@ def command(
     if not 0 < least_plcc < 1:
         raise ConfigError(f"--least_plcc={least_plcc:g} is a correlation above 0 and below 1")
     reference, scales = load_model(model, device), {}
-    if reference.needs_reference:
-        raise ConfigError(
-            f"--model={model} compares an image with a reference image; give a no-reference model"
-        )
     kept: dict[str, str] = {}
     known = set(reference.training_sets or ())
     tables = {ref: load_table(ref, root) for ref in data if ref not in known}
     trained = {ref.partition("?")[0] for ref in known} & set(DATASETS)
     one_question([*(DATASETS[name].CARD for name in sorted(trained)), *(t.card for t in tables.values())])
+    if reference.needs_reference:
+        raise ConfigError(
+            f"--model={model} compares an image with a reference image; give a no-reference model"
+        )
     for ref in data:
         if ref in known:
             scales[ref] = Scale()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rali_zoo.errors import ConfigError
 
@@ -35,8 +37,8 @@ class AverageWeights(WeightAveraging):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look for what stays as it is."""
-        assert self._average_model is not None
-        pairs = zip(self._average_model.module.parameters(), pl_module.parameters(), strict=True)
+        average = cast(AveragedModel, self._average_model)
+        pairs = zip(average.module.parameters(), pl_module.parameters(), strict=True)
         fixed = [(a, p) for a, p in pairs if not p.requires_grad]
         self._still = {p.data_ptr(): p for a, p in fixed if torch.equal(a, p.to(a.device))}
 

@@ -102,7 +102,7 @@ def test_a_shard_that_is_cut_gives_what_is_whole_and_says_so(tmp_path):
     (bad,) = find_items([str(tmp_path / "t.tar")])
     with pytest.raises(ImageDecodeError, match="cannot be read to its end"):
         bad.source()
-    with pytest.raises(ImageDecodeError, match="shard cannot be read: No such file"):
+    with pytest.raises(ImageDecodeError, match="gone.tar cannot be read: No such file"):
         Item("x", shard=str(tmp_path / "gone.tar"), size=1).source()
 
 
