@@ -437,9 +437,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=TARGET)
     given = parser.parse_args()
     runs = Runs(given.folder, given.seeds, given.root)
-    took = seconds(given.folder)
+    stages = {stage.name for stage in read_recipe(RECIPE).stages}
+    took = {name: value for name, value in seconds(given.folder).items() if name in stages}
     content = {
-        "recipe": {"file": str(RECIPE), "stages": len(read_recipe(RECIPE).stages)},
+        "recipe": {"file": str(RECIPE), "stages": len(stages)},
         "scales": scales(runs),
         "n": {runs.domain(ref): len(mos) for ref, mos in runs.mos.items()},
         "synthetic_labels": [runs.domain(ref) for ref in runs.mos if ref.startswith("synthetic:")],

@@ -226,9 +226,8 @@ class RALI(BackboneModule):
         image = self.network.embed(features).view(len(text), views, -1).mean(1)
         sigma = self.hparams["align_sigma"]
         alike = alike_scores(batch["mos"], batch["dataset"], sigma) if sigma else None
-        value = info_nce(
-            image, text, ids, self.align_log_scale.clamp(max=4.6).exp(), alike
-        )  # CLIP's bound of 100
+        scale = self.align_log_scale.clamp(max=4.6).exp()  # CLIP's bound of 100
+        value = info_nce(image, text, ids, scale, alike)
         self.log("train/align_loss", value, prog_bar=True, batch_size=len(text))
         return value
 

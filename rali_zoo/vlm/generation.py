@@ -135,8 +135,8 @@ def completion_logits(
         prompts: N questions.
         ids: (N, C) tokens of the completions.
         mask: (N, C) 1 for tokens, 0 for padding.
-        at: (K,) positions t in [0, C) that are wanted, for (N, K, V); all of them by default. Logits over a large
-            vocabulary are most of the memory, and of a small model much of the time.
+        at: (K,) positions t in [0, C) that are wanted, for (N, K, V); all of them by default. All of a large
+            vocabulary's would take much memory.
     """
     inputs = prompts.followed_by(ids, mask)
     if at is not None:
