@@ -156,8 +156,30 @@ def measured(content: Mapping[str, Any]) -> Images | None:
     return Images(1.0, values["candidate_s"], values["bytes"], memory["values"]["bytes_a_row"])
 
 
-def block(content: Mapping[str, Any]) -> str:
-    """The table of the page, and where each constant is from, for the results of ``speed.py``."""
+def gpus(content: Mapping[str, Any]) -> tuple[Gpu, ...]:
+    """:data:`GPUS` with what ``speed_gpu.py`` found of one: the network alone, and from the disk to scores."""
+    rows = [row for part in content.get("sections", {}).values() for row in part["rows"]]
+    if not rows or content["quick"]:
+        return GPUS
+    name = content["hardware"]["gpus"][0].removeprefix("NVIDIA ")
+    parts = {"network alone": ": bfloat16, compiled", "`score --decode fast`": "336, fast"}
+    found = {
+        part: next(r["values"]["images_a_second"] for r in rows if r["name"].endswith(end))
+        for part, end in parts.items()
+    }
+    cores = content["hardware"]["cpus"]
+    here = f"measured: [speed](speed.md#on-a-gpu), with {cores} cores"
+    return (*GPUS, *(Gpu(f"{name}, {part}", rate, here) for part, rate in found.items()))
+
+
+def block(content: Mapping[str, Any], gpu: Mapping[str, Any] | None = None) -> str:
+    """The table of the page, and where each constant is from.
+
+    Args:
+        content: results of ``speed.py``.
+        gpu: results of ``speed_gpu.py``.
+    """
+    cards = gpus(gpu or {})
     one = measured(content)
     if one is None:
         return "Nothing has been measured yet: `python benchmarks/studies/speed.py` writes this table."
@@ -166,17 +188,17 @@ def block(content: Mapping[str, Any]) -> str:
         "images, TB | table, GB |",
         "|---" * 9 + "|",
     ]
-    for count, gpu in itertools.product(SIZES, GPUS):
-        p = plan(replace(one, count=count), gpu.rate)
+    for count, card in itertools.product(SIZES, cards):
+        p = plan(replace(one, count=count), card.rate)
         cells = [
-            f"{count:,.0f}", gpu.name, _shown(p.gpu_hours), f"{p.gpus:,}", str(p.cores_a_gpu),
+            f"{count:,.0f}", card.name, _shown(p.gpu_hours), f"{p.gpus:,}", str(p.cores_a_gpu),
             _shown(p.core_hours), _shown(p.read_mb_s), _shown(p.stored_tb), _shown(p.written_gb),
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     here = f"measured: [speed](speed.md), {content['hardware']['processor']}"
     return "\n".join([
         *lines, "", "| constant | value | from |", "|---|---|---|",
-        *(f"| {g.name}: images a second | {g.rate:,.0f} | {g.source} |" for g in GPUS),
+        *(f"| {g.name}: images a second | {g.rate:,.0f} | {g.source} |" for g in cards),
         f"| operations of an image | {vit_flops(336, 14, 1024, 24, 768) / 1e9:,.0f} GFLOP | "
         "formula in `benchmarks/studies/scale_out.py`, CLIP ViT-L/14 at 336 pixels |",
         f"| a core decodes and cuts an image in | {one.decode_s * 1e3:.1f} ms | {here}, 1024x768, fast |",

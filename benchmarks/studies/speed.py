@@ -5,7 +5,7 @@
     python benchmarks/studies/speed.py --quick             # small sizes, to see that it runs
 
 writes ``benchmarks/results/speed.json``, a section as soon as it is measured; ``tables.py`` makes the tables of
-docs/speed.md and docs/scale_out.md of it; ``speed_runtimes.py`` adds exports, Ray and a GPU to the same file. A run
+docs/speed.md and docs/scale_out.md of it; ``speed_runtimes.py`` adds exports to the same file. A run
 that was stopped goes on; ``--fresh`` measures everything again. A section that fails is noted in the file, and the
 others go on. Weights are random where speed alone is measured. Times of different runs on a machine that others use
 too cannot be compared; those of alternate rounds can.
@@ -762,8 +762,8 @@ def measure(
     return failed
 
 
-def main(sections: Mapping[str, Section] = ALL) -> None:
-    """Measure, print, and write what was asked for."""
+def main(sections: Mapping[str, Section] = ALL, target: Path = TARGET) -> None:
+    """Measure, print, and write what was asked for, by default to ``target``."""
     parser = argparse.ArgumentParser(
         description=sys.modules["__main__"].__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -773,7 +773,7 @@ def main(sections: Mapping[str, Section] = ALL) -> None:
     parser.add_argument("--output", type=Path, help="results file")
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    output = options.output or (QUICK if options.quick else TARGET)
+    output = options.output or (QUICK if options.quick else target)
     again = options.fresh or options.quick or options.only is not None
     about = provenance({"quick": options.quick})
     failed = measure(sections, options.only or sections, output, about, options.quick, again)

@@ -43,6 +43,7 @@ def provenance(content: Content) -> str:
     """Machine, versions and day of a results file."""
     h, v = content["hardware"], content["versions"]
     machine = f"{h['processor']}, {h['cpus']} cores, {h['torch_threads']} torch threads"
+    machine += "".join(f", {gpu}" for gpu in h.get("gpus", ()))
     return f"{machine}; torch {v['torch']}, rali-zoo {v['rali-zoo']}; {content['written'][:10]}"
 
 
@@ -326,7 +327,7 @@ def speed(content: Content | None = None) -> str:
                 f"- {row['name']}{', against ' * bool(row['against'])}{row['against']}: {row['note']}.{why}"
             )
     small = "Small sizes (`--quick`): no result, only a sign that it runs. " if content["quick"] else ""
-    loads = [section["load_average"][0] for section in sections.values()]
+    loads = [section["load_average"][0] for section in sections.values() if section["load_average"]]
     days = sorted({section["written"][:10] for section in sections.values()})
     machine = provenance(content).rpartition("; ")[0]
     foot = (
@@ -661,7 +662,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "biq2021": biq2021,
     "comparison": comparison,
     "speed": speed,
-    "scale_out": lambda: scale_out.block(read("speed")),
+    "speed_gpu": lambda: speed(read("speed_gpu")),
+    "scale_out": lambda: scale_out.block(read("speed"), read("speed_gpu")),
     "photo": photo,
     "photo_others": photo_others,
     "photo_few": lambda: photo_others(few=True),

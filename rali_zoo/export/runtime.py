@@ -82,11 +82,11 @@ class ExportedNetwork(IQANetwork):
     # How views are averaged does not depend on who computes.
     predict_batch = BackboneNetwork.predict_batch  # type: ignore[assignment]
 
-    def explain(self, weights: Tensor, k: int = 3) -> Explanation:
-        """The ``k`` heaviest prototypes of one image: (weight, score, nearest descriptions).
+    def explain(self, weights: Tensor, k: int = 3) -> list[Explanation]:
+        """The ``k`` heaviest prototypes of each image: (weight, score, nearest descriptions).
 
         Args:
-            weights: (K,) weights of the image.
+            weights: (B, K) of the images.
             k: how many.
         """
         return heaviest(weights, self.scores, self.prototype_texts, k)

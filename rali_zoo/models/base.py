@@ -167,14 +167,14 @@ class IQANetwork(nn.Module):
     def predict_batch(self, batch: Batch) -> Prediction:
         """Scores of a batch of images."""
 
-    def explain(self, weights: Tensor, k: int = 3) -> Explanation:
-        """The ``k`` prototypes that carry most of an image's score; none for networks without them.
+    def explain(self, weights: Tensor, k: int = 3) -> list[Explanation]:
+        """The ``k`` prototypes that carry most of each image's score; none for networks without them.
 
         Args:
-            weights: (K,) of the image, see :class:`Prediction`.
+            weights: (B, K) of the images, see :class:`Prediction`.
             k: how many.
         """
-        return ()
+        return [()] * len(weights)
 
     def check_complete(self, name: str) -> None:
         """Refuse to score before training has made all that a score needs.

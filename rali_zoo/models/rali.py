@@ -112,11 +112,11 @@ class RALINetwork(BackboneNetwork):
             std = (weights @ values.square() - score.square()).clamp_min(0).sqrt()
         return Prediction(score, std, weights)
 
-    def explain(self, weights: Tensor, k: int = 3) -> Explanation:
-        """The ``k`` heaviest prototypes of one image: (weight, score, nearest descriptions).
+    def explain(self, weights: Tensor, k: int = 3) -> list[Explanation]:
+        """The ``k`` heaviest prototypes of each image: (weight, score, nearest descriptions).
 
         Args:
-            weights: (K,) weights of the image.
+            weights: (B, K) of the images.
             k: how many.
         """
         return heaviest(weights, self.scores[: int(self.active.sum())], self.prototype_texts, k)
@@ -145,17 +145,21 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def heaviest(weights: Tensor, scores: Tensor, texts: list[list[str]], k: int) -> Explanation:
-    """The ``k`` prototypes that carry most of an image's score, heaviest first.
+def heaviest(weights: Tensor, scores: Tensor, texts: list[list[str]], k: int) -> list[Explanation]:
+    """The ``k`` prototypes that carry most of each image's score, heaviest first.
 
     Args:
-        weights: (K',) of the image, K' at least K.
+        weights: (B, K') of the images, K' at least K.
         scores: (K,) of the prototypes.
         texts: descriptions of the prototypes, where there are any.
         k: how many.
     """
-    order = weights[: len(scores)].topk(min(k, len(scores))).indices.tolist()
-    bounded = scores.detach().clamp(*MOS_RANGE)
-    return tuple(
-        (float(weights[i]), float(bounded[i]), tuple(texts[i]) if i < len(texts) else ()) for i in order
-    )
+    heavy, order = weights[:, : len(scores)].topk(min(k, len(scores)), dim=1)
+    bounded = scores.detach().clamp(*MOS_RANGE).tolist()
+    return [
+        tuple(
+            (weight, bounded[i], tuple(texts[i]) if i < len(texts) else ())
+            for weight, i in zip(*pair, strict=True)
+        )
+        for pair in zip(heavy.tolist(), order.tolist(), strict=True)
+    ]

@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from glob import has_magic
 from itertools import groupby, islice
@@ -32,6 +33,7 @@ Prepared = Tensor | ImageDecodeError
 _NOTE = "rali_zoo_warning"  # an attribute of what is prepared, beside the pixels
 Image = TypeVar("Image")
 Ready = TypeVar("Ready")
+Waiting = Callable[[], list[Score]]  #: waits for the scores of a batch that was started
 
 
 def overlapped(
@@ -65,6 +67,37 @@ def overlapped(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(threads)  # what threads that others start from now on will have
+
+
+@contextmanager
+def _all_digits() -> Iterator[None]:
+    """float32 as the CPU has it: left alone, a GPU's convolutions round what they multiply to 10 bits (TF32)."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32
+    cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before
+
+
+def in_turn(started: Iterable[tuple[Image, Waiting]], ahead: bool) -> Iterator[tuple[Image, list[Score]]]:
+    """The scores of batches that were started, in order.
+
+    Args:
+        started: batches with what waits for their scores; taking the next one starts it.
+        ahead: whether the next batch is started before the scores of one are waited for.
+    """
+    before: tuple[Image, Waiting] | None = None
+    for now in started:
+        if before is not None:
+            yield before[0], before[1]()
+        before = now
+        if not ahead:
+            yield now[0], now[1]()
+            before = None
+    if before is not None:
+        yield before[0], before[1]()
 
 
 def _too_odd(image: Tensor, error: Exception) -> str:
@@ -222,10 +255,17 @@ class NetworkScorer:
         workers: int = 2,
     ) -> Iterator[Score]:
         """As :meth:`score`, one at a time; memory does not grow with the number of images."""
-        items, done = iter(images), 0
+        items, begun, done = iter(images), 0, 0
         batches = iter(lambda: list(islice(items, batch_size)), [])
-        for batch, prepared in overlapped(batches, self.prepare, workers):
-            yield from self.score_prepared(prepared, [_name(x, done + i) for i, x in enumerate(batch)])
+
+        def started() -> Iterator[tuple[Sequence[ImageSource], Waiting]]:
+            nonlocal begun
+            for batch, prepared in overlapped(batches, self.prepare, workers):
+                yield batch, self.start(prepared, [_name(x, begun + i) for i, x in enumerate(batch)])
+                begun += len(batch)
+
+        for batch, scores in in_turn(started(), self.is_asynchronous):
+            yield from scores
             done += len(batch)
             if progress is not None:
                 progress(done)
@@ -254,9 +294,21 @@ class NetworkScorer:
             )
         return made
 
-    @torch.inference_mode()
+    @property
+    def is_asynchronous(self) -> bool:
+        """Whether the device goes on computing while Python gets the next batch ready."""
+        return self.network.device.type == "cuda"
+
     def score_prepared(self, prepared: Sequence[Prepared], names: Sequence[str]) -> list[Score]:
         """One score for each of what :meth:`prepare` returned, under the names given; one batch."""
+        return self.start(prepared, names)()
+
+    @torch.inference_mode()
+    def start(self, prepared: Sequence[Prepared], names: Sequence[str]) -> Waiting:
+        """Begin what :meth:`score_prepared` does; what is returned waits for the scores.
+
+        A GPU computes meanwhile, so the next batch can be put together before the scores of this one are fetched.
+        """
         found: dict[int, Score] = {}
         good = []
         for i, item in enumerate(prepared):
@@ -266,19 +318,34 @@ class NetworkScorer:
                 found[i] = Score(None, error=str(item), path=names[i], model=self.name)
         # Native-size views differ in shape; equal ones still go through together.
         by_shape = sorted(good, key=lambda pair: tuple(pair[1].shape))
+        outputs: list[tuple[tuple[int, ...], tuple[Tensor, ...], Prediction]] = []
         for _, same in groupby(by_shape, key=lambda pair: tuple(pair[1].shape)):
             positions, tensors = zip(*same, strict=True)
             try:
-                out = self._predict(torch.stack(tensors).to(self.network.device))
+                outputs.append((positions, tensors, self._predict(self._gathered(tensors))))
             except (ConfigError, RuntimeError) as error:
                 if not self._native or isinstance(error, torch.OutOfMemoryError):
                     raise
                 reason = _too_odd(tensors[0], error)
                 found |= {i: Score(None, error=reason, path=names[i], model=self.name) for i in positions}
-                continue
-            for row, i in enumerate(positions):
-                found[i] = replace(self._one(out, row, names[i]), warning=vars(tensors[row]).get(_NOTE, ""))
-        return [found[i] for i in range(len(prepared))]
+
+        def finish() -> list[Score]:
+            for positions, tensors, out in outputs:
+                mine = self._scores(out, [names[i] for i in positions])
+                for i, tensor, score in zip(positions, tensors, mine, strict=True):
+                    found[i] = replace(score, warning=vars(tensor).get(_NOTE, ""))
+            return [found[i] for i in range(len(prepared))]
+
+        return finish
+
+    def _gathered(self, tensors: Sequence[Tensor]) -> Tensor:
+        """A batch on the network's device; to a GPU through memory that it can read while Python goes on."""
+        device = self.network.device
+        if device.type != "cuda":
+            return torch.stack(tuple(tensors)).to(device)
+        like = tensors[0]
+        locked = torch.empty((len(tensors), *like.shape), dtype=like.dtype, pin_memory=True)
+        return torch.stack(tuple(tensors), out=locked).to(device, non_blocking=True)
 
     @property
     def _native(self) -> bool:
@@ -290,22 +357,27 @@ class NetworkScorer:
         if self.encode is not None:
             return self.network.predict_batch(Batch(features=self.encode(image)))
         if self.autocast is None or not isinstance(self.network, BackboneNetwork):
-            return self.network.predict_batch(Batch(image=image))
+            with _all_digits():
+                return self.network.predict_batch(Batch(image=image))
         with torch.autocast(image.device.type, self.autocast):
             features = self.network.features(Batch(image=image))
         # The encoder is nearly all of the work; its head keeps full precision.
         return self.network.predict_batch(Batch(features=features.float()))
 
-    def _one(self, out: Any, row: int, name: str) -> Score:
-        value = float(out.score[row])
-        text = "" if out.texts is None else out.texts[row]
-        if not math.isfinite(value):
-            error = (
-                "the model gave no finite score"
-                if out.texts is None
-                else "no score can be parsed from the text"
-            )
-            return Score(None, error=error, path=name, model=self.name, text=text)
-        explanation: Explanation = () if out.weights is None else self.network.explain(out.weights[row])
-        std = None if out.std is None else float(out.std[row])
-        return Score(value, std=std, path=name, model=self.name, explanation=explanation, text=text)
+    def _scores(self, out: Prediction, names: Sequence[str]) -> list[Score]:
+        """One score a row. Each tensor is fetched from the device once: to fetch a number takes as long."""
+        values = out.score.tolist()
+        stds = [None] * len(values) if out.std is None else out.std.tolist()
+        texts = out.texts if out.texts is not None else [""] * len(values)
+        why: list[Explanation] = [()] * len(values)
+        if out.weights is not None:
+            why = self.network.explain(out.weights)
+        error = (
+            "the model gave no finite score" if out.texts is None else "no score can be parsed from the text"
+        )
+        return [
+            Score(value, std=std, path=name, model=self.name, explanation=explanation, text=text)
+            if math.isfinite(value)
+            else Score(None, error=error, path=name, model=self.name, text=text)
+            for value, std, name, explanation, text in zip(values, stds, names, why, texts, strict=True)
+        ]

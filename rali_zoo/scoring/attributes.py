@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rali_zoo.data.attributes import measure, shown
 from rali_zoo.data.images import load_image
@@ -13,6 +13,9 @@ from rali_zoo.data.video import is_video
 from rali_zoo.errors import ImageDecodeError
 from rali_zoo.scoring.pipeline import Stages
 from rali_zoo.types import Score
+
+if TYPE_CHECKING:
+    from rali_zoo.models.scorer import Waiting
 
 
 def measured(stages: Stages) -> Stages:
@@ -28,11 +31,11 @@ def measured(stages: Stages) -> Stages:
             values = {}
         return stages.prepare(item), values
 
-    def score(prepared: Sequence[tuple[Any, dict[str, float]]], names: Sequence[str]) -> list[Score]:
-        scores = stages.score([ready for ready, _ in prepared], names)
-        return [_with(one, values) for one, (_, values) in zip(scores, prepared, strict=True)]
+    def start(prepared: Sequence[tuple[Any, dict[str, float]]], names: Sequence[str]) -> Waiting:
+        scores = stages.start([ready for ready, _ in prepared], names)
+        return lambda: [_with(one, values) for one, (_, values) in zip(scores(), prepared, strict=True)]
 
-    return Stages(prepare, score)
+    return Stages(prepare, start, stages.ahead)
 
 
 def _with(score: Score, values: dict[str, float]) -> Score:

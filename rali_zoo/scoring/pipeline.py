@@ -16,6 +16,7 @@ from rali_zoo.errors import ConfigError, ImageDecodeError
 from rali_zoo.types import Score
 
 if TYPE_CHECKING:
+    from rali_zoo.models.scorer import Waiting
     from rali_zoo.protocols import Scorer
     from rali_zoo.scoring.runtime import Decode
 
@@ -47,11 +48,18 @@ class Stages:
 
     Attributes:
         prepare: reads, decodes and cuts one image, or returns why it cannot; runs in threads.
-        score: one score for each of what ``prepare`` returned, under the names given.
+        start: begins to score what ``prepare`` returned, under the names given; what it returns waits for one score
+            each.
+        ahead: whether to start the next batch before the scores of one are waited for.
     """
 
     prepare: Callable[[Item], Any]
-    score: Callable[[Sequence[Any], Sequence[str]], list[Score]]
+    start: Callable[[Sequence[Any], Sequence[str]], Waiting]
+    ahead: bool = False
+
+    def score(self, prepared: Sequence[Any], names: Sequence[str]) -> list[Score]:
+        """One score for each of what ``prepare`` returned, under the names given."""
+        return self.start(prepared, names)()
 
 
 class Frames(list[Any]):
@@ -75,7 +83,7 @@ def make_stages(scorer: Scorer, decode: Decode = "exact", clip: Clip | None = No
     if not isinstance(scorer, NetworkScorer):
         if decode == "fast":
             raise ConfigError(f"--decode fast: {scorer.name} decodes images itself; leave it out")
-        plain = Stages(_source, lambda sources, names: _score_sources(scorer, sources, names))
+        plain = Stages(_source, at_once(lambda sources, names: _score_sources(scorer, sources, names)))
         return _with_videos(plain, lambda frame: frame, clip or Clip())
     prepare: Callable[[Any], Any] = scorer.prepare
     if decode == "fast":
@@ -87,7 +95,7 @@ def make_stages(scorer: Scorer, decode: Decode = "exact", clip: Clip | None = No
         source = _source(item)
         return source if isinstance(source, ImageDecodeError) else prepare(source)
 
-    return _with_videos(Stages(ready, scorer.score_prepared), scorer.prepare, clip or Clip())
+    return _with_videos(Stages(ready, scorer.start, scorer.is_asynchronous), scorer.prepare, clip or Clip())
 
 
 def _with_videos(stages: Stages, cut: Callable[[Any], Any], clip: Clip) -> Stages:
@@ -101,22 +109,36 @@ def _with_videos(stages: Stages, cut: Callable[[Any], Any], clip: Clip) -> Stage
         except ImageDecodeError as error:
             return error
 
-    def score(prepared: Sequence[Any], names: Sequence[str]) -> list[Score]:
+    def start(prepared: Sequence[Any], names: Sequence[str]) -> Waiting:
         groups = [one if isinstance(one, Frames) else [one] for one in prepared]
         flat = [(image, name) for group, name in zip(groups, names, strict=True) for image in group]
-        scores: list[Score] = []
-        for start in range(0, len(flat), len(prepared) or 1):  # no batch is larger than one of images
-            images, own = zip(*flat[start : start + len(prepared)], strict=True)
-            scores += stages.score(images, own)
-        each = iter(scores)
-        return [
-            pool_frames([next(each) for _ in one], clip.pooling, name)
-            if isinstance(one, Frames)
-            else next(each)
-            for one, name in zip(prepared, names, strict=True)
-        ]
+        waiting: list[Waiting] = []
+        for first in range(0, len(flat), len(prepared) or 1):  # no batch is larger than one of images
+            images, own = zip(*flat[first : first + len(prepared)], strict=True)
+            waiting.append(stages.start(images, own))
 
-    return Stages(prepare, score)
+        def finish() -> list[Score]:
+            each = iter([score for scores in waiting for score in scores()])
+            return [
+                pool_frames([next(each) for _ in one], clip.pooling, name)
+                if isinstance(one, Frames)
+                else next(each)
+                for one, name in zip(prepared, names, strict=True)
+            ]
+
+        return finish
+
+    return Stages(prepare, start, stages.ahead)
+
+
+def at_once(score: Callable[[Sequence[Any], Sequence[str]], list[Score]]) -> Callable[..., Waiting]:
+    """What starts a batch by scoring it."""
+
+    def start(prepared: Sequence[Any], names: Sequence[str]) -> Waiting:
+        scores = score(prepared, names)
+        return lambda: scores
+
+    return start
 
 
 def _source(item: Item) -> str | bytes | ImageDecodeError:
@@ -139,7 +161,7 @@ def _score_sources(scorer: Scorer, sources: Sequence[Any], names: Sequence[str])
 
 def run(batches: Iterable[Slice], stages: Stages, workers: int) -> Iterator[tuple[Slice, list[Score]]]:
     """Score batches in their order, preparing the next while one is in the model; memory stays flat."""
-    from rali_zoo.models.scorer import overlapped
+    from rali_zoo.models.scorer import in_turn, overlapped
 
     waiting: list[Slice] = []
 
@@ -148,6 +170,9 @@ def run(batches: Iterable[Slice], stages: Stages, workers: int) -> Iterator[tupl
             waiting.append(batch)
             yield batch.items
 
-    for _, prepared in overlapped(items(), stages.prepare, workers):
-        batch = waiting.pop(0)
-        yield batch, stages.score(prepared, [item.path for item in batch.items])
+    def started() -> Iterator[tuple[Slice, Waiting]]:
+        for _, prepared in overlapped(items(), stages.prepare, workers):
+            batch = waiting.pop(0)
+            yield batch, stages.start(prepared, [item.path for item in batch.items])
+
+    return in_turn(started(), stages.ahead)

@@ -30,6 +30,15 @@ if TYPE_CHECKING:
     from rali_zoo.views import View
 
 
+def move(module: nn.Module, where: torch.device | torch.dtype) -> None:
+    """Move weights that will learn, also from within inference mode, whose tensors cannot.
+
+    When data are set up, Lightning has chosen the device, and moves the weights there later.
+    """
+    with torch.inference_mode(False):
+        module.to(where)
+
+
 class IQAModule(L.LightningModule):
     """Trains and evaluates a network; defines no training of its own.
 
@@ -311,7 +320,7 @@ class BackboneModule(IQAModule):
         Returns:
             (B, D) or (B, V, D); where only the first stages are frozen, D is the length of what they make.
         """
-        self.backbone.eval()
+        move(self.backbone.eval(), self.device)
         image = image.to(self.device)
         if not self.frozen_stages:
             return self.network.encode(image)

@@ -28,7 +28,7 @@ from rali_zoo.rl.monitor import CollapseMonitor, Limits, text_only_srcc
 from rali_zoo.rl.objective import Objective, PolicyLoss
 from rali_zoo.rl.rewards import Option, RewardSet
 from rali_zoo.settings import read_settings
-from rali_zoo.trainers.base import IQAModule
+from rali_zoo.trainers.base import IQAModule, move
 from rali_zoo.trainers.evaluation import agreement
 from rali_zoo.types import Batch
 from rali_zoo.vlm.generation import completion_logps
@@ -186,6 +186,7 @@ class ReasonerBase(IQAModule):
 
     def encode_frozen(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] to what a pretrained vision encoder makes of them, (B, T * D)."""
+        move(self.policy, self.device)
         return self.vlm.encode_fixed(one_view(image))
 
     # ---- learning -----------------------------------------------------------------------------

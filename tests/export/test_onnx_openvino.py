@@ -151,7 +151,7 @@ def test_native_sizes_need_any_size(regression, tmp_path, photo):
 def test_descriptions_travel_and_paths_do_not(clip, kind, tmp_path):
     runtime = rali_zoo.load_model(written(clip, tmp_path, kind)).network
     assert runtime.prototype_texts[:6] == clip.network.prototype_texts
-    weights = torch.tensor([0.0, 0.0, 1.0, 0, 0, 0, 0, 0, 0])
+    weights = torch.tensor([[0.0, 0.0, 1.0, 0, 0, 0, 0, 0, 0]])
     assert runtime.explain(weights, 1) == clip.network.explain(weights, 1)
     written_bytes = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert b"site-packages" not in written_bytes and b"rali_zoo/models" not in written_bytes

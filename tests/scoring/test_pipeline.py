@@ -13,7 +13,7 @@ import rali_zoo
 from rali_zoo.data.images import load_image
 from rali_zoo.data.sources import Item
 from rali_zoo.errors import ConfigError
-from rali_zoo.models.scorer import overlapped
+from rali_zoo.models.scorer import NetworkScorer, in_turn, overlapped
 from rali_zoo.scoring import runtime
 from rali_zoo.scoring.pipeline import make_stages, run, slices
 from rali_zoo.types import Score
@@ -177,3 +177,30 @@ def test_a_compiled_encoder_scores_the_same(model, photo_folder):
     runtime.tune(scorer, compile="default")
     compiled = [s.score for s in scorer.score(paths, batch_size=2)]
     assert np.abs(np.subtract(exact, compiled)).max() < 1e-4
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_batch_is_fetched_after_the_next_has_begun(ahead):
+    """Or at once, where the device does not compute on its own."""
+    events = []
+
+    def started():
+        for i in range(3):
+            events.append(f"begin {i}")
+            yield i, lambda i=i: events.append(f"fetch {i}") or [i]
+
+    assert list(in_turn(started(), ahead)) == [(0, [0]), (1, [1]), (2, [2])]
+    plain = ["begin 0", "fetch 0", "begin 1", "fetch 1", "begin 2", "fetch 2"]
+    assert events == (["begin 0", "begin 1", "fetch 0", "begin 2", "fetch 1", "fetch 2"] if ahead else plain)
+    assert list(in_turn(iter(()), ahead)) == []
+
+
+def test_a_scorer_ahead_gives_the_same_scores(photo_folder, monkeypatch):
+    """Errors, warnings and their order too."""
+    paths = [*map(str, photo_folder(7)), "nowhere.png"]
+    scorer = rali_zoo.load_model("rali-tiny-synthetic")
+    expected = scorer.score(paths, batch_size=3)
+    monkeypatch.setattr(NetworkScorer, "is_asynchronous", True)
+    assert scorer.score(paths, batch_size=3) == expected
+    found = run(slices([(0, [Item(p) for p in paths])], 3), make_stages(scorer), 2)
+    assert [s for _, part in found for s in part] == expected

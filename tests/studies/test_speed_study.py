@@ -155,7 +155,7 @@ def test_operations_are_those_that_torch_counts():
     """And those of timm's table: 191.11 thousand million multiplications, without a projection."""
     import torch
     from scale_out import vit_flops
-    from speed_runtimes import operations
+    from speed_gpu import operations
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     config = CLIPVisionConfig(
@@ -167,15 +167,16 @@ def test_operations_are_those_that_torch_counts():
     assert vit_flops(336, 14, 1024, 24, 0) / 2e9 == pytest.approx(191.11, rel=1e-3)
 
 
-def test_throughput_of_a_device():
-    import torch
-    from speed_runtimes import throughput
-
-    row = throughput(
-        "timm:test_vit?pretrained=false", "cpu", torch.float32, batch=2, compiled=False, rounds=5
-    )
-    assert row.values["images_a_second"] > 0 and row.low <= row.value <= row.high
-    assert 0 < row.value < 1.5  # no faster than its own arithmetic, but for noise
+@pytest.mark.slow
+def test_the_study_of_a_gpu_runs_without_one(tmp_path):
+    target = tmp_path / "gpu.json"
+    words = [sys.executable, str(STUDIES / "speed_gpu.py"), "--quick", f"--output={target}"]
+    subprocess.run(words, check=True, timeout=900)
+    sections = json.loads(target.read_text())["sections"]
+    assert set(sections) == {"encoder", "folder", "grpo"}
+    for section in sections.values():
+        assert section["error"] == "" and section["rows"]
+        assert all(row["low"] <= row["value"] <= row["high"] for row in section["rows"])
 
 
 def test_the_page_follows_from_the_results():

@@ -6,9 +6,11 @@ import lightning as L
 import pytest
 import torch
 from blurred_set import quiet_trainer
+from torch import nn
 
 from rali_zoo.data.datamodule import IQADataModule
 from rali_zoo.trainers import RALI, DistributionRegression, Regression
+from rali_zoo.trainers.base import move
 
 # with batch normalisation and stochastic depth: what moves or is random in training mode
 ENCODER = "timm:mobilenetv2_100?pretrained=false&size=40&drop_path_rate=0.5&drop_rate=0.5"
@@ -87,3 +89,13 @@ def test_a_frozen_text_encoder_stays_and_scores_alike(blurred, texts, tmp_path):
     fit(module, IQADataModule(train=[blurred], batch_size=16, descriptions=[texts]), tmp_path)
     assert moved(module.teacher.encoder, before) == []
     assert not module.teacher.encoder.training
+
+
+def test_what_is_moved_while_features_are_cached_learns():
+    """Lightning moves weights after the data are set up; a move in inference mode made tensors that cannot learn."""
+    module = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    with torch.inference_mode():
+        move(module, torch.float64)
+    assert not any(t.is_inference() for t in (*module.parameters(), *module.buffers()))
+    module(torch.rand(4, 3, dtype=torch.float64)).sum().backward()
+    module.load_state_dict({k: v.clone() for k, v in module.state_dict().items()})
