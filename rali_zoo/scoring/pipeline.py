@@ -57,7 +57,7 @@ class Stages:
     start: Callable[[Sequence[Any], Sequence[str]], Waiting]
     ahead: bool = False
 
-    def score(self, prepared: Sequence[Any], names: Sequence[str]) -> list[Score]:
+    def score(self, prepared: Sequence[object], names: Sequence[str]) -> list[Score]:
         """One score for each of what ``prepare`` returned, under the names given."""
         return self.start(prepared, names)()
 
@@ -83,7 +83,7 @@ def make_stages(scorer: Scorer, decode: Decode = "exact", clip: Clip | None = No
     if not isinstance(scorer, NetworkScorer):
         if decode == "fast":
             raise ConfigError(f"--decode fast: {scorer.name} decodes images itself; leave it out")
-        plain = Stages(_source, at_once(lambda sources, names: _score_sources(scorer, sources, names)))
+        plain = Stages(_source, _at_once(lambda sources, names: _score_sources(scorer, sources, names)))
         return _with_videos(plain, lambda frame: frame, clip or Clip())
     prepare: Callable[[Any], Any] = scorer.prepare
     if decode == "fast":
@@ -131,7 +131,9 @@ def _with_videos(stages: Stages, cut: Callable[[Any], Any], clip: Clip) -> Stage
     return Stages(prepare, start, stages.ahead)
 
 
-def at_once(score: Callable[[Sequence[Any], Sequence[str]], list[Score]]) -> Callable[..., Waiting]:
+def _at_once(
+    score: Callable[[Sequence[Any], Sequence[str]], list[Score]],
+) -> Callable[[Sequence[Any], Sequence[str]], Waiting]:
     """What starts a batch by scoring it."""
 
     def start(prepared: Sequence[Any], names: Sequence[str]) -> Waiting:
