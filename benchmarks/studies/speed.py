@@ -516,7 +516,7 @@ def grpo(quick: bool) -> list[Row]:
             ]  # fmt: skip
             took = [
                 [process([*words, str(many)]) - process([*words, str(few)]) for words in (theirs, ours)]
-                for _ in range(1 if quick else 3)
+                for _ in range(1 if quick else ROUNDS)
             ]
         rows.append(compare(name, "TRL's trainer", *zip(*took, strict=True), "× the speed", goal, note))
     return rows
