@@ -228,7 +228,7 @@ class RALI(BackboneModule):
         alike = alike_scores(batch["mos"], batch["dataset"], sigma) if sigma else None
         scale = self.align_log_scale.clamp(max=4.6).exp()  # CLIP's bound of 100
         value = info_nce(image, text, ids, scale, alike)
-        self.log("train/align_loss", value, prog_bar=True, batch_size=len(text))
+        self.log_step("train/align_loss", value, len(text))
         return value
 
     def unbounded_score(self, batch: Batch) -> Tensor:
@@ -241,7 +241,7 @@ class RALI(BackboneModule):
     def _finetune_loss(self, batch: Batch) -> Tensor:
         score = self.unbounded_score(batch)
         value = self.score_loss(score, batch)
-        self.log("train/score_loss", value, prog_bar=True, batch_size=len(score))
+        self.log_step("train/score_loss", value, len(score))
         return value
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

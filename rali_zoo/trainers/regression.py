@@ -176,7 +176,7 @@ class DistributionRegression(BackboneModule):
             out.score, batch["mos"], batch["std"], batch["dataset"], "mse", correlation
         )
         value = value + self.rank_loss(ranked)
-        self.log("train/loss", value, prog_bar=True, batch_size=len(out.score))
+        self.log_step("train/loss", value, len(out.score))
         return value
 
     def on_validation_epoch_end(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from blurred_set import quiet_trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from scipy.stats import spearmanr
 
 import rali_zoo
@@ -264,3 +265,36 @@ def test_unreadable_images_are_left_out_and_counted(blurred, tmp_path):
     assert (metrics[f"test/{ref}/n"], metrics[f"test/{ref}/failed"]) == (15, 1)
     table = module.test_tables[ref]
     assert table.loc[table["id"] == "064.png", "error"].item() != ""
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_what_is_logged_is_what_lightning_logs(blurred, accumulate, tmp_path, monkeypatch):
+    """Numbers that nothing reads are not handed over; the logger's rows are those of handing over all."""
+    rows, handed = [], []
+    for everything in (False, True):
+        with monkeypatch.context() as patch:
+            if everything:
+                patch.setattr(Regression, "_is_read", lambda self, trainer, name: True)
+            counted = []
+            log = Regression.log
+            patch.setattr(Regression, "log", lambda s, n, *a, **o: (counted.append(n), log(s, n, *a, **o)))  # noqa: B023
+            L.seed_everything(0)
+            logger = CSVLogger(tmp_path / str(everything))
+            options = {"logger": logger, "log_every_n_steps": 2, "accumulate_grad_batches": accumulate}
+            quiet_trainer(tmp_path, 2, **options, limit_val_batches=0).fit(
+                Regression(BACKBONE), IQADataModule(train=[blurred], batch_size=6)
+            )
+        rows.append(Path(logger.log_dir, "metrics.csv").read_text())
+        handed.append(counted.count("train/loss"))
+    assert rows[0] == rows[1] and rows[0].count("\n") > 4
+    assert handed[0] < handed[1]
+
+
+def test_a_loss_that_is_watched_is_logged_at_every_step(blurred, tmp_path):
+    kept = ModelCheckpoint(
+        tmp_path, "{step}-{train/loss}", monitor="train/loss", every_n_train_steps=1, save_top_k=-1
+    )
+    run = quiet_trainer(tmp_path, 1, enable_checkpointing=True, callbacks=[kept], limit_val_batches=0)
+    run.fit(Regression(BACKBONE), IQADataModule(train=[blurred], batch_size=6))
+    values = {float(value) for value in kept.best_k_models.values()}
+    assert len(values) == len(kept.best_k_models) == run.global_step > 4
