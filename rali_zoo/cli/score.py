@@ -144,7 +144,7 @@ def _load(how: How) -> tuple[Scorer, int]:
     import torch
 
     from rali_zoo.models.scorer import NetworkScorer
-    from rali_zoo.scoring.runtime import check_device, decode_workers, set_threads, tune
+    from rali_zoo.scoring.runtime import advice, check_device, decode_workers, set_threads, tune
     from rali_zoo.zoo import load_model
 
     name = check_device(how.device, how.model)
@@ -152,6 +152,8 @@ def _load(how: How) -> tuple[Scorer, int]:
     device = torch.device(name)
     if isinstance(scorer, NetworkScorer):
         tune(scorer, how.precision, how.compile)
+        if hint := advice(scorer, how.precision):
+            print(hint, file=sys.stderr)
     elif how.precision == "bfloat16" or how.compile != "off":
         raise ConfigError(f"--precision and --compile are for scorers of rali_zoo; {scorer.name} is none")
     set_threads(how.threads, device)

@@ -161,6 +161,16 @@ def test_bfloat16_where_the_chip_has_it(model, monkeypatch, photo_folder):
         runtime.check_device("cuda:77")
 
 
+def test_a_gpu_user_is_told_of_bfloat16(model, monkeypatch):
+    scorer = rali_zoo.load_model(model)
+    assert runtime.advice(scorer, "float32") == ""
+    monkeypatch.setattr(type(scorer.network), "device", torch.device("cuda"))
+    for there in (True, False):
+        monkeypatch.setattr(runtime, "has_bfloat16", lambda device: there)  # noqa: B023
+        assert ("--precision auto" in runtime.advice(scorer, "float32")) == there
+        assert runtime.advice(scorer, "auto") == ""
+
+
 @pytest.mark.parametrize(
     "flags,there", [("fpu avx2", False), ("fpu avx512_bf16", True), ("amx_bf16 x", True)]
 )
