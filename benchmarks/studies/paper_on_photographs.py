@@ -60,6 +60,7 @@ METHODS = {
     "scores alone, whole model": ("scores_whole", "score"),
     "RALI from RACT": ("rali", "score"),
     "RALI from the reasoners' own texts": ("rali_own", "score"),
+    "RALI from own texts, soft targets": ("rali_soft", "score"),
     "RALI on captions that know the MOS": ("rali_labels", "score"),
     "regression, naive mix": ("regression", "score"),
 }
@@ -88,6 +89,7 @@ PAIRS = [
     ("RALI from RACT", "regression, naive mix"),
     ("RALI from the reasoners' own texts", "RALI from RACT"),
     ("RALI from the reasoners' own texts", "regression, naive mix"),
+    ("RALI from own texts, soft targets", "RALI from the reasoners' own texts"),
     ("RALI on captions that know the MOS", "RALI from RACT"),
 ]
 #: Which row keeps how much of which: first divided by second.

@@ -141,16 +141,16 @@ class Reinforcement:
         old = reference = None
         if self.sampling.updates > 1:
             with evaluating(self.vlm.model):
-                old, _ = self._logps(self.vlm.model, done)
+                old, _ = self._logps(self.vlm.model, done, with_entropy=False)
         if self.reference is not None:
             with self.reference.policy(self.vlm.model) as before:
-                reference, _ = self._logps(before, done)
+                reference, _ = self._logps(before, done, with_entropy=False)
         advantages = values.to(done.ids.device)
         return Rollout(done, texts, graded, advantages, zero_variance, old, reference)
 
-    def _logps(self, model: nn.Module, done: Completions) -> tuple[Tensor, Tensor]:
-        temperature = self.sampling.temperature
-        return completion_logps(self.vlm, model, done.prompts, done.ids, done.mask, temperature)
+    def _logps(self, model: nn.Module, done: Completions, with_entropy: bool = True) -> tuple[Tensor, Tensor]:
+        about = (done.prompts, done.ids, done.mask, self.sampling.temperature, with_entropy)
+        return completion_logps(self.vlm, model, *about)
 
     def loss(self, rollout: Rollout, num_items: Tensor | None) -> tuple[PolicyLoss, Tensor]:
         """The loss of the policy as it is now, and (N,) mean entropies of the completions in nats.

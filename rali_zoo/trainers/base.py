@@ -95,7 +95,7 @@ class IQAModule(L.LightningModule):
             self.network.training_sets = (*data.train_refs, *data.rank_refs)
             self.network.smallest = data.smallest
 
-    def log_step(self, name: str, value: Tensor | float, size: int) -> None:
+    def log_step(self, name: str, value: Tensor | float, size: int, bar: bool = True) -> None:
         """Log a number of a training step, where anything reads it.
 
         A logger reads one step in ``log_every_n_steps``; to log takes Lightning a tenth of the step of a small head.
@@ -104,18 +104,23 @@ class IQAModule(L.LightningModule):
             name: as ``train/loss``.
             value: a scalar.
             size: of the batch.
+            bar: whether a progress bar shows it.
         """
-        if self._trainer is None or self._is_read(self._trainer, name):
-            self.log(name, value, prog_bar=True, batch_size=size)
+        if self._trainer is None or self._is_read(self._trainer, name, bar):
+            self.log(name, value, prog_bar=bar, batch_size=size)
 
-    def _is_read(self, trainer: Trainer, name: str) -> bool:
-        """Whether a logger, a bar or a callback looks at a number of this step."""
+    def _is_read(self, trainer: Trainer, name: str, bar: bool) -> bool:
+        """Whether a logger, a bar or a callback looks at a number of this step, or whether code of others may."""
+        callbacks: list[object] = [self, *trainer.callbacks]  # type: ignore[attr-defined]
         return bool(
             trainer._logger_connector.should_update_logs
             or trainer.fast_dev_run  # type: ignore[attr-defined]
             or trainer.is_last_batch
-            or trainer.progress_bar_callback is not None
-            or any(getattr(callback, "monitor", None) == name for callback in trainer.callbacks)  # type: ignore[attr-defined]
+            or (bar and trainer.progress_bar_callback is not None)
+            or any(getattr(one, "monitor", None) == name for one in callbacks)
+            or any(
+                type(one).__module__.partition(".")[0] not in ("lightning", "rali_zoo") for one in callbacks
+            )
         )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -367,7 +372,7 @@ class BackboneModule(IQAModule):
         with running_statistics(self.network):
             score = self.unbounded_score(ranked)
         value = rank_loss(score, ranked["chain"])
-        self.log_step("train/rank_loss", value, len(score))
+        self.log_step("train/rank_loss", value, len(score), bar=False)
         return self.rank_weight * value
 
     def unbounded_score(self, batch: Batch) -> Tensor:

@@ -246,7 +246,7 @@ class ReasonerBase(IQAModule):
             torch.manual_seed(seed)  # of dropout
             logps, _ = completion_logps(self.vlm, self.policy, prompts, ids, mask, with_entropy=False)
         loss = -logps.sum() / mask.sum()
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(questions))
+        self.log_step("train/loss", loss, len(questions))
         return loss
 
     def configure_gradient_clipping(
@@ -462,8 +462,9 @@ class Reasoner(ReasonerBase):
         values = {f"policy/{name}": getattr(loss, name) for name in names}
         if first:
             values |= loop.watch(rollout, entropy)
-        self.log_dict(values, batch_size=1)
-        self.log("train/loss", loss.loss.detach(), prog_bar=True, batch_size=1)
+        for name, value in values.items():
+            self.log_step(name, value, 1, bar=False)
+        self.log_step("train/loss", loss.loss.detach(), 1)
         return loss
 
     def _several_updates(self, loop: Reinforcement, rollout: Rollout, items: Tensor | None) -> None:

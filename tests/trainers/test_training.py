@@ -274,7 +274,7 @@ def test_what_is_logged_is_what_lightning_logs(blurred, accumulate, tmp_path, mo
     for everything in (False, True):
         with monkeypatch.context() as patch:
             if everything:
-                patch.setattr(Regression, "_is_read", lambda self, trainer, name: True)
+                patch.setattr(Regression, "_is_read", lambda *given: True)
             counted = []
             log = Regression.log
             patch.setattr(Regression, "log", lambda s, n, *a, **o: (counted.append(n), log(s, n, *a, **o)))  # noqa: B023
@@ -288,6 +288,22 @@ def test_what_is_logged_is_what_lightning_logs(blurred, accumulate, tmp_path, mo
         handed.append(counted.count("train/loss"))
     assert rows[0] == rows[1] and rows[0].count("\n") > 4
     assert handed[0] < handed[1]
+
+
+def test_a_callback_of_somebody_else_finds_every_step(blurred, tmp_path):
+    """It may read ``callback_metrics``, which nobody can know."""
+
+    class Reader(L.Callback):
+        def __init__(self):
+            self.seen = []
+
+        def on_train_batch_end(self, trainer, *args):
+            self.seen.append(float(trainer.callback_metrics["train/loss"]))
+
+    reader = Reader()
+    run = quiet_trainer(tmp_path, 1, callbacks=[reader], limit_val_batches=0)
+    run.fit(Regression(BACKBONE), IQADataModule(train=[blurred], batch_size=6))
+    assert len(set(reader.seen)) == len(reader.seen) == run.global_step > 4
 
 
 def test_a_loss_that_is_watched_is_logged_at_every_step(blurred, tmp_path):
