@@ -206,19 +206,24 @@ def test_recipe_resolves(path, monkeypatch, capsys):
     assert "$ rali-zoo fit --config=configs/" in told and "${" not in told
 
 
+def trl_command(path: Path, folder: Path, photo: Callable[..., np.ndarray], **options: object) -> list[str]:
+    """The command that runs a config of TRL's trainer on a tiny model, on images made in ``folder``."""
+    config = yaml.safe_load(path.read_text())
+    make_data(config["train"], folder / "data", photo)
+    words = {
+        "vlm": "rali:vlm-tiny?image_size=32&width=32&layers=1&grid=2", "root": "data",
+        "train": f"[{','.join(small(ref) for ref in config['train'])}]", "grpo.gradient_checkpointing": "false",
+        "grpo.max_completion_length": 8, **options,
+    }  # fmt: skip
+    return ["trl", "--config", str(path), *(f"--{name}={value}" for name, value in words.items())]
+
+
 @pytest.mark.parametrize("path", TRL, ids=[p.name for p in TRL])
 def test_trl_config_runs(path, tmp_path, photo, monkeypatch):
     """A step of TRL's trainer on a tiny model; precision and memory are a GPU's in the others."""
     pytest.importorskip("trl")
-    config = yaml.safe_load(path.read_text())
-    make_data(config["train"], tmp_path / "data", photo)
     monkeypatch.chdir(tmp_path)
-    words = {
-        "vlm": "rali:vlm-tiny?image_size=32&width=32&layers=1&grid=2",
-        "train": f"[{','.join(small(ref) for ref in config['train'])}]", "root": "data",
-        "tuning.precision": "float32", "grpo.use_cpu": "true", "grpo.bf16": "false",
-        "grpo.gradient_checkpointing": "false", "grpo.max_steps": 1, "grpo.max_completion_length": 8,
-    }  # fmt: skip
-    given = [f"--{name}={value}" for name, value in words.items()]
-    assert main(["trl", "--config", str(path), *given]) == 0
-    assert (tmp_path / config["output"] / "model" / "config.json").is_file()
+    on_a_cpu = {"tuning.precision": "float32", "grpo.use_cpu": "true", "grpo.bf16": "false"}
+    assert main(trl_command(path, tmp_path, photo, **on_a_cpu, **{"grpo.max_steps": 1})) == 0
+    output = yaml.safe_load(path.read_text())["output"]
+    assert (tmp_path / output / "model" / "config.json").is_file()

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from test_configs import CONFIGS, NAMES, TRL, command, make_data, small
+from test_configs import CONFIGS, NAMES, TRL, command, trl_command
 from vlm_families import build
 
 import rali_zoo
@@ -59,16 +59,9 @@ def test_config_runs_through_its_stages(path, tmp_path, photo, monkeypatch, capf
 @pytest.mark.parametrize("path", TRL, ids=[p.name for p in TRL])
 def test_trl_config_runs(path, tmp_path, photo, monkeypatch):
     pytest.importorskip("trl")
-    config = yaml.safe_load(path.read_text())
-    make_data(config["train"], tmp_path / "data", photo)
     monkeypatch.chdir(tmp_path)
-    words = {
-        "vlm": "rali:vlm-tiny?image_size=32&width=32&layers=1&grid=2",
-        "train": f"[{','.join(small(ref) for ref in config['train'])}]", "root": "data",
-        "grpo.gradient_checkpointing": "false", "grpo.max_steps": 2, "grpo.max_completion_length": 8,
-        "grpo.use_cpu": "false",
-    }  # fmt: skip
-    assert main(["trl", "--config", str(path), *(f"--{name}={value}" for name, value in words.items())]) == 0
+    given = {"grpo.use_cpu": "false", "grpo.max_steps": 2}
+    assert main(trl_command(path, tmp_path, photo, **given)) == 0
 
 
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl", "llava"])
