@@ -38,23 +38,28 @@ def to_tensor(image: Image.Image, preprocess: Preprocess) -> Tensor:
         preprocess: ``squash`` and ``center_crop`` give its size, ``none`` the image's own.
 
     Returns:
-        (3, H, W) float32 in [0, 1].
+        (3, H, W) uint8.
     """
     if preprocess.resize == "none":
-        return pixels(image)
+        return levels(image)
     if preprocess.resize == "center_crop":
-        return pixels(_center_crop(image, preprocess))
+        return levels(_center_crop(image, preprocess))
     height, width = preprocess.size
-    return pixels(image.resize((width, height), _FILTERS[preprocess.interpolation]))
+    return levels(image.resize((width, height), _FILTERS[preprocess.interpolation]))
 
 
-def pixels(image: Image.Image) -> Tensor:
-    """(3, H, W) float32 in [0, 1] of an RGB image."""
+def levels(image: Image.Image) -> Tensor:
+    """(3, H, W) uint8 of an RGB image."""
     import torch
 
     if image.mode != "RGB":
         raise ValueError(f"an image of mode {image.mode!r}; rali_zoo.data.images.load_image makes it 'RGB'")
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div_(255.0)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def unit(image: Tensor) -> Tensor:
+    """Levels, uint8 of any shape, as float32 in [0, 1]."""
+    return image.float().div_(255.0)
 
 
 def fit(
@@ -123,13 +128,13 @@ def grid_crops(
         interpolation: filter for images that are enlarged.
 
     Returns:
-        (crops, 3, height, width) float32 in [0, 1].
+        (crops, 3, height, width) uint8.
     """
     import torch
 
     full = cover((image.height, image.width), size, shrink=False)
     places = grid_places(full, size, crops)
-    return torch.stack([pixels(_cut(image, full, place, size, interpolation)) for place in places])
+    return torch.stack([levels(_cut(image, full, place, size, interpolation)) for place in places])
 
 
 def grid_places(full: tuple[int, int], size: tuple[int, int], crops: int) -> list[tuple[int, int]]:
@@ -261,6 +266,12 @@ class View:
     def __call__(
         self, image: Image.Image, preprocess: Preprocess, generator: torch.Generator | None = None
     ) -> Tensor:
+        """As :meth:`cut`, in float32 from 0 to 1."""
+        return unit(self.cut(image, preprocess, generator))
+
+    def cut(
+        self, image: Image.Image, preprocess: Preprocess, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Cut one image.
 
         Args:
@@ -269,8 +280,8 @@ class View:
             generator: for whatever is random; torch's global one (seeded in each worker) if ``None``.
 
         Returns:
-            (3, H, W) float32 in [0, 1], or (V, 3, H, W) with V > 1 views: ``crops`` of them, one more for
-            ``multi`` and ``multi_random``.
+            (3, H, W) uint8, or (V, 3, H, W) with V > 1 views: ``crops`` of them, one more for ``multi`` and
+            ``multi_random``.
         """
         import torch
 
@@ -284,6 +295,6 @@ class View:
             views.append(grid_crops(image, size, self.crops, preprocess.interpolation))
         if self.kind in ("random_crop", "multi_random"):
             cuts = [random_crop(image, size, generator, preprocess.interpolation) for _ in range(self.crops)]
-            views.append(torch.stack([pixels(cut) for cut in cuts]))
+            views.append(torch.stack([levels(cut) for cut in cuts]))
         stacked = torch.cat(views) if len(views) > 1 else views[0]
         return stacked[0] if len(stacked) == 1 else stacked

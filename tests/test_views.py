@@ -11,7 +11,7 @@ from PIL import Image
 
 from rali_zoo.errors import ConfigError
 from rali_zoo.types import Preprocess
-from rali_zoo.views import View, fit, grid_crops, grid_places, pixels, random_crop, to_tensor
+from rali_zoo.views import View, fit, grid_crops, grid_places, levels, random_crop, to_tensor, unit
 
 SIZES = [
     (100, 75),
@@ -39,8 +39,10 @@ def photo(photo):
     return make
 
 
-def _levels(a, b):
-    return (a - b).abs().max().item() * 255
+def _apart(a, b):
+    """In levels of 255; what is no uint8 is in [0, 1]."""
+    a, b = (x.float() if x.dtype == torch.uint8 else x * 255 for x in (a, b))
+    return (a - b).abs().max().item()
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -51,7 +53,7 @@ def test_floor_rule_equals_transformers(photo, size):
     )
     theirs = torch.as_tensor(np.asarray(processor(photo(*size))["pixel_values"][0]))
     thin = max(size) > 4 * min(size)  # only the box is computed, and rounded in another order
-    assert _levels(to_tensor(photo(*size), SQUARE), theirs) <= (2 if thin else 0)
+    assert _apart(to_tensor(photo(*size), SQUARE), theirs) <= (2 if thin else 0)
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -64,38 +66,36 @@ def test_round_rule_equals_torchvision(photo, size, interpolation):
         [tv.Resize(32, tv.InterpolationMode(interpolation)), tv.CenterCrop(32), tv.ToTensor()]
     )(photo(*size))
     ours = to_tensor(photo(*size), replace(SQUARE, crop_rule="round", interpolation=interpolation))
-    assert _levels(ours, theirs) <= (2 if max(size) > 4 * min(size) else 0)
+    assert _apart(ours, theirs) <= (2 if max(size) > 4 * min(size) else 0)
 
 
 def test_the_two_rules_differ_by_a_pixel_on_some_odd_remainders(photo):
     """Else the two tests above would not tell which rule is which."""
     image = photo(35, 32)  # a remainder of 3: floor starts at 1, round at 2
-    floor, rounded = (pixels(image)[:, :, start : start + 32] for start in (1, 2))
+    floor, rounded = (levels(image)[:, :, start : start + 32] for start in (1, 2))
     assert torch.equal(to_tensor(image, SQUARE), floor)
     assert torch.equal(to_tensor(image, replace(SQUARE, crop_rule="round")), rounded)
-    assert _levels(floor, rounded) > 20
+    assert _apart(floor, rounded) > 20
 
 
 def test_squash_equals_pillow(photo):
     image = photo(101, 64)
-    wanted = pixels(image.resize((48, 40), Image.Resampling.BILINEAR))
+    wanted = levels(image.resize((48, 40), Image.Resampling.BILINEAR))
     ours = to_tensor(image, Preprocess(size=(40, 48), interpolation="bilinear"))
-    assert ours.shape == (3, 40, 48) and ours.dtype == torch.float32
+    assert ours.shape == (3, 40, 48) and ours.dtype == torch.uint8
     assert torch.equal(ours, wanted)
 
 
 def test_none_keeps_every_pixel(photo):
     image = photo(37, 21)
     ours = to_tensor(image, Preprocess(size=(8, 8), resize="none"))
-    assert torch.equal(
-        (ours * 255).round().to(torch.uint8).permute(1, 2, 0), torch.from_numpy(np.array(image))
-    )
+    assert torch.equal(ours.permute(1, 2, 0), torch.from_numpy(np.array(image)))
 
 
 def test_center_crop_to_a_rectangle(photo):
     ours = to_tensor(photo(100, 100), replace(SQUARE, size=(20, 40)))
     wanted = photo(100, 100).resize((40, 40), Image.Resampling.BICUBIC).crop((0, 10, 40, 30))
-    assert _levels(ours, pixels(wanted)) <= 1
+    assert _apart(ours, levels(wanted)) <= 1
 
 
 @settings(max_examples=60, deadline=None)
@@ -110,7 +110,7 @@ def test_center_crop_of_any_shape(width, height, h, w, rule):
     image = Image.new("RGB", (width, height), (10, 200, 30))
     ours = to_tensor(image, Preprocess(size=(h, w), resize="center_crop", crop_rule=rule))
     assert ours.shape == (3, h, w)
-    assert _levels(ours, torch.tensor([10, 200, 30])[:, None, None] / 255) <= 1
+    assert _apart(ours, torch.tensor([10, 200, 30])[:, None, None] / 255) <= 1
 
 
 @pytest.mark.parametrize("view", ["center_crop", "random_crop", "grid", "multi"])
@@ -126,13 +126,13 @@ def test_thin_images_are_never_resized_whole(view, monkeypatch):
     monkeypatch.setattr(Image.Image, "resize", recorded)
     out = View(view, size=336)(Image.new("RGB", (5000, 2), (9, 9, 9)), SQUARE)
     assert out.shape[-3:] == (3, 336, 336)
-    assert _levels(out, torch.tensor(9 / 255)) < 0.01
+    assert _apart(out, torch.tensor(9 / 255)) < 0.01
     assert made and set(made) == {(336, 336)}
 
 
 def test_only_rgb():
     with pytest.raises(ValueError, match="load_image"):
-        pixels(Image.new("L", (4, 4)))
+        levels(Image.new("L", (4, 4)))
 
 
 def test_fit_keeps_the_aspect_and_never_enlarges(photo):
@@ -147,11 +147,11 @@ def test_fit_keeps_the_aspect_and_never_enlarges(photo):
 
 def test_random_crops_are_native_pixels_from_everywhere(photo):
     image = photo(40, 33)
-    native = pixels(image)
+    native = levels(image)
     generator = torch.Generator().manual_seed(0)
     places = set()
     for _ in range(200):
-        crop = pixels(random_crop(image, (32, 32), generator))
+        crop = levels(random_crop(image, (32, 32), generator))
         hit = [
             (t, x) for t in range(2) for x in range(9) if torch.equal(native[:, t : t + 32, x : x + 32], crop)
         ]
@@ -164,8 +164,8 @@ def test_small_images_are_enlarged_to_fit(photo):
     image = photo(20, 10)
     crop = random_crop(image, (40, 40), torch.Generator().manual_seed(0))
     assert crop.size == (40, 40)
-    enlarged = pixels(image.resize((80, 40), Image.Resampling.BICUBIC))
-    best = min(_levels(enlarged[:, :, x : x + 40], pixels(crop)) for x in range(41))
+    enlarged = levels(image.resize((80, 40), Image.Resampling.BICUBIC))
+    best = min(_apart(enlarged[:, :, x : x + 40], levels(crop)) for x in range(41))
     assert best <= 2
 
 
@@ -191,7 +191,7 @@ def test_grid_crops_are_native(photo):
     image = photo(20, 20)
     crops = grid_crops(image, (10, 10), 4)
     assert torch.equal(
-        torch.cat([torch.cat([crops[0], crops[1]], 2), torch.cat([crops[2], crops[3]], 2)], 1), pixels(image)
+        torch.cat([torch.cat([crops[0], crops[1]], 2), torch.cat([crops[2], crops[3]], 2)], 1), levels(image)
     )
 
 
@@ -216,14 +216,21 @@ def test_shapes_of_views(photo, view, shape):
 def test_views_show_what_they_say(photo):
     image = photo(90, 60)
     squash = replace(SQUARE, resize="squash")
-    assert torch.equal(View()(image, SQUARE), to_tensor(image, SQUARE))
-    assert torch.equal(View()(image, replace(SQUARE, resize="none")), pixels(image))
-    assert torch.equal(View(size=32)(image, replace(SQUARE, resize="none")), to_tensor(image, squash))
-    assert torch.equal(View("whole")(image, SQUARE), to_tensor(image, squash))
-    assert torch.equal(View("center_crop")(image, squash), to_tensor(image, SQUARE))
-    multi = View("multi", size=32, crops=3)(image, SQUARE)
+    assert torch.equal(View().cut(image, SQUARE), to_tensor(image, SQUARE))
+    assert torch.equal(View().cut(image, replace(SQUARE, resize="none")), levels(image))
+    assert torch.equal(View(size=32).cut(image, replace(SQUARE, resize="none")), to_tensor(image, squash))
+    assert torch.equal(View("whole").cut(image, SQUARE), to_tensor(image, squash))
+    assert torch.equal(View("center_crop").cut(image, squash), to_tensor(image, SQUARE))
+    multi = View("multi", size=32, crops=3).cut(image, SQUARE)
     assert torch.equal(multi[0], to_tensor(image, squash))
-    assert torch.equal(multi[1:], View("grid", size=32, crops=3)(image, SQUARE))
+    assert torch.equal(multi[1:], View("grid", size=32, crops=3).cut(image, SQUARE))
+
+
+def test_networks_see_levels_from_0_to_1(photo):
+    image = photo(90, 60)
+    seen = View()(image, SQUARE)
+    assert torch.equal(seen, unit(to_tensor(image, SQUARE))) and seen.dtype == torch.float32
+    assert torch.equal(unit(torch.tensor([0, 51, 255], dtype=torch.uint8)), torch.tensor([0, 51 / 255, 1]))
 
 
 def test_random_views_follow_their_generator(photo):
@@ -241,7 +248,7 @@ def test_flip_mirrors_half_of_the_visits(photo):
     plain = View("whole")(image, SQUARE)
     outs = [View("whole", flip=True)(image, SQUARE, generator) for _ in range(60)]
     same = sum(torch.equal(out, plain) for out in outs)
-    mirrored = sum(_levels(out, plain.flip(-1)) <= 1 for out in outs)
+    mirrored = sum(_apart(out, plain.flip(-1)) <= 1 for out in outs)
     assert same + mirrored == 60 and 15 <= same <= 45
 
 

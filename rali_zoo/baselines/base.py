@@ -21,7 +21,7 @@ from rali_zoo.data.images import load_image
 from rali_zoo.errors import ConfigError, ImageDecodeError, UnknownNameError
 from rali_zoo.types import MOS_RANGE, Colour, Score
 from rali_zoo.uri import Uri
-from rali_zoo.views import pixels
+from rali_zoo.views import levels, unit
 
 if TYPE_CHECKING:
     from rali_zoo.types import ImageSource
@@ -249,13 +249,13 @@ class MetricScorer(Foreign):
         return found
 
     def _prepare(self, image: Any, reference: Any) -> tuple[Tensor, Tensor | None]:
-        decoded = pixels(load_image(image, colour=self.colour))[None]
+        decoded = unit(levels(load_image(image, colour=self.colour)))[None]
         if not self.needs_reference:
             return decoded, None
         if reference is None or (isinstance(reference, str) and not reference):
             raise ImageDecodeError("no reference image to compare with")
         try:
-            original = pixels(load_image(reference, colour=self.colour))[None]
+            original = unit(levels(load_image(reference, colour=self.colour)))[None]
         except ImageDecodeError as error:
             raise ImageDecodeError(f"its reference {error}") from error
         if original.shape != decoded.shape:

@@ -337,6 +337,7 @@ def _write(
     import torch
 
     from rali_zoo.models.scorer import NetworkScorer
+    from rali_zoo.views import unit
 
     scorer, found = NetworkScorer(network, ""), {}
     images: dict[int, Tensor] = {}
@@ -348,7 +349,7 @@ def _write(
         if isinstance(prepared, ImageDecodeError):
             found[place] = Text("", math.nan, str(prepared))
         else:
-            images[place] = prepared
+            images[place] = unit(prepared)
     try:
         found |= _ask(network, images, asked, temperature, seed)
     except torch.OutOfMemoryError:

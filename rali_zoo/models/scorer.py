@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rali_zoo.data.images import load_image, load_views
+from rali_zoo.data.images import load_image, load_levels
 from rali_zoo.data.sources import find_items
 from rali_zoo.data.video import is_video
 from rali_zoo.errors import ConfigError, ImageDecodeError
 from rali_zoo.models.base import BackboneNetwork, IQANetwork, Prediction
 from rali_zoo.types import MOS_RANGE, Batch, Colour, Explanation, Score
+from rali_zoo.views import unit
 
 if TYPE_CHECKING:
     from rali_zoo.protocols import Scorer
@@ -274,14 +275,14 @@ class NetworkScorer:
         """What :meth:`score_prepared` takes, of anything that :meth:`score` takes; for use in threads.
 
         Returns:
-            (3, H, W) or (V, 3, H, W) float32 in [0, 1], or why the image cannot be read.
+            (3, H, W) or (V, 3, H, W) uint8, or why the image cannot be read.
         """
         view, preprocess = self.network.view, self.network.preprocess
         try:
             if is_video(image):
-                return load_views(image, view, preprocess)
+                return load_levels(image, view, preprocess)
             whole = load_image(image, colour=view.colour)
-            return self.noted(view(whole, preprocess), whole.width, whole.height)
+            return self.noted(view.cut(whole, preprocess), whole.width, whole.height)
         except ImageDecodeError as error:
             return error
 
@@ -339,13 +340,13 @@ class NetworkScorer:
         return finish
 
     def _gathered(self, tensors: Sequence[Tensor]) -> Tensor:
-        """A batch on the network's device; to a GPU through memory that it can read while Python goes on."""
+        """A batch in [0, 1] on the network's device; to a GPU through memory that it reads while Python goes on."""
         device = self.network.device
         if device.type != "cuda":
-            return torch.stack(tuple(tensors)).to(device)
-        like = tensors[0]
-        locked = torch.empty((len(tensors), *like.shape), dtype=like.dtype, pin_memory=True)
-        return torch.stack(tuple(tensors), out=locked).to(device, non_blocking=True)
+            return unit(torch.stack(tuple(tensors)).to(device))
+        shape = (len(tensors), *tensors[0].shape)
+        locked = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        return unit(torch.stack(tuple(tensors), out=locked).to(device, non_blocking=True))
 
     @property
     def _native(self) -> bool:

@@ -47,7 +47,7 @@ class FastView:
         self.resized = view.resized(preprocess)
 
     def prepare(self, source: str | bytes) -> Tensor | ImageDecodeError:
-        """(3, H, W) or (V, 3, H, W) float32 in [0, 1], or why the image cannot be read."""
+        """(3, H, W) or (V, 3, H, W) uint8, or why the image cannot be read."""
         try:
             decoded = decode_fast(source, self.least, colour=self.view.colour)
             made = self.cut(decoded)
@@ -65,7 +65,7 @@ class FastView:
         return MARGIN * full[1], MARGIN * full[0]
 
     def cut(self, decoded: Decoded) -> Tensor:
-        """What the view makes of an image: (3, H, W) or (V, 3, H, W) float32 in [0, 1]."""
+        """What the view makes of an image: (3, H, W) or (V, 3, H, W) uint8."""
         import torch
 
         image, views = decoded.pixels, []
@@ -73,17 +73,15 @@ class FastView:
             views.append(_resized(decoded, self.resized)[None])
         if self.view.kind in ("grid", "multi"):
             views.append(self._grid(image))
-        stacked = torch.cat(views) if len(views) > 1 else views[0]
-        pixels = stacked.contiguous().float().div_(255.0)
-        return pixels[0] if len(pixels) == 1 else pixels
+        stacked = (torch.cat(views) if len(views) > 1 else views[0]).contiguous()
+        return stacked[0] if len(stacked) == 1 else stacked
 
     def _grid(self, image: Tensor) -> Tensor:
         import torch
 
         size = self.view.size_for(self.preprocess)
         if cover(_sides(image), size, shrink=False) != _sides(image):
-            crops = grid_crops(_image(image), size, self.view.crops, self.preprocess.interpolation)
-            return (crops * 255).round().byte()
+            return grid_crops(_image(image), size, self.view.crops, self.preprocess.interpolation)
         places = grid_places(_sides(image), size, self.view.crops)
         return torch.stack([image[:, t : t + size[0], s : s + size[1]] for t, s in places])
 
@@ -102,7 +100,7 @@ def _resized(decoded: Decoded, preprocess: Preprocess) -> Tensor:
     full, (top, left) = centre((decoded.height, decoded.width), preprocess)
     height, width = preprocess.size
     if full[0] * full[1] > WHOLE * height * width:
-        return (to_tensor(_image(image), preprocess) * 255).round().byte()
+        return to_tensor(_image(image), preprocess)
     whole = _resample(image, full, preprocess.interpolation)
     return whole[:, top : top + height, left : left + width]
 

@@ -175,12 +175,11 @@ class _Decoder:
             "items": row["items"],
             "errors": json.dumps(errors),
             "shapes": json.dumps([list(t.shape) for t in tensors]),
-            # Views hold 8-bit values divided by 255: nothing is lost, and a quarter travels.
-            "pixels": b"".join((t * 255).round().byte().numpy().tobytes() for t in tensors),
+            "pixels": b"".join(t.numpy().tobytes() for t in tensors),
         }
 
     def _prepare(self, item: Item, folder: str) -> Prepared:
-        from rali_zoo.data.images import load_views
+        from rali_zoo.data.images import load_levels
         from rali_zoo.data.video import is_video
         from rali_zoo.scoring.preprocess import FastView
 
@@ -194,7 +193,7 @@ class _Decoder:
                 source = os.path.join(folder, source)
             if self.decode == "fast":
                 return FastView(self.view, self.preprocess).prepare(source)
-            return load_views(source, self.view, self.preprocess)
+            return load_levels(source, self.view, self.preprocess)
         except ImageDecodeError as error:
             return error
 
@@ -242,5 +241,5 @@ def _unpack(row: dict[str, Any]) -> list[Prepared]:
         shape = torch.Size(next(shapes))
         piece = pixels[offset : offset + shape.numel()]
         offset += shape.numel()
-        prepared.append(piece.view(shape).float().div_(255.0))
+        prepared.append(piece.view(shape))
     return prepared

@@ -44,10 +44,10 @@ def every_pixel(width, height):
 
 
 def difference(data, view, preprocess):
-    exact = view(load_image(data), preprocess)
+    exact = view.cut(load_image(data), preprocess)
     fast = FastView(view, preprocess).prepare(data)
-    assert fast.shape == exact.shape and fast.dtype == exact.dtype
-    return (fast - exact).abs().mul(255)
+    assert fast.shape == exact.shape and fast.dtype == exact.dtype == torch.uint8
+    return (fast.float() - exact.float()).abs()
 
 
 @pytest.mark.parametrize("encode", [jpeg, png])
@@ -213,7 +213,7 @@ def test_damaged_files_are_images_or_errors(data, changes, end, in_header):
         assert str(exact.value) == str(error) != ""
     else:
         assert decoded.pixels.dtype == torch.uint8 and decoded.pixels.shape[0] == 3
-        assert _FAST.cut(decoded).isfinite().all()
+        assert _FAST.cut(decoded).dtype == torch.uint8
         assert decoded.height * decoded.width <= 1_000_000
 
 

@@ -36,7 +36,7 @@ def test_images_survive_the_journey_exactly(model, photo_folder):
         assert "no such file" in str(found[1])
         for i, path in ((0, paths[0]), (2, paths[1]), (3, paths[2])):
             exact = scorer.prepare(path)
-            assert found[i].dtype == torch.float32 and found[i].shape == exact.shape
+            assert found[i].dtype == torch.uint8 and found[i].shape == exact.shape
             assert torch.equal(found[i], exact) or decode == "fast"
     nothing = _unpack(_Decoder(scorer, "exact")({**row, "items": json.dumps([Item("gone.jpg")])}))
     assert len(nothing) == 1 and "no such file" in str(nothing[0])
