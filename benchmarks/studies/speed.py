@@ -53,7 +53,7 @@ from rali_zoo.scoring.pipeline import make_stages, run, slices
 from rali_zoo.scoring.preprocess import FastView
 from rali_zoo.scoring.sink import Job, Sink
 from rali_zoo.types import Preprocess, Score
-from rali_zoo.views import View
+from rali_zoo.views import View, unit
 from rali_zoo.zoo import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -339,10 +339,10 @@ def jpeg(quick: bool) -> list[Row]:
             )
 
         for mode, prepare, wanted in (
-            ("exact", lambda d: View()(load_image(d), CLIP), goal and 1.0),
+            ("exact", lambda d: View().cut(load_image(d), CLIP), goal and 1.0),
             ("fast", view.prepare, goal),
         ):
-            apart = (prepare(data) - straight(data)).square().mean().sqrt() * 255
+            apart = (unit(prepare(data)) - straight(data)).square().mean().sqrt() * 255
             note = f"{len(data) // 1000} KB; pixels differ by {apart:.2f} of 255 (root mean square)"
             rows.append(
                 compare(

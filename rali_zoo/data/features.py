@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHUNK = 256  # images in a cache file: what an interrupted run can lose at most
-_CPU_BATCH = 16  # a CPU gains nothing from more, and the maps of large images take gigabytes
+CPU_BATCH = 16  # a CPU gains nothing from more, and the maps of large images take gigabytes
 
 
 def encoded_at_once(batch_size: int, device: torch.device) -> int:
     """Images that an encoder on a device is given at once, where ``batch_size`` are asked for."""
-    return min(batch_size, _CPU_BATCH) if device.type == "cpu" else batch_size
+    return min(batch_size, CPU_BATCH) if device.type == "cpu" else batch_size
 
 
 @torch.inference_mode()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import subprocess
 import sys
@@ -226,3 +228,14 @@ def test_a_user_sets_rates_and_prices():
     script = [sys.executable, str(STUDIES / "scale_out.py"), *words, "--kilobytes", "200"]
     done = subprocess.run(script, capture_output=True, text=True, check=True)
     assert "gpu_hours    10.0" in done.stdout and "compute      22.5" in done.stdout
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.py")), ids=lambda path: path.name)
+def test_what_a_study_imports_is_there(path):
+    """Also where a function imports it: most studies run for hours, and no test runs them."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rali_zoo"):
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
