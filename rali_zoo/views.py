@@ -54,7 +54,8 @@ def levels(image: Image.Image) -> Tensor:
 
     if image.mode != "RGB":
         raise ValueError(f"an image of mode {image.mode!r}; rali_zoo.data.images.load_image makes it 'RGB'")
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    # Pillow hands over a band in a third of the time that it takes for pixels, which are to be parted again.
+    return torch.from_numpy(np.stack([np.asarray(band) for band in image.split()]))
 
 
 def unit(image: Tensor) -> Tensor:

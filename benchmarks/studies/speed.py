@@ -552,7 +552,7 @@ def benchmark(quick: bool) -> list[Row]:
         own = (fast - slow) / len(files) * 1e3
         return f"{own:.1f} ms an image: its digest, colour profile and EXIF, and the file of the cache"
 
-    times = ab(direct, afresh, 3)
+    times = ab(direct, afresh, 7)
     return [compare("`benchmark` of a pyiqa metric", "pyiqa", *times, "× the time", 1.1, note, limit=why)]
 
 

@@ -14,12 +14,12 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from rali_zoo.data.colour import profile_of, to_srgb
 from rali_zoo.data.images import MAX_PIXELS, exif_turn, load_image
 from rali_zoo.types import Colour
+from rali_zoo.views import levels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,14 +71,7 @@ def decode_fast(
     if decoded is not None:
         return decoded
     image = load_image(source, max_pixels, colour)
-    return Decoded(as_tensor(image), image.height, image.width)
-
-
-def as_tensor(image: Image.Image) -> Tensor:
-    """(3, H, W) uint8 of an RGB image."""
-    import torch
-
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return Decoded(levels(image), image.height, image.width)
 
 
 def _read_jpeg(path: str) -> bytes | None:

@@ -313,11 +313,12 @@ def test_the_view_carries_the_choice(tmp_path):
 
 def test_the_fast_decoder_hands_profiles_over(tmp_path):
     pytest.importorskip("simplejpeg", reason="the extra 'fast' is not installed")
-    from rali_zoo.scoring.decode import as_tensor, decode_fast
+    from rali_zoo.scoring.decode import decode_fast
+    from rali_zoo.views import levels
 
     path = Path(tmp_path / "p3.jpg")
     Image.fromarray(RGB).save(path, quality=95, icc_profile=P3)
     found = decode_fast(str(path), lambda width, height: None).pixels
-    assert np.array_equal(found.numpy(), as_tensor(load_image(path)).numpy())
+    assert np.array_equal(found.numpy(), levels(load_image(path)).numpy())
     stored = decode_fast(str(path), lambda width, height: None, colour="stored").pixels
-    assert np.array_equal(stored.numpy(), as_tensor(load_image(path, colour="stored")).numpy())
+    assert np.array_equal(stored.numpy(), levels(load_image(path, colour="stored")).numpy())

@@ -18,10 +18,10 @@ from PIL import Image
 
 from rali_zoo.data.images import load_image
 from rali_zoo.errors import ConfigError, ImageDecodeError, MissingExtraError
-from rali_zoo.scoring.decode import as_tensor, decode_fast
+from rali_zoo.scoring.decode import decode_fast
 from rali_zoo.scoring.preprocess import FastView
 from rali_zoo.types import Preprocess
-from rali_zoo.views import View
+from rali_zoo.views import View, levels
 
 CLIP = Preprocess((224, 224), resize="center_crop")
 SQUASH = Preprocess((96, 128))
@@ -88,9 +88,9 @@ def test_large_jpegs_are_read_reduced_and_stay_close(photo):
 def test_full_decoding_is_pillows(photo):
     for options in ({}, {"subsampling": 0}, {"progressive": True}, {"optimize": True}):
         data = jpeg(photo(203, 301), **options)
-        assert torch.equal(decode_fast(data, every_pixel).pixels, as_tensor(load_image(data)))
+        assert torch.equal(decode_fast(data, every_pixel).pixels, levels(load_image(data)))
     grey = jpeg(photo(64, 48)[..., 0])
-    assert torch.equal(decode_fast(grey, every_pixel).pixels, as_tensor(load_image(grey)))
+    assert torch.equal(decode_fast(grey, every_pixel).pixels, levels(load_image(grey)))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -111,7 +111,7 @@ def test_orientation(photo, orientation, least):
 def test_paths_and_reasons_are_those_of_the_exact_mode(photo, tmp_path):
     good = tmp_path / "ünïcode ☂.jpg"
     good.write_bytes(jpeg(photo()))
-    assert torch.equal(decode_fast(str(good), every_pixel).pixels, as_tensor(load_image(good)))
+    assert torch.equal(decode_fast(str(good), every_pixel).pixels, levels(load_image(good)))
     (tmp_path / "cut.jpg").write_bytes(good.read_bytes()[:600])
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "dir.jpg").mkdir()
@@ -132,7 +132,7 @@ def test_cmyk_and_others_go_through_pillow(photo):
     Image.fromarray(photo()).convert("CMYK").save(buffer, "JPEG")
     cases = [buffer.getvalue(), png(photo())]
     for data in cases:
-        assert torch.equal(decode_fast(data, every_pixel).pixels, as_tensor(load_image(data)))
+        assert torch.equal(decode_fast(data, every_pixel).pixels, levels(load_image(data)))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 400), (400, 1), (2, 5000), (5000, 2)])
