@@ -432,7 +432,7 @@ def features(quick: bool) -> list[Row]:
         )
 
     name = "the feature cache of a frozen encoder, 384 pixels"
-    return [compare(name, "the encoder alone", *ab(alone, afresh, 3), "× the time", 1.1, note, limit=why)]
+    return [compare(name, "the encoder alone", *ab(alone, afresh), "× the time", 1.1, note, limit=why)]
 
 
 def fit(quick: bool) -> list[Row]:
