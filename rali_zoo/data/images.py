@@ -354,6 +354,23 @@ def image_size(path: str) -> tuple[int, int] | None:
 
 
 def load_views(
+    source: ImageSource, view: View, preprocess: Preprocess, draw: torch.Generator | None = None
+) -> Tensor:
+    """As :func:`load_levels`, for a network.
+
+    Args:
+        source: of an image or a video.
+        view: how it is cut.
+        preprocess: what the backbone expects.
+        draw: for whatever is random in the view.
+
+    Returns:
+        (3, H, W) or (V, 3, H, W) float32 in [0, 1].
+    """
+    return unit(load_levels(source, view, preprocess, draw=draw))
+
+
+def load_levels(
     source: ImageSource,
     view: View,
     preprocess: Preprocess,
@@ -373,32 +390,7 @@ def load_views(
         draw: for whatever is random in the view.
 
     Returns:
-        (3, H, W) of an image under a single view, else (V, 3, H, W); float32 in [0, 1].
-
-    Raises:
-        ImageDecodeError: what is wrong with it.
-    """
-    return unit(load_levels(source, view, preprocess, clip, draw))
-
-
-def load_levels(
-    source: ImageSource,
-    view: View,
-    preprocess: Preprocess,
-    clip: Clip | None = None,
-    draw: torch.Generator | None = None,
-) -> Tensor:
-    """As :func:`load_views`, in a quarter of the memory.
-
-    Args:
-        source: see there, as for all others.
-        view: how an image or a frame is cut.
-        preprocess: what the backbone expects.
-        clip: which frames.
-        draw: for whatever is random in the view.
-
-    Returns:
-        (3, H, W) or (V, 3, H, W) uint8.
+        (3, H, W) of an image under a single view, else (V, 3, H, W); uint8.
 
     Raises:
         ImageDecodeError: what is wrong with it.

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from rali_zoo.cli.main import main
-from rali_zoo.data.images import load_views
+from rali_zoo.data.images import load_levels, load_views
 from rali_zoo.data.sources import Item, find_items
 from rali_zoo.data.video import (
     Clip,
@@ -208,9 +208,9 @@ def test_a_module_scores_a_video_as_the_mean_of_its_frames(clip, tmp_path, photo
 def test_views_of_images_stay_as_they_are(clip, tmp_path, photo_folder):
     (image,) = photo_folder(1, tmp_path)
     preprocess = Preprocess((32, 32))
-    assert load_views(image, View(), preprocess).shape == (3, 32, 32)
-    assert load_views(clip, View(), preprocess, Clip(frames=5)).shape == (5, 3, 32, 32)
-    assert load_views(clip, View("grid", crops=2), preprocess, Clip(frames=5)).shape == (10, 3, 32, 32)
+    assert load_levels(image, View(), preprocess).shape == (3, 32, 32)
+    assert load_levels(clip, View(), preprocess, Clip(frames=5)).shape == (5, 3, 32, 32)
+    assert load_levels(clip, View("grid", crops=2), preprocess, Clip(frames=5)).shape == (10, 3, 32, 32)
 
 
 def test_the_command_gives_a_row_a_video(clip, tmp_path):
