@@ -71,15 +71,22 @@ def overlapped(
 
 
 @contextmanager
-def _all_digits() -> Iterator[None]:
+def _all_digits(device: torch.device) -> Iterator[None]:
     """float32 as the CPU has it: left alone, a GPU's convolutions round what they multiply to 10 bits (TF32)."""
-    cudnn = torch.backends.cudnn
-    before = cudnn.allow_tf32
-    cudnn.allow_tf32 = False
+    if device.type != "cuda":
+        yield
+        return
+    # Since torch 2.9 a setting of convolutions alone; who has used it may not read the older one of all of cuDNN.
+    conv = getattr(torch.backends.cudnn, "conv", None)
+    where, name, exact = (
+        (torch.backends.cudnn, "allow_tf32", False) if conv is None else (conv, "fp32_precision", "ieee")
+    )
+    before = getattr(where, name)
+    setattr(where, name, exact)
     try:
         yield
     finally:
-        cudnn.allow_tf32 = before
+        setattr(where, name, before)
 
 
 def in_turn(started: Iterable[tuple[Image, Waiting]], ahead: bool) -> Iterator[tuple[Image, list[Score]]]:
@@ -89,16 +96,14 @@ def in_turn(started: Iterable[tuple[Image, Waiting]], ahead: bool) -> Iterator[t
         started: batches with what waits for their scores; taking the next one starts it.
         ahead: whether the next batch is started before the scores of one are waited for.
     """
-    before: tuple[Image, Waiting] | None = None
-    for now in started:
-        if before is not None:
-            yield before[0], before[1]()
-        before = now
-        if not ahead:
-            yield now[0], now[1]()
-            before = None
-    if before is not None:
-        yield before[0], before[1]()
+    waiting: deque[tuple[Image, Waiting]] = deque()
+    for one in started:
+        waiting.append(one)
+        if len(waiting) > int(ahead):
+            batch, scores = waiting.popleft()
+            yield batch, scores()
+    for batch, scores in waiting:
+        yield batch, scores()
 
 
 def _too_odd(image: Tensor, error: Exception) -> str:
@@ -339,14 +344,14 @@ class NetworkScorer:
 
         return finish
 
-    def _gathered(self, tensors: Sequence[Tensor]) -> Tensor:
+    def _gathered(self, tensors: tuple[Tensor, ...]) -> Tensor:
         """A batch in [0, 1] on the network's device; to a GPU through memory that it reads while Python goes on."""
         device = self.network.device
         if device.type != "cuda":
-            return unit(torch.stack(tuple(tensors)).to(device))
+            return unit(torch.stack(tensors).to(device))
         shape = (len(tensors), *tensors[0].shape)
         locked = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-        return unit(torch.stack(tuple(tensors), out=locked).to(device, non_blocking=True))
+        return unit(torch.stack(tensors, out=locked).to(device, non_blocking=True))
 
     @property
     def _native(self) -> bool:
@@ -358,7 +363,7 @@ class NetworkScorer:
         if self.encode is not None:
             return self.network.predict_batch(Batch(features=self.encode(image)))
         if self.autocast is None or not isinstance(self.network, BackboneNetwork):
-            with _all_digits():
+            with _all_digits(image.device):
                 return self.network.predict_batch(Batch(image=image))
         with torch.autocast(image.device.type, self.autocast):
             features = self.network.features(Batch(image=image))

@@ -118,7 +118,7 @@ def _with_videos(stages: Stages, cut: Callable[[Any], Any], clip: Clip) -> Stage
             waiting.append(stages.start(images, own))
 
         def finish() -> list[Score]:
-            each = iter([score for scores in waiting for score in scores()])
+            each = (score for scores in waiting for score in scores())
             return [
                 pool_frames([next(each) for _ in one], clip.pooling, name)
                 if isinstance(one, Frames)

@@ -148,7 +148,7 @@ def advice(scorer: NetworkScorer, precision: Precision) -> str:
     slow = precision == "float32" and device.type == "cuda" and isinstance(scorer.network, BackboneNetwork)
     if not slow or not has_bfloat16(device):
         return ""
-    return "this GPU has bfloat16: --precision auto is several times as fast, and scores move by thousandths"
+    return "this GPU has bfloat16: --precision auto is several times as fast, and scores move a little"
 
 
 def tune(scorer: NetworkScorer, precision: Precision = "float32", compile: Compile = "off") -> str:

@@ -205,6 +205,28 @@ def test_a_batch_is_fetched_after_the_next_has_begun(ahead):
     assert list(in_turn(iter(()), ahead)) == []
 
 
+def test_convolutions_on_a_gpu_keep_all_digits_and_settings_of_others_stay(model, photo_folder):
+    """In either of torch's two ways to set it; mixed, the older one cannot even be read."""
+    from rali_zoo.models.scorer import _all_digits
+
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32
+    try:
+        for allowed in (True, False):
+            cudnn.allow_tf32 = allowed
+            with _all_digits(torch.device("cuda")):
+                assert not hasattr(cudnn, "conv") or cudnn.conv.fp32_precision == "ieee"
+            assert cudnn.allow_tf32 is allowed
+        if hasattr(cudnn, "conv"):
+            cudnn.conv.fp32_precision = "tf32"  # and of RNNs not
+            with _all_digits(torch.device("cuda")):
+                assert cudnn.conv.fp32_precision == "ieee"
+            assert cudnn.conv.fp32_precision == "tf32"
+            assert rali_zoo.load_model(model).score(photo_folder(1))[0].score is not None
+    finally:
+        cudnn.allow_tf32 = before
+
+
 def test_a_scorer_ahead_gives_the_same_scores(photo_folder, monkeypatch):
     """Errors, warnings and their order too."""
     paths = [*map(str, photo_folder(7)), "nowhere.png"]
