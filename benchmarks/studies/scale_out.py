@@ -159,13 +159,15 @@ def measured(content: Mapping[str, Any]) -> Images | None:
 def gpus(content: Mapping[str, Any]) -> tuple[Gpu, ...]:
     """:data:`GPUS` with what ``speed_gpu.py`` found of one: the network alone, and from the disk to scores."""
     rows = [row for part in content.get("sections", {}).values() for row in part["rows"]]
-    if not rows or content["quick"]:
+    if not rows or content["quick"] or not content["hardware"]["gpus"]:
         return GPUS
     name = content["hardware"]["gpus"][0].removeprefix("NVIDIA ")
-    parts = {"network alone": ": bfloat16, compiled", "`score --decode fast`": "336, fast"}
+    ends = {": bfloat16, compiled": "network alone", "336, fast": "`score --decode fast`"}
     found = {
-        part: next(r["values"]["images_a_second"] for r in rows if r["name"].endswith(end))
-        for part, end in parts.items()
+        part: row["values"]["images_a_second"]
+        for end, part in ends.items()
+        for row in rows
+        if row["name"].endswith(end) and "images_a_second" in row["values"]
     }
     cores = content["hardware"]["cpus"]
     here = f"measured: [speed](speed.md#on-a-gpu), with {cores} cores"

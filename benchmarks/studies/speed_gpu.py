@@ -2,7 +2,7 @@
 
     python benchmarks/studies/speed_gpu.py [--only encoder folder grpo] [--quick]
 
-writes ``benchmarks/results/speed_gpu.json``, as ``speed.py`` writes its own. It needs one GPU of 80 GB, and no weights
+writes ``benchmarks/results/speed_gpu.json``, as ``speed.py`` writes its own. It needs a GPU, and no weights
 or data: weights are random, images are made. Time is by the clock. ``--quick`` runs anywhere.
 """
 
@@ -178,7 +178,7 @@ def folder(quick: bool) -> Iterator[Row]:
             "loader": _by_hand(scorer, files[: count // _FEWER], batch),
         }
         times = in_turn(calls, 3, warm=1)
-        times["loader"] = [_FEWER * took for took in times["loader"]]
+        times["loader"] = [_FEWER * seconds for seconds in times["loader"]]
         rates = {
             (mode, threads): _decoded(files[: batch if threads == 1 else count], of, batch, threads)
             for mode, of in stages.items()

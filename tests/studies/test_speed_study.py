@@ -205,6 +205,29 @@ def test_the_page_follows_from_the_results():
     assert "Nothing has been measured yet" in block({})
 
 
+def test_a_gpu_that_was_measured_has_rows_of_its_own():
+    from scale_out import GPUS, gpus
+
+    def content(**parts):
+        rows = [{"name": name, "values": {"images_a_second": rate}} for name, rate in parts.items()]
+        return {
+            "quick": False,
+            "hardware": {"cpus": 16, "gpus": ["NVIDIA X1"]},
+            "sections": {"s": {"rows": rows}},
+        }
+
+    both = content(**{"RALI: bfloat16, compiled": 1000.0, "score, ViT-L/14-336, fast": 600.0})
+    assert [(g.name, g.rate) for g in gpus(both)[len(GPUS) :]] == [
+        ("X1, network alone", 1000.0),
+        ("X1, `score --decode fast`", 600.0),
+    ]
+    assert (
+        len(gpus(content(**{"RALI: bfloat16, compiled": 1000.0}))) == len(GPUS) + 1
+    )  # the other was not measured
+    for nothing in ({}, {**both, "quick": True}, {**both, "hardware": {"cpus": 2, "gpus": []}}):
+        assert gpus(nothing) == GPUS
+
+
 def test_a_row_has_what_its_numbers_need(tmp_path):
     """Two doubles that cannot be compressed, and a path that can, to little."""
     from speed import bytes_a_row
